@@ -1,0 +1,12 @@
+"""Helpers of the Retail RecSys Lab: many notebooks make recommendation tables, one judge scores them."""
+
+import os
+
+# implicit oversubscribes BLAS threads otherwise; it must be set before numpy loads, and is twice as fast.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+__version__ = "0.1.0"
+
+
+class LabError(ValueError):
+    """Bad input, said in one sentence that names the file, column, row or parameter and the cure."""

@@ -1,0 +1,90 @@
+"""Receipts as arrays: what every model is fitted on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+DAY_US = 86_400_000_000
+RECENT_DAYS = 28
+
+
+@dataclass
+class Interactions:
+    """Purchases before `as_of` with dense user and item codes, one row per (user, item, basket).
+
+    Items are numbered by purchases of the last 28 days (most first), then by id. The lower code therefore wins a tie
+    everywhere, as the protocol asks, and popular items are the first columns of every matrix.
+    """
+
+    purchases: pd.DataFrame     # user_id, item_id, basket_id, ts, quantity, [price, …]
+    as_of: pd.Timestamp
+    items: pd.DataFrame         # attributes by item_id, of the items of `purchases` only
+    users: pd.DataFrame         # attributes by user_id
+    user_ids: pd.Index
+    item_ids: pd.Index
+    user: np.ndarray            # int32 codes, aligned with the rows of `purchases`
+    item: np.ndarray
+
+    @classmethod
+    def of(cls, purchases: pd.DataFrame, items: pd.DataFrame | None = None, users: pd.DataFrame | None = None,
+           as_of: pd.Timestamp | None = None) -> "Interactions":
+        """Number the users and items of a purchases table. `as_of` defaults to its last timestamp."""
+        as_of = pd.Timestamp(as_of if as_of is not None else purchases["ts"].max())
+        user_ids, known = distinct(purchases["user_id"]), distinct(purchases["item_id"])
+        recent = codes(purchases["item_id"][purchases["ts"] >= as_of - pd.Timedelta(days=RECENT_DAYS)], known)
+        item_ids = known[np.argsort(-np.bincount(recent, minlength=len(known)), kind="stable")]
+        return cls(purchases, as_of, _attributes(items, item_ids), _attributes(users, user_ids), user_ids, item_ids,
+                   codes(purchases["user_id"], user_ids), codes(purchases["item_id"], item_ids))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Users × items."""
+        return len(self.user_ids), len(self.item_ids)
+
+    @cached_property
+    def age(self) -> np.ndarray:
+        """Days from each row to `as_of`, float64, never negative."""
+        return np.maximum((self.as_of - self.purchases["ts"]).dt.total_seconds().to_numpy() / 86400, 0)
+
+    @cached_property
+    def recent(self) -> np.ndarray:
+        """Purchases of each item in the last 28 days: the order of popularity, int64."""
+        return np.bincount(self.item[self.age <= RECENT_DAYS], minlength=self.shape[1])
+
+    @cached_property
+    def price(self) -> np.ndarray:
+        """Median unit price of each item, float64; NaN where receipts have no prices."""
+        if "price" not in self.purchases:
+            return np.full(self.shape[1], np.nan)
+        return self.purchases["price"].groupby(self.item).median().reindex(range(self.shape[1])).to_numpy(float)
+
+    def matrix(self, tau: float | None = None, weights: np.ndarray | None = None) -> sparse.csr_matrix:
+        """Users × items CSR float32: sum of exp(−age/tau) over a pair's baskets, or of `weights`, or their number."""
+        if weights is None:
+            weights = np.ones(len(self.user)) if tau is None else np.exp(-self.age / tau)
+        made = sparse.csr_matrix((weights, (self.user, self.item)), shape=self.shape)    # float64: sums are exact enough
+        made.sort_indices()
+        return made.astype(np.float32)
+
+
+def distinct(ids: pd.Series) -> pd.Index:
+    """The distinct ids as sorted text."""
+    return pd.Index(np.sort(np.asarray(ids.unique()).astype(str)).astype(object), name=ids.name)
+
+
+def codes(ids: pd.Series, vocabulary: pd.Index | None = None) -> np.ndarray:
+    """Positions of ids in a vocabulary, −1 if absent, int32; without one, any dense numbering. Fast for categories."""
+    if not isinstance(ids.dtype, pd.CategoricalDtype):
+        ids = ids.astype(str).astype("category")
+    if vocabulary is None:
+        return ids.cat.codes.to_numpy(np.int32)
+    return vocabulary.get_indexer(ids.cat.categories.astype(str)).astype(np.int32)[ids.cat.codes]
+
+
+def _attributes(frame: pd.DataFrame | None, ids: pd.Index) -> pd.DataFrame:
+    if frame is None or frame.empty:
+        return pd.DataFrame(index=ids)
+    return frame.astype({ids.name: str}).set_index(ids.name).reindex(ids)

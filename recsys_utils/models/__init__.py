@@ -1,0 +1,8 @@
+"""One file per family, one protocol for all."""
+
+from .base import REGISTRY, NotSupported, Recommender, load_model
+from .factorization import ALS, BPR, EASE
+from .item_cf import CoPurchase, ItemCF
+from .popularity import OwnPurchases, Popular
+
+__all__ = ["ALS", "BPR", "EASE", "REGISTRY", "CoPurchase", "ItemCF", "NotSupported", "OwnPurchases", "Popular", "Recommender", "load_model"]

@@ -1,0 +1,168 @@
+"""What every model is: fitted on interactions, it gives one recommendation table."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from .. import LabError
+from ..interactions import Interactions, codes, distinct
+from ..store import load_arrays, save_arrays
+from ..topk import in_blocks, top_k
+
+BLOCK_BYTES = 8 << 20       # scores of one block: small enough for the cache of a laptop's processor
+REGISTRY: dict[str, type["Recommender"]] = {}
+
+
+class NotSupported(NotImplementedError):
+    """The model has no answer of this kind, by its nature."""
+
+
+@dataclass
+class Recommender:
+    """A model. Its parameters are dataclass fields; what fitting learns are attributes that end with `_`.
+
+    A family implements `_fit(data)` and `_scores(users)`; everything else is common to all.
+    """
+
+    family: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        REGISTRY[cls.__name__] = cls
+
+    @property
+    def params(self) -> dict:
+        """The parameters by name."""
+        return asdict(self)
+
+    def fit(self, data: Interactions) -> Self:
+        """Learn from purchases before `data.as_of`."""
+        if not len(data.purchases):
+            raise LabError(f"{type(self).__name__} was given no purchases: widen the history before the cut")
+        self.user_ids_, self.item_ids_ = data.user_ids, data.item_ids
+        self.seen_, self.recent_ = data.matrix(), data.recent.astype(np.float32)
+        self._fit(data)
+        return self
+
+    def recommend(self, users: Iterable[str], k: int = 10, exclude: "pd.DataFrame | Iterable[str] | Literal['bought'] | None" = None,
+                  only: Iterable[str] | None = None) -> pd.DataFrame:
+        """The k best items for each user: user_id, item_id, score, rank 1…k.
+
+        exclude: "bought", item ids, or a table of (user_id, item_id). only: item ids that may appear at all.
+        A user without history gets the most popular items of the last 28 days. Ties go to the more popular item, then
+        the lower id. Lists are shorter than k only where fewer items are left.
+        """
+        if k < 1:
+            raise LabError(f"k is {k}: ask for 1 or more items")
+        users = pd.Index(pd.unique(pd.Series(users, dtype=str)), name="user_id")
+        known, banned = self.user_ids_.get_indexer(users), self._banned(users, exclude)
+        closed = np.zeros(len(self.item_ids_), bool) if only is None else ~self.item_ids_.isin(list(only))
+        size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
+        blocks = in_blocks(len(users), size, lambda rows: self._block(known[rows], banned[rows] if banned is not None else None, closed, k))
+        columns, scores = (np.concatenate(part) for part in zip(*blocks)) if len(users) else (np.zeros((0, 1), int), np.zeros((0, 1)))
+        return self._table(users, columns, scores)
+
+    def score(self, pairs: pd.DataFrame) -> np.ndarray:
+        """Scores of (user_id, item_id) pairs, in their order; NaN for an item the model has never seen."""
+        users, item = distinct(pairs["user_id"]), codes(pairs["item_id"], self.item_ids_)
+        row, known = codes(pairs["user_id"], users), self.user_ids_.get_indexer(users)
+        made = np.full(len(pairs), np.nan, np.float32)
+        size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
+        for start in range(0, len(users), size):
+            mine = np.flatnonzero((row >= start) & (row < start + size) & (item >= 0))
+            made[mine] = self._all_scores(known[start:start + size])[row[mine] - start, item[mine]]
+        return made
+
+    def similar(self, item_id: str, k: int = 10) -> pd.DataFrame:
+        """The k items most alike to one: item_id, score."""
+        code = self.item_ids_.get_indexer([str(item_id)])[0]
+        if code < 0:
+            raise LabError(f"item '{item_id}' is not among the {len(self.item_ids_):,} items that {type(self).__name__} was fitted on")
+        scores = np.asarray(self._similar(code), np.float32).copy()
+        scores[code] = -np.inf
+        best = top_k(scores[None, :], min(k, len(scores) - 1))[0]
+        return pd.DataFrame({"item_id": self.item_ids_[best], "score": scores[best]})
+
+    def save(self, folder: Path) -> Path:
+        """Write parameters and learnt arrays with a manifest; no pickle."""
+        learnt = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        arrays = {name: value.to_numpy(str) if isinstance(value, pd.Index) else value for name, value in learnt.items()}
+        return save_arrays(arrays, {"model": type(self).__name__, "params": self.params}, folder)
+
+    def _fit(self, data: Interactions) -> None:
+        raise NotImplementedError
+
+    def _scores(self, users: np.ndarray) -> np.ndarray:
+        """(len(users), items) float32 scores of known users' codes."""
+        raise NotImplementedError
+
+    def _similar(self, item: int) -> np.ndarray:
+        raise NotSupported(f"{type(self).__name__} has no notion of similar items")
+
+    def _all_scores(self, users: np.ndarray) -> np.ndarray:
+        """Scores of any users: code −1, a user without history, scores by recent popularity."""
+        known = np.flatnonzero(users >= 0)
+        if len(known) == len(users):
+            return self._scores(users)
+        scores = np.repeat(self.recent_[None, :], len(users), axis=0)
+        if len(known):
+            scores[known] = self._scores(users[known])
+        return scores
+
+    def _block(self, users: np.ndarray, banned: sparse.csr_matrix | None, closed: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = np.array(self._all_scores(users), np.float32)
+        if banned is not None:
+            scores[np.repeat(np.arange(len(users)), np.diff(banned.indptr)), banned.indices] = -np.inf
+        scores[:, closed] = -np.inf
+        columns = top_k(scores, k)
+        return columns, np.take_along_axis(scores, columns, axis=1)
+
+    def _banned(self, users: pd.Index, exclude: object) -> sparse.csr_matrix | None:
+        """Users × items CSR whose stored cells may not be recommended."""
+        if exclude is None:
+            return None
+        if isinstance(exclude, str):
+            if exclude != "bought":
+                raise LabError(f"exclude is '{exclude}': it takes 'bought', a list of item ids or a table of user_id, item_id")
+            empty = sparse.csr_matrix((1, len(self.item_ids_)), dtype=np.float32)
+            return sparse.vstack([self.seen_, empty], format="csr")[self.user_ids_.get_indexer(users)]      # code −1 takes the empty last row
+        if not isinstance(exclude, pd.DataFrame):
+            exclude = pd.DataFrame({"item_id": list(exclude)}).merge(pd.DataFrame({"user_id": users}), how="cross")
+        row, column = codes(exclude["user_id"], users), codes(exclude["item_id"], self.item_ids_)
+        known = (row >= 0) & (column >= 0)
+        return sparse.csr_matrix((np.ones(known.sum()), (row[known], column[known])), shape=(len(users), len(self.item_ids_)))
+
+    def _table(self, users: pd.Index, columns: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
+        rank = np.broadcast_to(np.arange(1, columns.shape[1] + 1, dtype=np.int16), columns.shape)
+        row = np.broadcast_to(np.arange(len(users), dtype=np.int32)[:, None], columns.shape)
+        kept = scores > -np.inf
+        return pd.DataFrame({"user_id": pd.Categorical.from_codes(row[kept], users),
+                             "item_id": pd.Categorical.from_codes(columns[kept], self.item_ids_),
+                             "score": scores[kept], "rank": rank[kept]})
+
+
+def load_model(folder: Path) -> Recommender:
+    """Load what `save` wrote; a changed byte or an unknown model is refused by name."""
+    arrays, meta = load_arrays(folder)
+    if meta["model"] not in REGISTRY:
+        raise LabError(f"{folder}/manifest.json names the unknown model '{meta['model']}': this version has {', '.join(REGISTRY)}")
+    model = REGISTRY[meta["model"]](**meta["params"])
+    for name, value in arrays.items():
+        setattr(model, name, pd.Index(value.astype(object), name=name[:-2]) if name in ("user_ids_", "item_ids_") else value)
+    return model
+
+
+def check_params(model: Recommender, **bounds: tuple[float, float]) -> None:
+    """Raise where a parameter is outside its range; None is always allowed."""
+    for name, (low, high) in bounds.items():
+        value = getattr(model, name)
+        if value is not None and not low <= value <= high:
+            raise LabError(f"{type(model).__name__}({name}={value}): {name} takes {low:g} to {high:g}")
+    for field in fields(model):
+        options = getattr(field.type, "__args__", ())
+        if options and all(isinstance(o, str) for o in options) and getattr(model, field.name) not in options:
+            raise LabError(f"{type(model).__name__}({field.name}='{getattr(model, field.name)}'): choose {', '.join(options)}")

@@ -1,0 +1,116 @@
+"""Latent factors and their closed-form cousin: ALS, BPR, EASE."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from implicit.cpu.als import AlternatingLeastSquares
+from implicit.cpu.bpr import BayesianPersonalizedRanking
+from scipy import sparse
+
+from ..interactions import Interactions
+from .base import Recommender, check_params
+from .item_cf import signal
+
+
+def weigh(data: Interactions, weighting: str, tau: float | None) -> sparse.csr_matrix:
+    """Users × items strengths: basket counts (decayed by `tau`), their log, or system 5's spending signal."""
+    if weighting == "signal":
+        return data.matrix(weights=signal(data) * (1 if tau is None else np.exp(-data.age / tau)))
+    x = data.matrix(tau)
+    return x.log1p() if weighting == "log" else x
+
+
+@dataclass
+class Factors(Recommender):
+    """Score = user factors · item factors."""
+
+    family: ClassVar[str] = "factorization"
+
+    def _scores(self, users: np.ndarray) -> np.ndarray:
+        return self.user_factors_[users] @ self.item_factors_.T
+
+    def _similar(self, item: int) -> np.ndarray:
+        unit = self.item_factors_ / np.maximum(np.linalg.norm(self.item_factors_, axis=1, keepdims=True), 1e-9)
+        return unit @ unit[item]
+
+    def _keep(self, fitted: object) -> None:
+        self.user_factors_, self.item_factors_ = (np.ascontiguousarray(f, np.float32) for f in (fitted.user_factors, fitted.item_factors))
+
+
+@dataclass
+class ALS(Factors):
+    """Implicit-feedback ALS (Hu, Koren, Volinsky 2008): confidence 1 + alpha · strength, unobserved pairs included."""
+
+    factors: int = 128
+    regularization: float = 1.0
+    alpha: float = 10.0
+    iterations: int = 15
+    weighting: Literal["count", "log", "signal"] = "count"
+    tau: float | None = 120
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        check_params(self, factors=(1, 4096), regularization=(0, 1e6), alpha=(0, 1e6), iterations=(1, 1000), tau=(0.01, 100_000))
+
+    def _fit(self, data: Interactions) -> None:
+        confidence = weigh(data, self.weighting, self.tau)
+        confidence.data = 1 + self.alpha * confidence.data
+        model = AlternatingLeastSquares(self.factors, regularization=self.regularization, alpha=1.0, iterations=self.iterations,
+                                        random_state=self.seed)
+        model.fit(confidence, show_progress=False)
+        self._keep(model)
+
+
+@dataclass
+class BPR(Factors):
+    """Bayesian personalised ranking (Rendle et al. 2009): a bought item above a random one. One thread, so seeded.
+
+    BPR knows bought from not bought, not how often or when: `days` lets it see recent purchases only.
+    """
+
+    factors: int = 64
+    learning_rate: float = 0.05
+    regularization: float = 0.01
+    iterations: int = 100
+    days: float | None = 120
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        check_params(self, factors=(1, 4096), learning_rate=(0, 10), regularization=(0, 100), iterations=(1, 10_000), days=(1, 100_000))
+
+    def _fit(self, data: Interactions) -> None:
+        model = BayesianPersonalizedRanking(self.factors, learning_rate=self.learning_rate, regularization=self.regularization,
+                                            iterations=self.iterations, num_threads=1, random_state=self.seed)
+        recent = data.matrix(weights=(data.age <= (np.inf if self.days is None else self.days)).astype(float))
+        recent.eliminate_zeros()
+        model.fit(recent, show_progress=False)
+        self._keep(model)
+
+
+@dataclass
+class EASE(Recommender):
+    """A linear item-item model in closed form (Steck 2019). With `own` > 0 repeats are added back: its diagonal is zero."""
+
+    family: ClassVar[str] = "factorization"
+    regularization: float = 300.0
+    weighting: Literal["count", "log", "signal"] = "count"
+    tau: float | None = 120
+    own: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_params(self, regularization=(1e-6, 1e9), tau=(0.01, 100_000), own=(0, 100))
+
+    def _fit(self, data: Interactions) -> None:
+        self.taste_ = weigh(data, self.weighting, self.tau)
+        gram = (self.taste_.T @ self.taste_).toarray().astype(np.float32)
+        gram[np.diag_indices_from(gram)] += self.regularization
+        inverse = np.linalg.inv(gram)
+        self.weights_ = -inverse / np.diag(inverse)
+        self.weights_[np.diag_indices_from(gram)] = self.own
+
+    def _scores(self, users: np.ndarray) -> np.ndarray:
+        return np.asarray(self.taste_[users] @ self.weights_, np.float32)
+
+    def _similar(self, item: int) -> np.ndarray:
+        return self.weights_[item]

@@ -1,0 +1,273 @@
+"""What `./run_all.sh` calls: notebooks in order of need, only where something changed, then HTML."""
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import nbformat
+import papermill
+
+from . import LabError, datasets, engine, report, tables
+from .store import atomic, data_dir, read_json, report_dir, write_json
+
+PACKAGE = Path(__file__).parent
+NOTEBOOKS = PACKAGE.parent / "notebooks"
+COMMON = ("DATASET", "FAST", "SEED")
+
+
+@dataclass
+class Task:
+    """One notebook of one run, and what its result depends on."""
+
+    path: Path
+    needs: list[str]
+    params: dict
+    dataset: str
+
+    @property
+    def number(self) -> str:
+        """The two digits that begin the notebook's name."""
+        return self.path.stem[:2]
+
+    @property
+    def state(self) -> Path:
+        """Written last: its presence means that everything else is."""
+        return data_dir(self.dataset, "state", f"{self.path.stem}.json")
+
+    @property
+    def html(self) -> Path:
+        """The page that a person reads."""
+        return report_dir(self.dataset) / f"{self.path.stem}.html"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, plan, run; the exit code."""
+    options = _parse(arguments)
+    try:
+        os.environ["RECSYS_ENGINE"] = options.engine
+        return run(plan(options), options.jobs, options.save_outputs)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def plan(options: argparse.Namespace) -> list[Task]:
+    """The chosen notebooks with checked parameters."""
+    dataset = str(Path(options.dataset).resolve()) if options.dataset.endswith(".toml") else options.dataset
+    made = datasets.spec(dataset)
+    tables.fingerprint(made)            # a missing raw file is said now, not in a notebook
+    engine.connect()
+    every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    chosen = [p for p in every if _chosen(p.stem[:2], options)]
+    if not chosen:
+        raise LabError(f"no notebook fits --only/--from: there are {', '.join(p.stem[:2] for p in every)}")
+    known = {p: parameters(p) for p in chosen}
+    asked = {"DATASET": dataset, "FAST": options.fast, "SEED": options.seed} | _overrides(options.p, known)
+    defaults = {"DATASET": "synthetic", "FAST": False, "SEED": 42}
+    changed = {k: v for k, v in asked.items() if v != defaults.get(k)}
+    return [Task(p, _needs(p, every), {k: v for k, v in changed.items() if k in known[p]}, made.name) for p in chosen]
+
+
+def parameters(notebook: Path) -> dict[str, object]:
+    """Names and default values of a notebook's tagged `parameters` cell."""
+    found = papermill.inspect_notebook(str(notebook))
+    return {name: ast.literal_eval(info["default"]) for name, info in found.items()}
+
+
+def run(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
+    """Run what is out of date, each after what it needs; print a line per notebook; 1 if any failed."""
+    by_name = {t.path.stem: t for t in tasks}
+    order = TopologicalSorter({name: [n for n in t.needs if n in by_name] for name, t in by_name.items()})
+    order.prepare()
+    started, failed, running = time.perf_counter(), set(), {}
+    with ThreadPoolExecutor(jobs) as pool:
+        while order.is_active():
+            for name in sorted(order.get_ready()):
+                running[pool.submit(_step, by_name[name], failed, save_outputs)] = name
+            for future in _finished(running):
+                name = running.pop(future)
+                failed |= set() if future.result() else {name}
+                order.done(name)
+    index = report_dir(tasks[0].dataset) / "index.html"
+    print(f"{'FAILED: ' + ', '.join(sorted(failed)) if failed else 'done'} in {time.perf_counter() - started:.1f} s"
+          + (f"; read {_short(index)}" if index.exists() else ""))
+    return 1 if failed else 0
+
+
+def inputs(task: Task) -> str:
+    """Hash of everything a notebook's result depends on: its cells, our code that it imports, parameters, earlier states."""
+    cells = [c["source"] for c in json.loads(task.path.read_text())["cells"]]
+    code = {str(p.relative_to(PACKAGE)): p.read_text() for p in sorted(_imported(_code(task.path)))}
+    before = {n: read_json(s)["inputs"] for n in task.needs if (s := task.state.with_name(f"{n}.json")).exists()}
+    raw = tables.fingerprint(datasets.spec(task.params.get("DATASET", "synthetic"))) if not task.needs else None
+    everything = [cells, code, task.params, before, raw, os.environ.get("RECSYS_ENGINE")]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("./run_all.sh", description="Run the notebooks on a data set and write reports/<dataset>/index.html.")
+    parser.add_argument("--dataset", default="synthetic", metavar="NAME|FILE.toml", help=f"{', '.join(datasets.names())}, or your own TOML file")
+    parser.add_argument("--fast", action="store_true", help="smaller grids and fewer epochs")
+    parser.add_argument("--only", metavar="NN[,NN]", help="only these notebooks")
+    parser.add_argument("--from", dest="start", metavar="NN", help="this notebook and the later ones")
+    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="notebooks at the same time (default 1: honest seconds)")
+    parser.add_argument("--seed", type=int, default=42, metavar="N", help="seed of the models (default 42)")
+    parser.add_argument("--engine", default=os.environ.get("RECSYS_ENGINE", "duckdb"), help="where tables are made: " + ", ".join(engine.ENGINES))
+    parser.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="override a notebook's parameter")
+    parser.add_argument("--save-outputs", action="store_true", help="write outputs back into notebooks/ (default run only)")
+    options = parser.parse_args(arguments)
+    if options.save_outputs and (options.dataset != "synthetic" or options.fast or options.p or options.seed != 42):
+        parser.error("--save-outputs keeps the outputs of the default run only: leave out the other options")
+    return options
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    return int(text)
+
+
+def _chosen(number: str, options: argparse.Namespace) -> bool:
+    wanted = options.only.split(",") if options.only else None
+    return (wanted is None or number in [w.strip().zfill(2) for w in wanted]) and (not options.start or number >= options.start.zfill(2))
+
+
+def _overrides(given: list[str], known: dict[Path, dict]) -> dict[str, object]:
+    """NAME=VALUE as values of the type that the notebooks' defaults have; anything else is an error."""
+    defaults = {k: v for found in known.values() for k, v in found.items()}
+    made = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or name not in defaults or name in COMMON:
+            raise LabError(f"-p {text}: the chosen notebooks take NAME=VALUE for {', '.join(sorted(set(defaults) - set(COMMON)))}")
+        made[name] = _typed(name, value, defaults[name])
+    return made
+
+
+def _typed(name: str, text: str, default: object) -> object:
+    try:
+        value = text if isinstance(default, str) else ast.literal_eval(text.capitalize() if text in ("true", "false") else text)
+    except (ValueError, SyntaxError):
+        value = text
+    value = float(value) if isinstance(default, float) and type(value) is int else value
+    if default is not None and type(value) is not type(default):
+        raise LabError(f"-p {name}={text}: {name} is of type {type(default).__name__}, like its default {default!r}")
+    return value
+
+
+def _needs(notebook: Path, every: list[Path]) -> list[str]:
+    """01 → 02 → the models; ensembles (10 and later) read earlier models, everything from 13 reads all before it."""
+    number = int(notebook.stem[:2])
+    floor = 0 if number <= 2 or number >= 10 else None
+    return [p.stem for p in every if int(p.stem[:2]) < number and (floor == 0 or int(p.stem[:2]) <= 2)]
+
+
+def _step(task: Task, failed: set[str], save_outputs: bool) -> bool:
+    """Run one notebook if it is out of date; True unless it failed."""
+    if broken := failed & set(task.needs):
+        return _say(task, f"skipped, needs {', '.join(sorted(broken))}", ok=False)
+    wanted = inputs(task)
+    if _up_to_date(task, wanted) and not save_outputs:
+        return _say(task, "up to date")
+    task.state.unlink(missing_ok=True)
+    started, clock = time.perf_counter(), time.time()
+    notebook, error = _execute(task)
+    report.to_html(notebook, task.html)
+    if error:
+        return _say(task, f"FAILED after {time.perf_counter() - started:.1f} s: {error}; see {_short(task.html)}", ok=False)
+    if save_outputs:
+        _save_outputs(notebook, task.path)
+    write_json({"inputs": wanted, "outputs": _written(task, clock), "seconds": round(time.perf_counter() - started, 1)}, task.state)
+    return _say(task, f"{time.perf_counter() - started:6.1f} s")
+
+
+def _up_to_date(task: Task, wanted: str) -> bool:
+    if not (task.state.exists() and task.html.exists()):
+        return False
+    state = read_json(task.state)
+    return state["inputs"] == wanted and all(data_dir(task.dataset, f).exists() for f in state["outputs"])
+
+
+def _written(task: Task, since: float) -> list[str]:
+    """Files of the data set that appeared while the notebook ran."""
+    root = data_dir(task.dataset)
+    files = (p for part in ("tables", "folds", "runs", "models") for p in (root / part).rglob("*") if p.is_file())
+    return sorted(str(p.relative_to(root)) for p in files if p.stat().st_mtime >= since and not p.name.endswith(".tmp"))
+
+
+def _execute(task: Task) -> tuple[Path, str]:
+    """Execute with papermill; the executed notebook, and the error in one line ('' if none)."""
+    out = data_dir(task.dataset, "notebooks", task.path.name)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(str(task.path), str(out), task.params, kernel_name="python3", cwd=str(task.path.parent), progress_bar=False)
+    except papermill.PapermillExecutionError as error:
+        return out, f"{error.ename} in cell {error.exec_count}: {error.evalue}"
+    except Exception as error:      # the kernel itself died, e.g. of memory
+        return out if out.exists() else task.path, f"{type(error).__name__}: {error}"
+    return out, ""
+
+
+def _save_outputs(executed: Path, notebook: Path) -> None:
+    """Put an executed notebook in the place of the committed one, without times, so that only results differ."""
+    made = nbformat.read(executed, as_version=4)
+    made.metadata.pop("papermill", None)
+    for cell in made.cells:
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k == "tags" and v}
+    made.metadata = {"kernelspec": made.metadata["kernelspec"], "language_info": {"name": "python"}}
+    with atomic(notebook) as temporary:
+        nbformat.write(made, temporary)
+
+
+def _code(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text())["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+
+
+def _imported(code: str, seen: set[Path] | None = None, inside: Path = PACKAGE) -> set[Path]:
+    """Files of this package that a piece of code imports, directly or not."""
+    seen = {PACKAGE / "__init__.py"} if seen is None else seen
+    lines = "\n".join(line for line in code.splitlines() if not line.startswith(("%", "!")))
+    for node in ast.walk(ast.parse(lines)):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == PACKAGE.name):
+            for path in set(_files(node, inside)) - seen:
+                seen.add(path)
+                _imported(path.read_text(), seen, path.parent)
+    return seen
+
+
+def _files(node: ast.ImportFrom, inside: Path) -> Iterator[Path]:
+    """Where `from … import …` may lead: the module itself and modules among the names."""
+    parts = (node.module or "").split(".")[0 if node.level else 1:]
+    base = (inside if node.level <= 1 and node.level else inside.parent if node.level else PACKAGE).joinpath(*[p for p in parts if p])
+    for path in (base, *(base / alias.name for alias in node.names)):
+        yield from (p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file())
+
+
+def _finished(running: dict[Future, str]) -> set[Future]:
+    return wait(running, return_when=FIRST_COMPLETED).done
+
+
+def _say(task: Task, what: str, ok: bool = True) -> bool:
+    print(f"{task.path.stem:<28} {what}", flush=True)
+    return ok
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What a notebook shows of one shopper, and how it records a model: frames that read well without further styling."""
+
+import time
+
+import pandas as pd
+
+from .interactions import codes
+from .metrics import per_user
+from .models import Recommender
+from .runs import DEPTH, save_run
+from .split import Fold, Stage
+
+
+def record(model: Recommender, fold: Fold, name: str, note: str = "") -> pd.DataFrame:
+    """Refit on everything before the test window, recommend for every test user, time both, save the table."""
+    start = time.perf_counter()
+    model.fit(fold.testing.history)
+    fitted = time.perf_counter()
+    recs = model.recommend(fold.testing.users, DEPTH)
+    save_run(recs, fold, name, model.family, model.params, fitted - start, time.perf_counter() - fitted, note)
+    return recs
+
+
+def summary(recs: pd.DataFrame, stage: Stage, k: int = 5) -> pd.Series:
+    """Mean metrics over the stage's warm users, rounded for reading."""
+    truth = stage.truth[codes(stage.truth["user_id"], stage.history.user_ids) >= 0]
+    return per_user(recs, truth, k).mean().round(4).rename(f"at {k}")
+
+
+def shopper(stage: Stage) -> str:
+    """A shopper worth showing: a middling history (median baskets of test users), at least five items bought in the window."""
+    history, truth = stage.history, stage.truth
+    size = truth.groupby("user_id", observed=True)["item_id"].nunique()
+    warm = [user for user in size.index[size >= min(5, size.max())] if user in history.user_ids] or list(size.index)
+    baskets = history.purchases.groupby("user_id", observed=True)["basket_id"].nunique().reindex(warm).fillna(0)
+    return str((baskets - baskets.median()).abs().sort_values(kind="stable").index[0])
+
+
+def past(user: str, stage: Stage, n: int = 10) -> pd.DataFrame:
+    """What a shopper bought most often: item, times, last date, price."""
+    rows = stage.history.purchases
+    mine = rows[rows["user_id"] == user]
+    table = mine.groupby(mine["item_id"].astype(str)).agg(times=("basket_id", "nunique"), last=("ts", "max"))
+    table = table.sort_values(["times", "last"], ascending=False).head(n).assign(last=lambda t: t["last"].dt.date).reset_index()
+    return _described(table, stage)
+
+
+def listed(user: str, recs: pd.DataFrame, stage: Stage, k: int = 5) -> pd.DataFrame:
+    """A shopper's list with names and prices, and whether they then bought the item or had bought it before."""
+    mine = recs[(recs["user_id"] == user) & (recs["rank"] <= k)].sort_values("rank").astype({"item_id": str})
+    mark = {True: "✓", False: ""}
+    before, then = (set(rows.loc[rows["user_id"] == user, "item_id"].astype(str)) for rows in (stage.history.purchases, stage.truth))
+    table = mine[["rank", "item_id"]].assign(before=mine["item_id"].isin(before).map(mark), then_bought=mine["item_id"].isin(then).map(mark))
+    return _described(table, stage).set_index("rank")
+
+
+def _described(table: pd.DataFrame, stage: Stage) -> pd.DataFrame:
+    """Names and prices in the place of ids, where the data set has them."""
+    items, prices = stage.history.items, pd.Series(stage.history.price, stage.history.item_ids)
+    if "name" in items:
+        table.insert(list(table.columns).index("item_id") + 1, "name", items["name"].reindex(table["item_id"]).to_numpy())
+    if prices.notna().any():
+        table["price"] = prices.reindex(table["item_id"]).round(2).to_numpy()
+    return table

@@ -1,0 +1,137 @@
+"""Where things lie on disk, and how they get there whole: atomic writes, digests, manifests. No pickle."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from . import LabError
+
+SCHEMA = 1
+LIBRARIES = ("numpy", "scipy", "pandas", "implicit", "duckdb")
+
+
+def home() -> Path:
+    """The repository's root, or `$RECSYS_HOME`: the folder that holds `data/` and `reports/`."""
+    return Path(os.environ.get("RECSYS_HOME", Path(__file__).parent.parent)).resolve()
+
+
+def data_dir(dataset: str, *parts: str) -> Path:
+    """`data/<dataset>/…`, the generated files of a data set."""
+    return home().joinpath("data", dataset, *parts)
+
+
+def report_dir(dataset: str) -> Path:
+    """`reports/<dataset>`, what a person reads."""
+    return home() / "reports" / dataset
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed onto it on success and removed on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_parquet(frame: pd.DataFrame, path: Path) -> Path:
+    """Write a frame; timestamps stay in microseconds, categories become dictionaries."""
+    with atomic(path) as temporary:
+        frame.to_parquet(temporary, index=False, coerce_timestamps="us")
+    return path
+
+
+def read_parquet(*paths: Path, cure: str = "run ./run_all.sh") -> pd.DataFrame:
+    """Read generated frames, one below the other, or say in one sentence how to make them.
+
+    Ids come as categories: a quarter of the memory, and numbered already.
+    """
+    if missing := [path for path in paths if not path.exists()]:
+        raise LabError(f"{missing[0]} is missing: {cure} first")
+    ids = [name for name in pq.read_schema(paths[0]).names if name.endswith("_id")]
+    return pa.concat_tables(pq.read_table(path, read_dictionary=ids) for path in paths).unify_dictionaries().to_pandas()
+
+
+def write_json(value: object, path: Path) -> Path:
+    """Write JSON, sorted so that equal values are equal bytes."""
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+    return path
+
+
+def read_json(path: Path, cure: str = "run ./run_all.sh") -> dict:
+    """Read JSON, or say in one sentence how to make it."""
+    if not path.exists():
+        raise LabError(f"{path} is missing: {cure} first")
+    return json.loads(path.read_text())
+
+
+def digest(*paths: Path) -> str:
+    """SHA-256 over the bytes of files, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def save_arrays(arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, folder: Path) -> Path:
+    """Save named arrays (dense or CSR) and a manifest that vouches for every byte of them.
+
+    The arrays' file is named by its digest, so a reader holding the old manifest still finds the old arrays.
+    """
+    buffer = io.BytesIO()
+    np.savez(buffer, **_flatten(arrays))
+    sha = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    path = folder / f"arrays-{sha[:16]}.npz"
+    with atomic(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+    shapes = {k: list(a.shape) for k, a in arrays.items() if sparse.issparse(a)}
+    libraries = {lib: version(lib) for lib in LIBRARIES}
+    write_json({"schema": SCHEMA, "file": path.name, "sha256": sha, "sparse": shapes, "libraries": libraries, **meta},
+               folder / "manifest.json")
+    for old in set(folder.glob("arrays-*.npz")) - {path}:
+        old.unlink()
+    return folder
+
+
+def load_arrays(folder: Path) -> tuple[dict[str, np.ndarray | sparse.csr_matrix], dict]:
+    """Load what `save_arrays` wrote; refuse a missing, changed or foreign file by name."""
+    meta = read_json(folder / "manifest.json", "train and save the model")
+    if meta.get("schema") != SCHEMA:
+        raise LabError(f"{folder}/manifest.json has schema {meta.get('schema')}, this version reads {SCHEMA}: train again")
+    path = folder / meta["file"]
+    if not path.exists() or digest(path) != meta["sha256"]:
+        raise LabError(f"{path} is missing or was changed after it was saved: train again")
+    with np.load(path, allow_pickle=False) as flat:
+        return _unflatten(dict(flat), meta["sparse"]), meta
+
+
+def _flatten(arrays: dict) -> dict[str, np.ndarray]:
+    flat = {}
+    for key, a in arrays.items():
+        parts = {"data": a.data, "indices": a.indices, "indptr": a.indptr} if sparse.issparse(a) else None
+        flat |= {f"{key}:{part}": x for part, x in parts.items()} if parts else {key: a}
+    return flat
+
+
+def _unflatten(flat: dict[str, np.ndarray], shapes: dict[str, list[int]]) -> dict:
+    arrays = {key: a for key, a in flat.items() if ":" not in key}
+    for key, shape in shapes.items():
+        parts = tuple(flat[f"{key}:{part}"] for part in ("data", "indices", "indptr"))
+        arrays[key] = sparse.csr_matrix(parts, shape=shape)
+    return arrays
