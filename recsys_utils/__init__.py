@@ -1,9 +1,13 @@
 """Helpers of the Retail RecSys Lab: many notebooks make recommendation tables, one judge scores them."""
 
 import os
+import warnings
 
 # implicit oversubscribes BLAS threads otherwise; it must be set before numpy loads, and is twice as fast.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# implicit imports tqdm's notebook bar, which complains where no widgets are installed; ours is plain text.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 __version__ = "0.1.0"
 

@@ -6,8 +6,10 @@ from string import ascii_lowercase
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
+from . import LabError
+from .datasets import spec
 from .interactions import Interactions, codes
 from .metrics import per_user, whole
 from .models import Recommender
@@ -17,6 +19,8 @@ KS = (5, 10)
 BOOTSTRAPS = 1000
 FLIPS = 10_000
 HEAVY = 5       # system 3 judged only users with at least this many catalogue purchases
+COLUMNS = ("dataset", "protocol", "fold", "model", "family", "scope", "users_scope", "metric", "k", "value", "lo", "hi", "users",
+           "fit_seconds", "recommend_seconds")
 HISTORY = ((1, 1), (2, 4), (5, 9), (10, 24), (25, None))
 
 
@@ -32,9 +36,9 @@ def tune(models: Iterable[Recommender], stage: Stage, k: int = 5) -> pd.DataFram
     return pd.DataFrame(rows).sort_values(f"precision@{k}", ascending=False, kind="stable", ignore_index=True)
 
 
-def warm(truth: pd.DataFrame, history: Interactions) -> pd.DataFrame:
-    """Truth of users with a history."""
-    return truth[codes(truth["user_id"], history.user_ids) >= 0]
+def warm(rows: pd.DataFrame, history: Interactions) -> pd.DataFrame:
+    """Rows (of truth or of recommendations) whose user has a history."""
+    return rows[codes(rows["user_id"], history.user_ids) >= 0]
 
 
 def scopes(truth: pd.DataFrame, history: Interactions, catalogue: pd.Index | None = None) -> dict[str, pd.DataFrame]:
@@ -101,31 +105,43 @@ def values(runs: dict[str, pd.DataFrame], stage: Stage, catalogue: pd.Index | No
 
 
 def leaderboard(runs: dict[str, pd.DataFrame], metas: pd.DataFrame, fold: Fold, catalogue: pd.Index | None = None,
-                seed: int = 0) -> pd.DataFrame:
-    """The tidy table of every model × scope × group of users × metric × k, with bootstrap 95 % intervals over users."""
-    stage = fold.testing
-    groups, rng = user_groups(stage, catalogue), np.random.default_rng(seed)
-    rows = []
-    for (scope, k), models in values(runs, stage, catalogue).items():
-        for group, members in groups.items():
-            if group != "warm" and scope not in ("any", "prefiltered") or (group == "heavy") != (scope == "prefiltered" and group != "warm"):
-                continue
-            inside = next(iter(models.values())).index.isin(members)
-            if not inside.any():
-                continue
-            stacked = np.stack([frame[inside].to_numpy() for frame in models.values()], axis=1)     # users, models, metrics
-            mean, low, high = bootstrap(stacked, rng)
-            names = next(iter(models.values())).columns
-            rows += [(m, scope, group, metric, k, mean[i, j], low[i, j], high[i, j], inside.sum())
-                     for i, m in enumerate(models) for j, metric in enumerate(names)]
+                judged: dict[tuple[str, int], dict[str, pd.DataFrame]] | None = None, seed: int = 0) -> pd.DataFrame:
+    """The tidy table of every model × scope × group of users × metric × k, with bootstrap 95 % intervals over users.
+
+    judged: what `values` made of the same runs, where it is at hand already.
+    """
+    stage, rng, rows = fold.testing, np.random.default_rng(seed), []
+    groups = user_groups(stage, catalogue)
+    if "warm" not in groups:
+        raise LabError(f"nobody in fold {fold.name} bought before its test window: take a longer history or another protocol")
+    for (scope, k), models in (judged or values(runs, stage, catalogue)).items():
+        for group in _asked(scope, groups):
+            rows += [(model, scope, group, *rest) for model, *rest in _means(models, groups[group], k, rng)]
     for model, recs in runs.items():
         rows += [(model, "any", "warm", metric, k, value, np.nan, np.nan, len(groups["warm"]))
-                 for k in KS for metric, value in whole(recs, stage.history, k).items()]
+                 for k in KS for metric, value in whole(warm(recs, stage.history), stage.history, k).items()]
     table = pd.DataFrame(rows, columns=["model", "scope", "users_scope", "metric", "k", "value", "lo", "hi", "users"])
     table = table.join(metas[["family", "fit_seconds", "recommend_seconds"]], on="model")
-    table.insert(0, "dataset", fold.dataset), table.insert(1, "protocol", fold.protocol), table.insert(2, "fold", fold.name)
-    first = ["dataset", "protocol", "fold", "model", "family"]
-    return table[first + [c for c in table if c not in first]]
+    table = table.assign(dataset=spec(fold.dataset).name, protocol=fold.protocol, fold=fold.name)
+    return table[list(COLUMNS)]
+
+
+def _asked(scope: str, groups: dict[str, pd.Index]) -> list[str]:
+    """Groups of users that a scope is judged on: all of them on any purchase, warm users in every scope."""
+    if scope == "any":
+        return [group for group in groups if group != "heavy"]
+    return ["warm", "heavy"] if scope == "prefiltered" and "heavy" in groups else ["warm"]
+
+
+def _means(models: dict[str, pd.DataFrame], users: pd.Index, k: int, rng: np.random.Generator) -> list[tuple]:
+    """(model, metric, k, mean, low, high, users) of every model and metric over some users."""
+    first = next(iter(models.values()))
+    inside = first.index.isin(users)
+    if not inside.any():
+        return []
+    mean, low, high = bootstrap(np.stack([frame[inside].to_numpy() for frame in models.values()], axis=1), rng)
+    return [(model, metric, k, mean[i, j], low[i, j], high[i, j], inside.sum())
+            for i, model in enumerate(models) for j, metric in enumerate(first.columns)]
 
 
 def bootstrap(values: np.ndarray, rng: np.random.Generator, times: int = BOOTSTRAPS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

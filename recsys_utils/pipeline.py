@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from . import LabError, datasets, engine, report, tables
+from . import LabError, datasets, engine, pages, tables
 from .store import atomic, data_dir, read_json, report_dir, write_json
 
 PACKAGE = Path(__file__).parent
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, plan, run; the exit code."""
     options = _parse(arguments)
     try:
-        os.environ["RECSYS_ENGINE"] = options.engine
+        os.environ["RECSYS_ENGINE"], os.environ["TQDM_DISABLE"] = options.engine, "1"     # bars would be kept as outputs
         return run(plan(options), options.jobs, options.save_outputs)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -109,7 +109,8 @@ def run(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
 def inputs(task: Task) -> str:
     """Hash of everything a notebook's result depends on: its cells, our code that it imports, parameters, earlier states."""
     cells = [c["source"] for c in json.loads(task.path.read_text())["cells"]]
-    code = {str(p.relative_to(PACKAGE)): p.read_text() for p in sorted(_imported(_code(task.path)))}
+    files = _imported(_code(task.path)) | set(PACKAGE.glob("templates/**/*.*"))
+    code = {str(p.relative_to(PACKAGE)): p.read_text() for p in sorted(files)}
     before = {n: read_json(s)["inputs"] for n in task.needs if (s := task.state.with_name(f"{n}.json")).exists()}
     raw = tables.fingerprint(datasets.spec(task.params.get("DATASET", "synthetic"))) if not task.needs else None
     everything = [cells, code, task.params, before, raw, os.environ.get("RECSYS_ENGINE")]
@@ -184,7 +185,7 @@ def _step(task: Task, failed: set[str], save_outputs: bool) -> bool:
     task.state.unlink(missing_ok=True)
     started, clock = time.perf_counter(), time.time()
     notebook, error = _execute(task)
-    report.to_html(notebook, task.html)
+    pages.to_html(notebook, task.html)
     if error:
         return _say(task, f"FAILED after {time.perf_counter() - started:.1f} s: {error}; see {_short(task.html)}", ok=False)
     if save_outputs:
@@ -212,7 +213,8 @@ def _execute(task: Task) -> tuple[Path, str]:
     out = data_dir(task.dataset, "notebooks", task.path.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(str(task.path), str(out), task.params, kernel_name="python3", cwd=str(task.path.parent), progress_bar=False)
+        papermill.execute_notebook(str(task.path), str(out), task.params, kernel_name="python3", cwd=str(task.path.parent),
+                                   progress_bar={"leave": False} if sys.stderr.isatty() else False, extra_arguments=["--log-level=ERROR"])
     except papermill.PapermillExecutionError as error:
         return out, f"{error.ename} in cell {error.exec_count}: {error.evalue}"
     except Exception as error:      # the kernel itself died, e.g. of memory

@@ -4,7 +4,7 @@ import time
 
 import pandas as pd
 
-from .interactions import codes
+from .compare import restrict, scopes, warm
 from .metrics import per_user
 from .models import Recommender
 from .runs import DEPTH, save_run
@@ -21,10 +21,19 @@ def record(model: Recommender, fold: Fold, name: str, note: str = "") -> pd.Data
     return recs
 
 
-def summary(recs: pd.DataFrame, stage: Stage, k: int = 5) -> pd.Series:
-    """Mean metrics over the stage's warm users, rounded for reading."""
-    truth = stage.truth[codes(stage.truth["user_id"], stage.history.user_ids) >= 0]
-    return per_user(recs, truth, k).mean().round(4).rename(f"at {k}")
+def summary(recs: dict[str, pd.DataFrame], stage: Stage, k: int = 5) -> pd.DataFrame:
+    """Mean metrics at k of each model over the stage's warm users, best precision first."""
+    truth = warm(stage.truth, stage.history)
+    table = pd.DataFrame({name: per_user(r, truth, k).mean() for name, r in recs.items()}).T.round(4)
+    return table.sort_values("precision", ascending=False, kind="stable")
+
+
+def by_scope(recs: dict[str, pd.DataFrame], stage: Stage, k: int = 5) -> pd.DataFrame:
+    """Precision at k of each model on any purchase, on repeats and on what is new to the shopper."""
+    truths = scopes(warm(stage.truth, stage.history), stage.history)
+    rows = {name: {scope: per_user(restrict(r, scope, stage.history), truth, k)["precision"].mean() for scope, truth in truths.items()}
+            for name, r in recs.items()}
+    return pd.DataFrame(rows).T.round(4)
 
 
 def shopper(stage: Stage) -> str:

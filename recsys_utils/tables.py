@@ -33,7 +33,7 @@ class Tables:
     @property
     def audit(self) -> pd.DataFrame:
         """What cleaning kept and rejected: rule, rows, money."""
-        return pd.DataFrame(self.manifest["audit"])
+        return pd.DataFrame(self.manifest["audit"], columns=["table", "rule", "rows", "money"])
 
 
 def load(dataset: str) -> Tables:
@@ -192,15 +192,27 @@ def _attributes(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> 
         _write(bought.select(key).distinct(), folder / f"{table}.parquet", (key,))
         return []
     personal = [c for c in source.columns if table == "users" and PERSONAL.search(c)]
-    source = source.model_copy(update={"columns": {c: v for c, v in source.columns.items() if c not in personal}})
-    raw, path = read_raw(con, source, made)
-    t = select(raw, source, table, path).drop("rejected")
-    order = {"__row": ibis.row_number()}
-    t = t.mutate(**{key: _text(t[key])}, **order)
-    firsts = {c: t[c].first(order_by=t["__row"], include_null=False) for c in t.columns if c not in (key, "__row")}
+    mapped = {c: v for c, v in source.columns.items() if c not in personal}
+    t = _own_rows(con, made, source, table, mapped) if source.files else _receipt_rows(con, made, mapped)
+    firsts = {c: t[c].first(order_by=["__ts", "__row"], include_null=False) for c in mapped if c != key}
     t = t.filter(t[key].notnull()).group_by(key).agg(**firsts)
     _write(t.semi_join(bought, key), folder / f"{table}.parquet", (key,))
     return personal
+
+
+def _own_rows(con: ibis.BaseBackend, made: Spec, source: Source, table: str, mapped: dict[str, str]) -> Table:
+    """Rows of the table's own file, in the file's order."""
+    raw, path = read_raw(con, source, made)
+    t = select(raw, source.model_copy(update={"columns": mapped}), table, path)
+    return t.mutate(__row=ibis.row_number(), __ts=ibis.literal(0), **{c: _text(t[c]) for c in mapped if c.endswith("_id")})
+
+
+def _receipt_rows(con: ibis.BaseBackend, made: Spec, mapped: dict[str, str]) -> Table:
+    """Attributes as they stand on the receipts that were kept, oldest first."""
+    source = made.purchases.model_copy(update={"columns": made.purchases.columns | mapped})
+    raw, path = read_raw(con, source, made)
+    t = _with_rules(_typed(select(raw, source, "purchases", path), source, path), source)
+    return t.filter(t.rejected.isnull()).mutate(__row=ibis.row_number(), __ts=t.ts)
 
 
 def _plain(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> list[dict]:

@@ -7,6 +7,7 @@ import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.cpu.bpr import BayesianPersonalizedRanking
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from ..interactions import Interactions
 from .base import Recommender, check_params
@@ -56,9 +57,10 @@ class ALS(Factors):
     def _fit(self, data: Interactions) -> None:
         confidence = weigh(data, self.weighting, self.tau)
         confidence.data = 1 + self.alpha * confidence.data
-        model = AlternatingLeastSquares(self.factors, regularization=self.regularization, alpha=1.0, iterations=self.iterations,
-                                        random_state=self.seed)
-        model.fit(confidence, show_progress=False)
+        with threadpool_limits(1, "blas"):      # implicit has threads of its own; BLAS threads inside them halve the speed
+            model = AlternatingLeastSquares(self.factors, regularization=self.regularization, alpha=1.0, iterations=self.iterations,
+                                            random_state=self.seed)
+            model.fit(confidence, show_progress=False)
         self._keep(model)
 
 

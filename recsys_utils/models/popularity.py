@@ -1,7 +1,7 @@
 """The trivial recommenders that everything else has to beat."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -11,17 +11,19 @@ from .base import Recommender, check_params
 
 @dataclass
 class Popular(Recommender):
-    """The same list for everybody: lines sold in the last `days` (None: ever)."""
+    """The same list for everybody: lines sold, or distinct shoppers who bought, in the last `days` (None: ever)."""
 
     family: ClassVar[str] = "popularity"
     days: float | None = 28
+    count: Literal["lines", "users"] = "lines"
 
     def __post_init__(self) -> None:
         check_params(self, days=(1, 10_000))
 
     def _fit(self, data: Interactions) -> None:
-        inside = data.age <= (np.inf if self.days is None else self.days)
-        self.counts_ = np.bincount(data.item[inside], minlength=data.shape[1]).astype(np.float32)
+        inside = (data.age <= (np.inf if self.days is None else self.days)).astype(float)
+        pairs = data.matrix(weights=inside)
+        self.counts_ = np.asarray((pairs > 0 if self.count == "users" else pairs).sum(axis=0), np.float32).ravel()
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         return np.repeat(self.counts_[None, :], len(users), axis=0)
@@ -32,16 +34,21 @@ class OwnPurchases(Recommender):
     """What the shopper bought before, counted by basket; with `tau`, a basket counts exp(−age in days / tau).
 
     Ties and the rest of the list are recent popularity, so with tau=None this is GP-TopFreq (Hu et al. 2020).
+    ties="all_time" lets the number of shoppers who ever bought an item decide instead.
     """
 
     family: ClassVar[str] = "repeat"
     tau: float | None = 180
+    ties: Literal["recent", "all_time"] = "recent"
 
     def __post_init__(self) -> None:
         check_params(self, tau=(0.01, 100_000))
 
     def _fit(self, data: Interactions) -> None:
         self.own_ = data.matrix(self.tau)
+        buyers = np.bincount(data.matrix().indices, minlength=data.shape[1])
+        # At most 1e-3: below any difference of counts, above float32's grain up to a few thousand baskets.
+        self.tie_ = (1e-3 * buyers / buyers.max() * (self.ties == "all_time")).astype(np.float32)
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
-        return self.own_[users].toarray()
+        return self.own_[users].toarray() + self.tie_

@@ -1,0 +1,106 @@
+"""Seconds and peak memory of every step, as a table and a picture: `python benchmarks/run.py [dataset …]`.
+
+Each step runs in a process of its own, so its peak memory is its own. Ratios to implicit's top-k and to ranx are taken
+in one process, in turn, so that they hold on a noisy machine.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+
+HERE = Path(__file__).parent
+MODELS = ("Popular()", "OwnPurchases()", "ItemCF()", "CoPurchase()", "ALS()", "EASE()", "BPR()")
+STEPS = ("load", "split", "prefilter", *MODELS, "judge", "report")
+RATIOS = ("top-k", "top-k filtered", "metrics")
+
+
+def main(datasets: list[str]) -> None:
+    """Measure every step of every data set and every ratio; write results.csv and results.png."""
+    with tempfile.TemporaryDirectory() as folder:       # its tables and runs stay out of the reader's leaderboard
+        os.environ["RECSYS_HOME"] = folder
+        rows = [_child(step, dataset) for dataset in datasets for step in STEPS] + [_child(name, "") for name in RATIOS]
+    table = pd.DataFrame(rows)
+    (HERE / "results").mkdir(exist_ok=True)
+    table.to_csv(HERE / "results" / "results.csv", index=False)
+    _picture(table[table["dataset"] != ""], HERE / "results" / "results.png")
+    print(table.to_string(index=False))
+
+
+def step(name: str, dataset: str) -> dict:
+    """One measured step, in this process."""
+    from recsys_utils import compare, report, runs, split, tables
+    from recsys_utils.prefilter import prefilter
+    if name == "load":
+        return _timed(lambda: tables.load(dataset))
+    if name == "split":
+        return _timed(lambda: split.write_folds(dataset))
+    fold = split.load_fold(dataset)
+    stage = fold.testing
+    if name == "prefilter":
+        return _timed(lambda: prefilter(stage.history.purchases, fold.items))
+    if name == "report":
+        return _timed(lambda: report.write_report(dataset))
+    if name == "judge":
+        return _timed(lambda: compare.leaderboard(*runs.load_runs(fold), fold))
+    return _model(name, stage, fold)
+
+
+def _model(name: str, stage: object, fold: object) -> dict:
+    """Fit, then the top 10 for all users of the history."""
+    from recsys_utils import models, show
+    model = eval(name, vars(models))        # noqa: S307 - one of MODELS above
+    fit = _timed(lambda: model.fit(stage.history))
+    top = _timed(lambda: model.recommend(stage.history.user_ids, 10))
+    show.record(model, fold, type(model).__name__.lower())
+    return fit | {"top-k seconds": top["seconds"], "users": len(stage.history.user_ids)}
+
+
+def ratio(name: str) -> dict:
+    """Ours beside the library's, three times in turn; the median ratio of theirs to ours (above 1: ours is faster)."""
+    sys.path.insert(0, str(HERE))
+    import ratios
+    return ratios.measure(name)
+
+
+def _timed(work: object) -> dict:
+    start = time.perf_counter()
+    work()
+    return {"seconds": round(time.perf_counter() - start, 3)}
+
+
+def _child(name: str, dataset: str) -> dict:
+    """Run one step in a fresh process and read its one line of JSON."""
+    print(f"… {dataset} {name}", file=sys.stderr, flush=True)
+    done = subprocess.run([sys.executable, __file__, "--step", name, dataset], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{name} on '{dataset}' failed: {done.stderr.strip().splitlines()[-1]}")
+    return {"dataset": dataset, "step": name, **json.loads(done.stdout.splitlines()[-1])}
+
+
+def _picture(table: pd.DataFrame, path: Path) -> None:
+    import matplotlib
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.45 * table["step"].nunique() + 1.2), sharey=True)
+    for ax, column, label in zip(axes, ("seconds", "peak_mib"), ("seconds (fit, where a model)", "peak memory, MiB")):
+        table.pivot(index="step", columns="dataset", values=column).reindex(STEPS[::-1]).plot.barh(ax=ax, width=0.8, legend=ax is axes[1])
+        ax.set(xlabel=label, ylabel="", xscale="log" if column == "seconds" else "linear")
+        ax.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--step"]:
+        name, dataset = sys.argv[2], sys.argv[3]
+        result = step(name, dataset) if dataset else ratio(name)
+        print(json.dumps(result | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+    else:
+        main(sys.argv[1:] or ["synthetic"])
