@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
-# Sets up once, then every test: lint, units, and the notebooks on synthetic data. Arguments go to pytest.
+# Sets up once, then every test: lint, units, end-to-end runs, and every notebook on the synthetic shop, its outputs compared.
+# With arguments, only pytest with these.
 set -euo pipefail
-cd "$(dirname "$0")"
-. .ci/setup.sh
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+. "$ROOT/.ci/setup.sh"
+cd "$ROOT"
+if [ $# -gt 0 ]; then exec "$PYTHON" -m pytest "$@"; fi
 "$PYTHON" -m ruff check .
-exec "$PYTHON" -m pytest "$@"
+"$PYTHON" -m pytest
+home="$(mktemp -d)"
+trap 'rm -rf "$home"' EXIT
+RECSYS_HOME="$home" "$PYTHON" -m pytest --nbval notebooks

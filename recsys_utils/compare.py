@@ -29,7 +29,7 @@ def tune(models: Iterable[Recommender], stage: Stage, k: int = 5) -> pd.DataFram
     rows, truth = [], warm(stage.truth, stage.history)
     for model in tqdm(list(models), desc="tuning", leave=False, disable=None):
         start = time.perf_counter()
-        recs = model.fit(stage.history).recommend(truth["user_id"].unique(), k)
+        recs = model.fit(stage.history).recommend(truth["user_id"].unique(), k, stage.exclude)
         mean = per_user(recs, truth, k).mean() if len(truth) else pd.Series({"precision": np.nan, "recall": np.nan})
         rows.append({"model": model, **model.params, f"precision@{k}": mean["precision"], f"recall@{k}": mean["recall"],
                      "seconds": time.perf_counter() - start})
@@ -64,7 +64,8 @@ def bought_before(pairs: pd.DataFrame, history: Interactions) -> np.ndarray:
     """Whether each (user, item) pair is in the history."""
     user, item = codes(pairs["user_id"], history.user_ids), codes(pairs["item_id"], history.item_ids)
     known, made = (user >= 0) & (item >= 0), np.zeros(len(pairs), bool)
-    made[known] = np.asarray(history.matrix()[user[known], item[known]]).ravel() > 0
+    if known.any():
+        made[known] = np.asarray(history.matrix()[user[known], item[known]]).ravel() > 0
     return made
 
 

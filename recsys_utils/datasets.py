@@ -1,5 +1,6 @@
 """The registry of data sets, and the reader of raw files: TOML in, checked Ibis tables out."""
 
+import csv
 import gzip
 import os
 import re
@@ -57,11 +58,12 @@ class Spec(Strict):
     notes: str = ""
     currency: str = ""
     synthetic: bool = False
-    lines: int | None = Field(None, ge=500)
+    lines: int = Field(200_000, ge=500)
     protocol: Literal["window", "next_basket"] = "window"
     test_weeks: float = Field(3, gt=0)
     valid_weeks: float = Field(6, gt=0)
     folds: int = Field(1, ge=1, le=20)
+    repeats: bool = True                # False: nobody buys twice, so what was bought is never recommended
     purchases: Source | None = None
     items: Source | None = None
     users: Source | None = None
@@ -110,11 +112,15 @@ def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> tuple[Table, 
     origin = source if source.files else spec.purchases
     readers = {".parquet": _parquet, ".xlsx": _xlsx, ".xls": _xlsx}
     try:
-        return readers.get(path.suffix, _csv)(con, path, origin, source.columns), path
+        raw = readers.get(path.suffix.lower(), _csv)(con, path, origin, source.columns)
+        empty = raw.limit(1).count().to_pandas() == 0
     except LabError:
         raise
     except Exception as error:
         raise LabError(f"{path} cannot be read: {_first_line(error)}") from error
+    if empty:
+        raise LabError(f"{path} has a header and no rows")
+    return raw, path
 
 
 def select(raw: Table, source: Source, table: str, path: Path) -> Table:
@@ -122,7 +128,9 @@ def select(raw: Table, source: Source, table: str, path: Path) -> Table:
     parts = [f"{_sql(raw, source, name, table, path)} AS {name}" for name in source.columns]
     rules = [(why, f"NOT coalesce({rule}, FALSE)") for why, rule in source.only.items()]
     rules = [(f"not {why}", rule) for why, rule in rules] + list(source.reject.items())
-    cases = " ".join(f"WHEN {rule} THEN '{why}'" for why, rule in rules)
+    cases = " ".join(f"WHEN {rule} THEN {_quoted(why)}" for why, rule in rules)
+    if cases:
+        _query(raw, f"count(CASE {cases} END) AS n", f"[{table}] rules of {path.name}", run=True)
     parts.append(f"CASE {cases} END AS rejected" if cases else "CAST(NULL AS VARCHAR) AS rejected")
     return _query(raw, ", ".join(parts), f"[{table}] rules of {path.name}")
 
@@ -144,8 +152,11 @@ def _own(path: Path) -> Spec:
         raise LabError(f"{path} is not valid TOML: {error}") from error
     if path.stem in names() or not re.fullmatch(r"[\w-][\w.-]*", path.stem):
         raise LabError(f"{path}: '{path.stem}' is taken or no plain word: rename the file, its stem names the data set")
-    if "purchases" not in values:
-        raise LabError(f"{path} has no [purchases] table: see data/my_shop.example.toml")
+    if ("purchases" in values) == bool(values.get("synthetic")):
+        found = "has both synthetic = true and a" if "purchases" in values else "has neither synthetic = true nor a"
+        raise LabError(f"{path} {found} [purchases] table: it takes one of them, see data/my_shop.example.toml")
+    if taken := {"name", "folder"} & set(values):
+        raise LabError(f"{path}: '{min(taken)}' is an unknown key; see data/my_shop.example.toml")
     return _checked(path.stem, {"title": path.stem, "folder": path.resolve().parent, **values}, path)
 
 
@@ -174,6 +185,8 @@ def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
     if twice := [raw for raw, n in Counter(columns.values()).items() if n > 1]:
         keys = " and ".join(name for name, raw in columns.items() if raw == twice[0])
         raise LabError(f"{where} maps {keys} to the same column '{twice[0]}': give each its own")
+    if table == "purchases" and not source.files:
+        raise LabError(f"{path}: [purchases] lacks files: files = [\"receipts.csv\"], for example")
     if table == "purchases" and ("ts" in columns) == ("order" in columns):
         raise LabError(f"{where} needs either ts (a date) or order (a basket's number where there are no dates)")
     if table == "purchases" and "order" in columns and made.protocol == "window":
@@ -187,14 +200,51 @@ def _parquet(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[st
 def _csv(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, str]) -> Table:
     if path.suffix == ".gz":
         _check_gzip(path)
-    header = pd.read_csv(path, sep=source.sep, engine="python", nrows=0, encoding=source.encoding).columns
-    # Ids are text: 007 must not become 7. Everything else DuckDB finds out from the whole file.
-    ids = {raw: "VARCHAR" for name, raw in columns.items() if name.endswith("_id") and raw in header}
-    options = {"delim": source.sep} if source.sep else {}
+    sep, header = _header(path, source)
+    text = _texts(source, columns, header)
     if source.encoding.lower() not in ("utf-8", "utf8"):
-        frame = pd.read_csv(path, sep=source.sep or ",", encoding=source.encoding, dtype=dict.fromkeys(ids, str))
+        frame = pd.read_csv(path, sep=sep, encoding=source.encoding, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
         return con.create_table(ibis.util.gen_name("raw"), frame, temp=True)
-    return con.read_csv(str(path), types=ids, sample_size=-1, header=True, **options)
+    # Everything but text DuckDB finds out from the whole file.
+    try:
+        rows = con.read_csv(str(path), sample_size=-1, header=True, delim=sep, **({"types": text} if text else {}))
+        return con.create_table(ibis.util.gen_name("raw"), rows, temp=True)     # now, so that a broken row is found here
+    except Exception as error:
+        _check_rows(path, sep, len(header))
+        raise error
+
+
+def _check_rows(path: Path, sep: str, width: int) -> None:
+    """Name the first row that has more or fewer fields than the header."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+        for n, row in enumerate(csv.reader(file, delimiter=sep)):
+            if row and len(row) != width:
+                raise LabError(f"{path}, row {n}: it has {len(row)} fields, the header {width}: correct it, or set sep")
+            if any("\ufffd" in field for field in row):
+                raise LabError(f"{path}, row {n} is not utf-8: set encoding, e.g. encoding = \"latin-1\"")
+
+
+def _texts(source: Source, columns: dict[str, str], header: list[str]) -> dict[str, str]:
+    """Columns that stay text: 007 must not become 7, nor 01.02.2024 what the reader makes of it where a pattern is given."""
+    return {raw: "VARCHAR" for name, raw in columns.items() if raw in header and (name.endswith("_id") or (name == "ts" and source.ts_format))}
+
+
+def _header(path: Path, source: Source) -> tuple[str, list[str]]:
+    """The separator, given or the most frequent in the first line, and the column names."""
+    if source.sep is not None and len(source.sep) != 1:
+        raise LabError(f"sep = '{source.sep}' for {path.name} is not one character")
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding=source.encoding.lower().replace("utf-8", "utf-8-sig")) as file:
+            line = file.readline().rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is not {source.encoding}: set encoding, e.g. encoding = \"latin-1\"") from error
+    if not line:
+        raise LabError(f"{path} is empty")
+    sep = source.sep or max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
+    names = next(csv.reader([line], delimiter=sep))
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise LabError(f"{path} has the column '{twice[0]}' twice: rename one")
+    return sep, names
 
 
 def _check_gzip(path: Path) -> None:
@@ -211,8 +261,12 @@ def _xlsx(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, 
     with pd.ExcelFile(path, engine="calamine") as book:
         if missing := [sheet for sheet in source.sheets if sheet not in book.sheet_names]:
             raise LabError(f"{path} has no sheet '{missing[0]}': it has {', '.join(map(str, book.sheet_names))}")
-        sheets = [book.parse(sheet) for sheet in source.sheets or book.sheet_names[:1]]
+        wanted = source.sheets or book.sheet_names[:1]
+        text = dict.fromkeys(_texts(source.model_copy(update={"ts_format": None}), columns, list(columns.values())), str)
+        sheets = [book.parse(sheet, dtype=text, keep_default_na=False, na_values=[""]) for sheet in wanted]
     if source.drop_overlap:
+        if absent := [s for s, sheet in zip(wanted, sheets) if source.columns.get("ts") not in sheet]:
+            raise LabError(f"{path}, sheet '{absent[0]}' has no column '{source.columns.get('ts')}', which drop_overlap compares")
         sheets = _without_overlap(sheets, source.columns["ts"])
     frame = pd.concat(sheets, ignore_index=True)
     mixed = frame.select_dtypes("object").columns       # a column of codes holds both numbers and text
@@ -231,22 +285,35 @@ def _without_overlap(sheets: list[pd.DataFrame], ts: str) -> list[pd.DataFrame]:
 def _sql(raw: Table, source: Source, name: str, table: str, path: Path) -> str:
     """SQL of one mapped column: the quoted raw column, or the expression as it stands."""
     value = source.columns[name]
+    table, name = name.split("__") if "__" in name else (table, name)       # an attribute that rides on the receipts
     if value in raw.columns:
         return '"' + value.replace('"', '""') + '"'
     hint = f": it was read as one column, set sep in [{table}]" if len(raw.columns) == 1 else ""
-    if re.fullmatch(r"[\w .:-]+", value) and not value.replace(".", "").isdigit():
+    known = re.fullmatch(r"[\w.]+ - [\w.]+", value)
+    if re.fullmatch(r"[\w .:-]+", value) and not known and not value.replace(".", "").isdigit():
         raise LabError(f"{path} has no column '{value}' (mapped to {name}), it has {', '.join(raw.columns)}{hint}")
-    _query(raw, value, f"[{table}.columns] {name} = '{value}' for {path.name}")
+    _query(raw, f"max({value}) AS most", f"[{table}.columns] {name} = '{value}' for {path.name}", run=True)
     return value
 
 
-def _query(raw: Table, what: str, where: str) -> Table:
+def _query(raw: Table, what: str, where: str, run: bool = False) -> Table:
+    """SELECT `what` from the raw rows; `run` finds out what fails on a value."""
     view = ibis.util.gen_name("raw")
     try:
-        return raw.alias(view).sql(f"SELECT {what} FROM {view}")
+        made = raw.alias(view).sql(f"SELECT {what} FROM {view}")
+        return made.to_pandas() if run else made
     except Exception as error:
+        for column in (c for c in raw.columns if c in what and raw[c].type().is_string()):
+            words = raw.filter(raw[column].notnull() & raw[column].try_cast("float64").isnull()).select(column).limit(1).to_pandas()[column]
+            if len(words) and "No function matches" in str(error):
+                raise LabError(f"{where} cannot be computed: {column} '{words[0]}' is not a number") from error
         raise LabError(f"{where} is not valid: {_first_line(error)}; the file has {', '.join(raw.columns)}") from error
 
 
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^([A-Z]\w+ )+Error: ", "", line)

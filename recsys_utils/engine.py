@@ -14,4 +14,6 @@ def connect() -> ibis.BaseBackend:
     name = os.environ.get("RECSYS_ENGINE", "duckdb")
     if name not in ENGINES:
         raise LabError(f"engine '{name}' is unknown: RECSYS_ENGINE (or --engine) takes {' or '.join(ENGINES)}")
-    return ibis.duckdb.connect()
+    con = ibis.duckdb.connect()
+    con.raw_sql("PRAGMA disable_progress_bar")      # it would write into notebooks
+    return con

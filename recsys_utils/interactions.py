@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from . import LabError
+
 DAY_US = 86_400_000_000
 RECENT_DAYS = 28
 
@@ -33,6 +35,8 @@ class Interactions:
            as_of: pd.Timestamp | None = None) -> "Interactions":
         """Number the users and items of a purchases table. `as_of` defaults to its last timestamp."""
         as_of = pd.Timestamp(as_of if as_of is not None else purchases["ts"].max())
+        if len(purchases) and purchases["ts"].max() > as_of:
+            raise LabError(f"purchases reach {purchases['ts'].max()}, after as_of {as_of}: a model may see none of them, cut first")
         user_ids, known = distinct(purchases["user_id"]), distinct(purchases["item_id"])
         recent = codes(purchases["item_id"][purchases["ts"] >= as_of - pd.Timedelta(days=RECENT_DAYS)], known)
         item_ids = known[np.argsort(-np.bincount(recent, minlength=len(known)), kind="stable")]
@@ -81,7 +85,8 @@ def codes(ids: pd.Series, vocabulary: pd.Index | None = None) -> np.ndarray:
         ids = ids.astype(str).astype("category")
     if vocabulary is None:
         return ids.cat.codes.to_numpy(np.int32)
-    return vocabulary.get_indexer(ids.cat.categories.astype(str)).astype(np.int32)[ids.cat.codes]
+    found = np.append(vocabulary.get_indexer(ids.cat.categories.astype(str)), -1).astype(np.int32)      # the last is for nulls
+    return found[ids.cat.codes]
 
 
 def _attributes(frame: pd.DataFrame | None, ids: pd.Index) -> pd.DataFrame:

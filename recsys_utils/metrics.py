@@ -43,9 +43,12 @@ def whole(recs: pd.DataFrame, history: Interactions, k: int) -> dict[str, float]
 
     coverage: share of the catalogue shown · gini: inequality of showings over the catalogue · novelty: mean −log2 of
     an item's share of users · diversity: mean 1 − cosine between the items of a list, by shoppers in common ·
-    repeat_share: shown items that the shopper had bought · mean_price: of what is shown.
+    repeat_share: shown items that the shopper had bought · mean_price: of what is shown. Items without a history count
+    in none of them; where nothing is left, all are zero.
     """
-    top = recs[recs["rank"] <= k]
+    top = recs[(recs["rank"] <= k) & (codes(recs["item_id"], history.item_ids) >= 0)]
+    if top.empty:
+        return dict.fromkeys(("coverage", "gini", "novelty", "diversity", "repeat_share"), 0.0)
     item, user = codes(top["item_id"], history.item_ids), codes(top["user_id"], history.user_ids)
     shown = np.bincount(item, minlength=history.shape[1])
     seen = history.matrix()

@@ -5,6 +5,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,11 +14,8 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import nbformat
-import papermill
-
-from . import LabError, datasets, engine, pages, tables
-from .store import atomic, data_dir, read_json, report_dir, write_json
+from . import LabError, datasets, engine, tables
+from .store import atomic, data_dir, digest, read_json, report_dir, write_json
 
 PACKAGE = Path(__file__).parent
 NOTEBOOKS = PACKAGE.parent / "notebooks"
@@ -53,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, plan, run; the exit code."""
     options = _parse(arguments)
     try:
-        os.environ["RECSYS_ENGINE"], os.environ["TQDM_DISABLE"] = options.engine, "1"     # bars would be kept as outputs
+        _environment(options.engine)
         return run(plan(options), options.jobs, options.save_outputs)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,7 +69,8 @@ def plan(options: argparse.Namespace) -> list[Task]:
     engine.connect()
     every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
     chosen = [p for p in every if _chosen(p.stem[:2], options)]
-    if not chosen:
+    numbers = {p.stem[:2] for p in every}
+    if not chosen or (options.only and {w.strip().zfill(2) for w in options.only.split(",")} - numbers):
         raise LabError(f"no notebook fits --only/--from: there are {', '.join(p.stem[:2] for p in every)}")
     known = {p: parameters(p) for p in chosen}
     asked = {"DATASET": dataset, "FAST": options.fast, "SEED": options.seed} | _overrides(options.p, known)
@@ -82,8 +81,9 @@ def plan(options: argparse.Namespace) -> list[Task]:
 
 def parameters(notebook: Path) -> dict[str, object]:
     """Names and default values of a notebook's tagged `parameters` cell."""
-    found = papermill.inspect_notebook(str(notebook))
-    return {name: ast.literal_eval(info["default"]) for name, info in found.items()}
+    cells = json.loads(notebook.read_text())["cells"]
+    tagged = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse("\n".join(tagged)).body}
 
 
 def run(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
@@ -115,6 +115,12 @@ def inputs(task: Task) -> str:
     raw = tables.fingerprint(datasets.spec(task.params.get("DATASET", "synthetic"))) if not task.needs else None
     everything = [cells, code, task.params, before, raw, os.environ.get("RECSYS_ENGINE")]
     return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _environment(chosen: str) -> None:
+    """What kernels inherit: they work in notebooks/, so paths become absolute; progress bars would be kept as outputs."""
+    os.environ.update(RECSYS_ENGINE=chosen, TQDM_DISABLE="1")
+    os.environ.update({name: os.path.abspath(os.environ[name]) for name in ("RECSYS_DATA", "RECSYS_HOME") if os.environ.get(name)})
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -182,6 +188,7 @@ def _step(task: Task, failed: set[str], save_outputs: bool) -> bool:
     wanted = inputs(task)
     if _up_to_date(task, wanted) and not save_outputs:
         return _say(task, "up to date")
+    from . import pages  # it and papermill load for seconds, which a run with nothing to do need not wait for
     task.state.unlink(missing_ok=True)
     started, clock = time.perf_counter(), time.time()
     notebook, error = _execute(task)
@@ -190,7 +197,8 @@ def _step(task: Task, failed: set[str], save_outputs: bool) -> bool:
         return _say(task, f"FAILED after {time.perf_counter() - started:.1f} s: {error}; see {_short(task.html)}", ok=False)
     if save_outputs:
         _save_outputs(notebook, task.path)
-    write_json({"inputs": wanted, "outputs": _written(task, clock), "seconds": round(time.perf_counter() - started, 1)}, task.state)
+    outputs, seconds = _written(task, clock), time.perf_counter() - started
+    write_json({"inputs": wanted, "outputs": outputs, "digest": _digest(task, outputs), "seconds": round(seconds, 1)}, task.state)
     return _say(task, f"{time.perf_counter() - started:6.1f} s")
 
 
@@ -198,7 +206,8 @@ def _up_to_date(task: Task, wanted: str) -> bool:
     if not (task.state.exists() and task.html.exists()):
         return False
     state = read_json(task.state)
-    return state["inputs"] == wanted and all(data_dir(task.dataset, f).exists() for f in state["outputs"])
+    return state["inputs"] == wanted and all(data_dir(task.dataset, f).exists() for f in state["outputs"]) \
+        and state["digest"] == _digest(task, state["outputs"])
 
 
 def _written(task: Task, since: float) -> list[str]:
@@ -208,15 +217,21 @@ def _written(task: Task, since: float) -> list[str]:
     return sorted(str(p.relative_to(root)) for p in files if p.stat().st_mtime >= since and not p.name.endswith(".tmp"))
 
 
+def _digest(task: Task, files: list[str]) -> str:
+    """Of everything but JSON, which holds seconds: a parallel notebook's files are counted too, and may be made again."""
+    return digest(*(data_dir(task.dataset, f) for f in files if not f.endswith(".json")))
+
+
 def _execute(task: Task) -> tuple[Path, str]:
     """Execute with papermill; the executed notebook, and the error in one line ('' if none)."""
+    import papermill
     out = data_dir(task.dataset, "notebooks", task.path.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(task.path), str(out), task.params, kernel_name="python3", cwd=str(task.path.parent),
-                                   progress_bar={"leave": False} if sys.stderr.isatty() else False, extra_arguments=["--log-level=ERROR"])
+                                   progress_bar={"leave": False} if sys.stderr.isatty() else False, extra_arguments=["--log-level=CRITICAL"])
     except papermill.PapermillExecutionError as error:
-        return out, f"{error.ename} in cell {error.exec_count}: {error.evalue}"
+        return out, " ".join(f"{error.ename} in cell {error.exec_count}: {error.evalue}".split())
     except Exception as error:      # the kernel itself died, e.g. of memory
         return out if out.exists() else task.path, f"{type(error).__name__}: {error}"
     return out, ""
@@ -224,6 +239,7 @@ def _execute(task: Task) -> tuple[Path, str]:
 
 def _save_outputs(executed: Path, notebook: Path) -> None:
     """Put an executed notebook in the place of the committed one, without times, so that only results differ."""
+    import nbformat
     made = nbformat.read(executed, as_version=4)
     made.metadata.pop("papermill", None)
     for cell in made.cells:
@@ -241,13 +257,25 @@ def _code(notebook: Path) -> str:
 def _imported(code: str, seen: set[Path] | None = None, inside: Path = PACKAGE) -> set[Path]:
     """Files of this package that a piece of code imports, directly or not."""
     seen = {PACKAGE / "__init__.py"} if seen is None else seen
-    lines = "\n".join(line for line in code.splitlines() if not line.startswith(("%", "!")))
-    for node in ast.walk(ast.parse(lines)):
-        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == PACKAGE.name):
-            for path in set(_files(node, inside)) - seen:
-                seen.add(path)
-                _imported(path.read_text(), seen, path.parent)
+    lines = "\n".join(line for line in code.splitlines() if not re.match(r"\s*[%!]|.*=\s*[%!]", line))
+    try:
+        tree = ast.parse(lines)
+    except SyntaxError:     # the notebook will say so when it runs; until then it depends on everything
+        return seen | set(PACKAGE.rglob("*.py"))
+    for node in (found for n in ast.walk(tree) for found in _ours(n)):
+        for path in set(_files(node, inside)) - seen:
+            seen.add(path)
+            _imported(path.read_text(), seen, path.parent)
     return seen
+
+
+def _ours(node: ast.AST) -> Iterator[ast.ImportFrom]:
+    """Imports of this package, `import recsys_utils.x` as `from recsys_utils import x`."""
+    if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == PACKAGE.name):
+        yield node
+    elif isinstance(node, ast.Import):
+        parts = [alias.name.rpartition(".") for alias in node.names if alias.name.startswith(f"{PACKAGE.name}.")]
+        yield from (ast.ImportFrom(module, [ast.alias(name)], 0) for module, _, name in parts)
 
 
 def _files(node: ast.ImportFrom, inside: Path) -> Iterator[Path]:

@@ -119,6 +119,11 @@ def by_group(board: pd.DataFrame, prefix: str = "history: ", metric: str = "prec
     """Accuracy per group of at least ten users, for the best model of each of the best families."""
     best = pick(board, metric, k).drop_duplicates("family").head(models)["model"].tolist()
     groups = groups_of(board, prefix)
+    if not groups:
+        ax = _axes(ax, 0.6, "x")
+        ax.text(0.5, 0.5, "no group has ten shoppers", ha="center", va="center", transform=ax.transAxes)
+        ax.set_axis_off()
+        return ax
     ax, step = _axes(ax, 0.9 + len(groups) * (0.22 + 0.11 * len(best)) + 0.2 * len(best), "x"), 0.7 / max(1, len(best))
     for n, model in enumerate(best):
         rows = pd.concat([pick(board[board["model"] == model], metric, k, users=g) for g in groups])

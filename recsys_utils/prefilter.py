@@ -3,12 +3,15 @@
 from dataclasses import asdict, dataclass
 
 import ibis
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 from ibis.expr.types import Table
 
 from . import LabError
 from .engine import connect
 
+TOP = "top sellers by units"
 OTHER = "999999"        # stands for every item outside the catalogue in the first stage's history
 
 
@@ -35,34 +38,48 @@ def prefilter(purchases: pd.DataFrame, items: pd.DataFrame, rules: Rules = Rules
     The funnel has a row per rule: items, share of users with something left, lines and money left after it.
     """
     con = connect()
-    bought = con.create_table("bought", purchases.astype({"user_id": str, "item_id": str}), temp=True)
-    facts = _facts(bought, con.create_table("items", items.astype({"item_id": str}), temp=True)).to_pandas().set_index("item_id")
-    kept, funnel = facts, [_left(bought, facts.index, "all items")]
+    bought = con.create_table("bought", pa.Table.from_pandas(_needed(purchases), preserve_index=False), temp=True)
+    facts = _facts(bought).to_pandas().set_index("item_id")
+    facts["category_items"] = _category_items(facts.index, items)
+    pairs = con.create_table("pairs", _pairs(bought), temp=True)
+    kept, funnel = facts, [_left(pairs, facts.index, "all items")]
     for name, ok in _steps(facts, rules):
-        kept = kept[ok.reindex(kept.index)] if name != "top sellers by units" else kept.sort_values(
-            ["units", "users"], ascending=False, kind="stable").head(rules.top)
-        funnel.append(_left(bought, kept.index, name))
+        kept = kept[ok.reindex(kept.index)] if name != TOP else kept.sort_values(["units", "users"], ascending=False, kind="stable").head(rules.top)
+        funnel.append(_left(pairs, kept.index, name))
     return pd.Index(sorted(kept.index), name="item_id"), pd.DataFrame(funnel)
 
 
 def relabel(purchases: pd.DataFrame, catalogue: pd.Index) -> pd.DataFrame:
     """Purchases with every item outside the catalogue renamed to the fake item 999999."""
-    inside = purchases["item_id"].astype(str).isin(catalogue)
-    return purchases.assign(item_id=purchases["item_id"].astype(str).where(inside, OTHER))
+    ids = purchases["item_id"].astype("category")
+    names = ids.cat.categories.astype(str).to_series().where(ids.cat.categories.isin(catalogue), OTHER)
+    code, known = pd.factorize(names)
+    return purchases.assign(item_id=pd.Categorical.from_codes(code[ids.cat.codes], known))
 
 
-def _facts(t: Table, items: Table) -> Table:
-    """One row per item: users' share, units, days since the last sale, median price, size of its category."""
+def _needed(purchases: pd.DataFrame) -> pd.DataFrame:
+    return purchases[[c for c in ("user_id", "item_id", "ts", "quantity", "price") if c in purchases]]
+
+
+def _facts(t: Table) -> Table:
+    """One row per item: users' share, units, days since the last sale, median price."""
     users, last = t.user_id.nunique().to_pandas(), t.ts.max().to_pandas()
     price = t.price.quantile(0.5) if "price" in t.columns else ibis.null("float64")
     facts = t.group_by("item_id").agg(users=t.user_id.nunique(), units=t.quantity.sum(), last=t.ts.max(), price=price)
-    facts = facts.mutate(share=facts.users / users, unsold_days=ibis.literal(last).delta(facts["last"], unit="day"))
-    if "category" in items.columns:
-        facts = facts.left_join(items.select("item_id", "category"), "item_id").drop("item_id_right")
-        facts = facts.mutate(category_items=facts.count().over(group_by="category"))
-    else:
-        facts = facts.mutate(category_items=ibis.null("int64"))
-    return facts.order_by("item_id")
+    return facts.mutate(share=facts.users / users, unsold_days=ibis.literal(last).delta(facts["last"], unit="day")).order_by("item_id")
+
+
+def _category_items(ids: pd.Index, items: pd.DataFrame) -> pd.Series:
+    """Items on sale in each item's category; NaN where the data set has no categories."""
+    if "category" not in items:
+        return pd.Series(np.nan, ids)
+    category = items.astype({"item_id": str}).set_index("item_id")["category"].reindex(ids)
+    return category.map(category.value_counts())
+
+
+def _pairs(t: Table) -> Table:
+    money = (t.quantity * t.price).sum() if "price" in t.columns else ibis.null("float64")
+    return t.group_by("user_id", "item_id").agg(lines=t.count(), money=money)
 
 
 def _steps(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, pd.Series]]:
@@ -78,13 +95,12 @@ def _steps(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, pd.Series]]:
          unknown_price | (facts["price"] >= (rules.min_price or 0))),
         ("not too expensive", rules.max_price if not unknown_price.all() else None,
          unknown_price | (facts["price"] <= (rules.max_price or 0))),
-        ("top sellers by units", rules.top, unknown_price),
+        (TOP, rules.top, unknown_price),
     ]
     return [(name, ok) for name, threshold, ok in steps if threshold is not None]
 
 
-def _left(bought: Table, ids: pd.Index, rule: str) -> dict:
-    t = bought.filter(bought.item_id.isin(ibis.memtable(pd.DataFrame({"item_id": ids})).item_id))
-    money = (t.quantity * t.price).sum() if "price" in t.columns else ibis.null("float64")
-    row = t.agg(users=t.user_id.nunique(), lines=t.count(), money=money).to_pandas().iloc[0]
+def _left(pairs: Table, ids: pd.Index, rule: str) -> dict:
+    t = pairs.semi_join(ibis.memtable(pd.DataFrame({"item_id": ids.astype(str)})), "item_id")
+    row = t.agg(users=t.user_id.nunique(), lines=t.lines.sum(), money=t.money.sum()).to_pandas().fillna({"lines": 0}).iloc[0]
     return {"rule": rule, "items": len(ids), "users": int(row["users"]), "lines": int(row["lines"]), "money": row["money"]}

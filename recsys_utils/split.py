@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,14 @@ PARTS = ("train", "valid", "test")
 
 @dataclass
 class Stage:
-    """One judgement: models see `history`, lists are for `users`, `truth` is what those then bought."""
+    """One judgement: models see `history`, lists are for `users`, `truth` is what those then bought.
+
+    exclude: "bought" on data in which nothing is bought twice; nothing is left out elsewhere.
+    """
 
     history: Interactions
     truth: pd.DataFrame
+    exclude: Literal["bought"] | None = None
 
     @property
     def users(self) -> pd.Index:
@@ -43,6 +48,7 @@ class Fold:
     items: pd.DataFrame
     users: pd.DataFrame
     hash: str = ""
+    repeats: bool = True
 
     @cached_property
     def tuning(self) -> Stage:
@@ -60,7 +66,8 @@ class Fold:
         return self._stage(pd.concat([self.train, self.valid], ignore_index=True), self.test, cut)
 
     def _stage(self, history: pd.DataFrame, truth: pd.DataFrame, as_of: pd.Timestamp | None) -> Stage:
-        return Stage(Interactions.of(history, self.items, self.users, as_of), truth.reset_index(drop=True))
+        return Stage(Interactions.of(history, self.items, self.users, as_of), truth.reset_index(drop=True),
+                     None if self.repeats else "bought")
 
 
 def window_borders(ts: pd.Series, test_weeks: float = 3, valid_weeks: float = 6, back: int = 0) -> dict[str, pd.Timestamp]:
@@ -128,7 +135,7 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
     ends = np.cumsum([0, *meta["rows"]])
     parts = {part: rows[a:b].reset_index(drop=True) for part, a, b in zip(PARTS, ends, ends[1:])}
     return Fold(dataset, name, meta["protocol"], meta["borders"], **parts, items=read_parquet(data / "items.parquet"),
-                users=read_parquet(data / "users.parquet"), hash=meta["hash"])
+                users=read_parquet(data / "users.parquet"), hash=meta["hash"], repeats=meta["repeats"])
 
 
 def load_folds(dataset: str) -> Iterator[Fold]:
@@ -148,7 +155,7 @@ def describe(fold: Fold) -> pd.DataFrame:
 def _write_fold(folder: Path, made: Spec, borders: dict, parts: dict[str, pd.DataFrame]) -> Path:
     (folder / "fold.json").unlink(missing_ok=True)
     paths = [write_parquet(parts[part], folder / f"{part}.parquet") for part in PARTS]
-    write_json({"protocol": made.protocol, "borders": {k: str(v) for k, v in borders.items()}, "hash": digest(*paths),
+    write_json({"protocol": made.protocol, "repeats": made.repeats, "borders": {k: str(v) for k, v in borders.items()}, "hash": digest(*paths),
                 "rows": [len(parts[part]) for part in PARTS]},
                folder / "fold.json")
     return folder

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -40,7 +41,7 @@ def report_dir(dataset: str) -> Path:
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed onto it on success and removed on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -77,7 +78,10 @@ def read_json(path: Path, cure: str = "run ./run_all.sh") -> dict:
     """Read JSON, or say in one sentence how to make it."""
     if not path.exists():
         raise LabError(f"{path} is missing: {cure} first")
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise LabError(f"{path} is damaged: {cure} again") from error
 
 
 def digest(*paths: Path) -> str:
@@ -85,7 +89,8 @@ def digest(*paths: Path) -> str:
     total = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+            while block := file.read(1 << 20):
+                total.update(block)
     return total.hexdigest()
 
 
@@ -102,8 +107,8 @@ def save_arrays(arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, f
         temporary.write_bytes(buffer.getbuffer())
     shapes = {k: list(a.shape) for k, a in arrays.items() if sparse.issparse(a)}
     libraries = {lib: version(lib) for lib in LIBRARIES}
-    write_json({"schema": SCHEMA, "file": path.name, "sha256": sha, "sparse": shapes, "libraries": libraries, **meta},
-               folder / "manifest.json")
+    manifest = {"schema": SCHEMA, "file": path.name, "sha256": sha, "sparse": shapes, "libraries": libraries, **meta}
+    write_json(manifest | {"seal": _seal(manifest)}, folder / "manifest.json")
     for old in set(folder.glob("arrays-*.npz")) - {path}:
         old.unlink()
     return folder
@@ -111,14 +116,32 @@ def save_arrays(arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, f
 
 def load_arrays(folder: Path) -> tuple[dict[str, np.ndarray | sparse.csr_matrix], dict]:
     """Load what `save_arrays` wrote; refuse a missing, changed or foreign file by name."""
+    meta = _manifest(folder)
+    path = folder / meta["file"]
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != meta["sha256"]:
+        if _manifest(folder) != meta:       # saved anew while we were reading
+            return load_arrays(folder)
+        raise LabError(f"{path} is missing or was changed after it was saved: train again")
+    with np.load(io.BytesIO(content), allow_pickle=False) as flat:
+        return _unflatten(dict(flat), meta["sparse"]), meta
+
+
+def _manifest(folder: Path) -> dict:
+    """The manifest, after checking its schema and that nobody edited it."""
     meta = read_json(folder / "manifest.json", "train and save the model")
     if meta.get("schema") != SCHEMA:
         raise LabError(f"{folder}/manifest.json has schema {meta.get('schema')}, this version reads {SCHEMA}: train again")
-    path = folder / meta["file"]
-    if not path.exists() or digest(path) != meta["sha256"]:
-        raise LabError(f"{path} is missing or was changed after it was saved: train again")
-    with np.load(path, allow_pickle=False) as flat:
-        return _unflatten(dict(flat), meta["sparse"]), meta
+    if meta.pop("seal", None) != _seal(meta):
+        raise LabError(f"{folder}/manifest.json was changed after it was saved: train again")
+    return meta
+
+
+def _seal(manifest: dict) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _flatten(arrays: dict) -> dict[str, np.ndarray]:

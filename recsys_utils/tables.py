@@ -14,7 +14,8 @@ from .engine import connect
 from .store import atomic, data_dir, digest, read_json, read_parquet, write_json
 
 TABLES = ("purchases", "items", "users", "events", "stock")
-PERSONAL = re.compile(r"(^|_)(((first|last|full|sur|user)_?)?name|e?_?mail|phone|mobile|address|street)($|_)")
+PERSONAL = re.compile(r"^name$|(^|_)((first|last|full|sur|user|customer|client|shopper)_?name|e?_?mail|(tele)?phone|mobile|\w*address|street)($|_)")
+KEYS = {"items": "item_id", "users": "user_id"}
 MICROSECONDS = "timestamp(6)"
 
 
@@ -66,8 +67,9 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         audit, dropped, raw = _synthetic_audit(folder), [], []
     else:
         con = connect()
-        audit = _purchases(con, made, folder)
-        dropped = [d for table in ("items", "users") for d in _attributes(con, made, table, folder)]
+        cleaned, path = _clean(con, made)
+        audit = _purchases(con, made, cleaned, path, folder)
+        dropped = [d for table in ("items", "users") for d in _attributes(con, made, table, cleaned, folder)]
         for table in ("events", "stock"):
             audit += _plain(con, made, table, folder) if getattr(made, table) else []
         raw = [{"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size} for f, size, _ in wanted["files"]]
@@ -86,19 +88,24 @@ def summary(folder: Path) -> dict:
             for k, v in row.items()}
 
 
-def _purchases(con: ibis.BaseBackend, made: Spec, folder: Path) -> list[dict]:
-    """Clean, count, merge to one line per (user, item, basket), write; return the audit."""
+def _clean(con: ibis.BaseBackend, made: Spec) -> tuple[Table, Path]:
+    """All receipt rows with canonical types, `rejected`, and the attributes that items and users take from them."""
     source = made.purchases
+    riders = {f"{table}__{c}": v for table in ("items", "users") if (s := getattr(made, table)) and not s.files
+              for c, v in _public(s, table).items() if c != KEYS[table]}
+    source = source.model_copy(update={"columns": source.columns | riders})
     raw, path = read_raw(con, source, made)
-    t = _typed(select(raw, source, "purchases", path), source, path)
-    t = con.create_table("cleaned", _with_rules(t, source), temp=True, overwrite=True)
-    audit = _audit(t)
-    kept = t.filter(t.rejected.isnull())
+    typed = _typed(select(raw, source, "purchases", path), source, path)
+    return con.create_table("cleaned", _with_rules(typed, source), temp=True), path
+
+
+def _purchases(con: ibis.BaseBackend, made: Spec, cleaned: Table, path: Path, folder: Path) -> list[dict]:
+    """Count what the rules reject, merge the rest to one line per (user, item, basket), write; return the audit."""
+    audit = _audit(cleaned)
     if audit[-1]["rows"] == 0:
-        worst = max(audit[:-1], key=lambda row: row["rows"], default={"rule": "an empty file"})
+        worst = max(audit[:-1], key=lambda row: row["rows"])
         raise LabError(f"every row of {path} was rejected, most by '{worst['rule']}': check [purchases] of '{made.name}'")
-    merged = _merge(kept)
-    _write(merged, folder / "purchases.parquet", ("ts", "basket_id", "user_id", "item_id"))
+    _write(_merge(cleaned.filter(cleaned.rejected.isnull())), folder / "purchases.parquet", ("ts", "basket_id", "user_id", "item_id"))
     lines = con.read_parquet(str(folder / "purchases.parquet")).count().to_pandas()
     return audit + [{"table": "purchases", "rule": "kept, merged to one line per user, item and basket", "rows": int(lines),
                      "money": audit[-1]["money"]}]
@@ -110,9 +117,10 @@ def _typed(t: Table, source: Source, path: Path) -> Table:
     made = {c: _text(t[c]) for c in t.columns if c.endswith("_id")} | {c: t[c].try_cast("float64") for c in numbers}
     if "ts" in t.columns:
         made["ts"] = _time(t.ts, source.ts_format)
-    for column in made.keys() - {c for c in t.columns if c.endswith("_id")}:
-        _complain(t, made[column], column, source, path)
+    _complain(t, {c: made[c] for c in made if not c.endswith("_id")}, source, path)
     t = t.mutate(**made)
+    if "order" in t.columns and (most := t.order.abs().max().to_pandas()) > 1e6:
+        raise LabError(f"{path}: order ({source.columns['order']}) goes up to {most:.0f}: number each shopper's baskets 1, 2, 3, …")
     if "order" in t.columns:        # no dates: the n-th basket stands on the n-th day of a made-up calendar
         t = t.mutate(ts=ibis.timestamp("2000-01-01 00:00:00") + t.order.cast("int64").as_interval("D")).drop("order")
     defaults = {"quantity": ibis.literal(1.0)} if "quantity" not in t.columns else {}
@@ -124,7 +132,7 @@ def _typed(t: Table, source: Source, path: Path) -> Table:
 def _text(column: ibis.expr.types.Column) -> ibis.expr.types.Column:
     """An id as text, without the '.0' that a spreadsheet's numbers bring; empty is null."""
     whole = column.cast("int64").cast("string") if column.type().is_floating() else column.cast("string")
-    return whole.strip().nullif("")
+    return whole.strip().re_replace(r"^(\d+)\.0$", r"\1").nullif("")
 
 
 def _time(column: ibis.expr.types.Column, form: str | None) -> ibis.expr.types.Column:
@@ -136,29 +144,34 @@ def _time(column: ibis.expr.types.Column, form: str | None) -> ibis.expr.types.C
     return column.try_cast(MICROSECONDS)
 
 
-def _complain(t: Table, cast: ibis.expr.types.Column, column: str, source: Source, path: Path) -> None:
-    """Raise where a value is present and its cast is not."""
-    numbered = t.mutate(__row=ibis.row_number() + 1, __cast=cast)
+def _complain(t: Table, casts: dict[str, ibis.expr.types.Column], source: Source, path: Path) -> None:
+    """Raise where a value is present and its cast is not: one pass over all columns, a second only to find the row."""
+    lost = {c: t[c].notnull() & (t[c].cast("string").strip() != "") & cast.isnull() for c, cast in casts.items()}
     try:
-        bad = numbered.filter(numbered[column].notnull() & (numbered[column].cast("string") != "") & numbered.__cast.isnull())
-        rows = bad.order_by("__row").limit(1).to_pandas()
+        counts = t.agg(**{c: bad.sum() for c, bad in lost.items()}).to_pandas().iloc[0].fillna(0) if lost else {}
     except Exception as error:      # a pattern that does not fit is an error of the engine, not a null
         why = str(error).splitlines()[0]
-        raise LabError(f"{path}: {column} ({source.columns[column]}) does not fit ts_format '{source.ts_format}': {why}") from error
-    if len(rows):
-        kind = "a date: set ts_format" if column == "ts" else "a number: correct the file or the mapping"
-        raise LabError(f"{path}, row {rows['__row'][0]}: {source.columns[column]} '{rows[column][0]}' is not {kind}")
+        raise LabError(f"{path}: {source.columns.get('ts')} does not fit ts_format '{source.ts_format}': {why}") from error
+    for column, n in counts.items():
+        if n:
+            first = t.mutate(__row=ibis.row_number() + 1).filter(lost[column]).order_by("__row").limit(1).to_pandas().iloc[0]
+            kind = "a date: set ts_format" if column == "ts" else "a number: correct the file or the mapping"
+            raise LabError(f"{path}, row {first['__row']}: {source.columns[column]} '{first[column]}' is not {kind} ({int(n):,} such rows)")
 
 
 def _with_rules(t: Table, source: Source) -> Table:
     """Add the built-in rules after the data set's own; `rejected` is the first rule that a row breaks."""
     rules = [(t.user_id.isnull(), "no customer"), (t.item_id.isnull(), "no item"), (t.ts.isnull(), "no date"),
-             (t.basket_id.isnull(), "no basket"), (t.quantity.isnull() | (t.quantity <= 0), "quantity not above 0")]
+             (t.basket_id.isnull(), "no basket"), (_odd(t.quantity) | (t.quantity <= 0), "quantity not above 0")]
     if "price" in t.columns:
         zero = [(t.price == 0, "price of 0")] if source.zero_price == "reject" else []
-        rules += [(t.price.isnull() | t.price.isnan() | (t.price < 0), "price missing or below 0"), *zero]
+        rules += [(_odd(t.price) | (t.price < 0), "price missing or below 0"), *zero]
     first = ibis.cases(*rules, else_=ibis.null("string"))
     return t.mutate(rejected=ibis.coalesce(t.rejected, first))
+
+
+def _odd(number: ibis.expr.types.Column) -> ibis.expr.types.Column:
+    return number.isnull() | number.isnan() | number.isinf()
 
 
 def _audit(t: Table) -> list[dict]:
@@ -181,38 +194,45 @@ def _merge(t: Table) -> Table:
     return t.group_by("user_id", "item_id", "basket_id").agg(**measures)
 
 
-def _attributes(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> list[str]:
+def _public(source: Source, table: str) -> dict[str, str]:
+    """Mapped columns without those that name a person."""
+    return {c: v for c, v in source.columns.items() if table != "users" or not (_personal(c) or _personal(v))}
+
+
+def _personal(name: str) -> bool:
+    return bool(PERSONAL.search(re.sub(r"[\W_]+", "_", name.strip()).lower()))
+
+
+def _attributes(con: ibis.BaseBackend, made: Spec, table: str, cleaned: Table, folder: Path) -> list[str]:
     """Write items or users: one row per id, the first-seen value of each attribute; return personal columns dropped.
 
     First seen, not most frequent: a later row then never changes what a model fitted before it has seen.
     """
-    source, key = getattr(made, table), f"{table[:-1]}_id"
-    bought = con.read_parquet(str(folder / "purchases.parquet"))
-    if source is None:
-        _write(bought.select(key).distinct(), folder / f"{table}.parquet", (key,))
-        return []
-    personal = [c for c in source.columns if table == "users" and PERSONAL.search(c)]
-    mapped = {c: v for c, v in source.columns.items() if c not in personal}
-    t = _own_rows(con, made, source, table, mapped) if source.files else _receipt_rows(con, made, mapped)
-    firsts = {c: t[c].first(order_by=["__ts", "__row"], include_null=False) for c in mapped if c != key}
-    t = t.filter(t[key].notnull()).group_by(key).agg(**firsts)
-    _write(t.semi_join(bought, key), folder / f"{table}.parquet", (key,))
-    return personal
+    source, key = getattr(made, table), KEYS[table]
+    columns = _public(source, table) if source else {}
+    if source and source.files:
+        rows = _own_rows(con, made, source, table, columns)
+    else:
+        rows = cleaned.filter(cleaned.rejected.isnull()).select(key, "ts", **{c: cleaned[f"{table}__{c}"] for c in columns if c != key})
+    ids = con.read_parquet(str(folder / "purchases.parquet")).select(key).distinct()
+    for column in (c for c in columns if c != key):
+        ids = ids.left_join(_first_seen(rows, key, column), key).drop(f"{key}_right")
+    _write(ids, folder / f"{table}.parquet", (key,))
+    return sorted(source.columns.keys() - columns.keys()) if source else []
 
 
-def _own_rows(con: ibis.BaseBackend, made: Spec, source: Source, table: str, mapped: dict[str, str]) -> Table:
-    """Rows of the table's own file, in the file's order."""
+def _own_rows(con: ibis.BaseBackend, made: Spec, source: Source, table: str, columns: dict[str, str]) -> Table:
+    """Rows of the table's own file; their order in it takes the place of time."""
     raw, path = read_raw(con, source, made)
-    t = select(raw, source.model_copy(update={"columns": mapped}), table, path)
-    return t.mutate(__row=ibis.row_number(), __ts=ibis.literal(0), **{c: _text(t[c]) for c in mapped if c.endswith("_id")})
+    t = select(raw, source.model_copy(update={"columns": columns}), table, path)
+    return t.mutate(ts=ibis.row_number(), **{c: _text(t[c]) for c in columns if c.endswith("_id")})
 
 
-def _receipt_rows(con: ibis.BaseBackend, made: Spec, mapped: dict[str, str]) -> Table:
-    """Attributes as they stand on the receipts that were kept, oldest first."""
-    source = made.purchases.model_copy(update={"columns": made.purchases.columns | mapped})
-    raw, path = read_raw(con, source, made)
-    t = _with_rules(_typed(select(raw, source, "purchases", path), source, path), source)
-    return t.filter(t.rejected.isnull()).mutate(__row=ibis.row_number(), __ts=t.ts)
+def _first_seen(t: Table, key: str, column: str) -> Table:
+    """(key, column): the earliest value that is not empty; of several at once the smallest."""
+    seen = t.filter(t[column].notnull(), t[key].notnull()).group_by(key, column).agg(first=t.ts.min())
+    nth = ibis.row_number().over(group_by=key, order_by=["first", column])
+    return seen.mutate(nth=nth).filter(lambda s: s.nth == 0).select(key, column)
 
 
 def _plain(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> list[dict]:
@@ -221,21 +241,23 @@ def _plain(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> list[
     raw, path = read_raw(con, source, made)
     t = _typed_plain(select(raw, source, table, path), source, path)
     if table == "events":
+        t = t.mutate(event_type=t.event_type.cast("string"))
         kinds = t.filter(t.event_type.notin(EVENT_TYPES)).event_type.first().to_pandas()
         if isinstance(kinds, str):
             raise LabError(f"{path}: event_type '{kinds}' is unknown, it takes {', '.join(EVENT_TYPES)}")
         if "event_id" not in t.columns:
             t = t.mutate(event_id=ibis.row_number().over(order_by=["ts", "user_id", "item_id", "event_type"]).cast("string"))
-    t = t.drop("rejected").drop_null()
+    total, t = int(t.count().to_pandas()), t.drop("rejected").drop_null()
     _write(t, folder / f"{table}.parquet", ("ts", "event_id") if table == "events" else ("item_id", "country"))
-    return [{"table": table, "rule": "kept", "rows": int(t.count().to_pandas()), "money": None}]
+    kept = int(t.count().to_pandas())
+    gaps = [{"table": table, "rule": "a value missing", "rows": total - kept, "money": None}] if kept < total else []
+    return gaps + [{"table": table, "rule": "kept", "rows": kept, "money": None}]
 
 
 def _typed_plain(t: Table, source: Source, path: Path) -> Table:
     made = {c: _text(t[c]) for c in t.columns if c.endswith("_id")}
     checked = {"ts": _time(t.ts, source.ts_format)} if "ts" in t.columns else {"quantity": t.quantity.try_cast("float64")}
-    for column, cast in checked.items():
-        _complain(t, cast, column, source, path)
+    _complain(t, checked, source, path)
     return t.mutate(**made, **checked)
 
 

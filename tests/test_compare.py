@@ -6,6 +6,7 @@ import pytest
 from conftest import Shop
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_rel
 
 from recsys_utils import LabError, show
 from recsys_utils.compare import (
@@ -90,15 +91,22 @@ def test_c3_the_oracle_is_right_in_every_scope(board: pd.DataFrame, scope: str) 
     assert cell(board, "oracle", "ndcg", 5, scope)["value"] == pytest.approx(1)
 
 
+# BUG compare.bought_before: without a single known pair (an empty table, only cold users) scipy's indexing fails.
+def test_bought_before_of_no_known_pair(shop: Shop) -> None:
+    strangers = pd.DataFrame({"user_id": ["stranger"], "item_id": ["x"]})
+    assert bought_before(strangers, shop.history).tolist() == [False] and len(bought_before(strangers[:0], shop.history)) == 0
+
+
 def test_trap_a_recommender_of_nothing_gets_zero_and_all_users_count(shop: Shop) -> None:
     judged = values({"nothing": table([])}, shop.stage)
-    assert set(scope for scope, _ in judged) == {"any", "repeat", "new"}
+    assert {scope for scope, _ in judged} == {"any", "repeat", "new"}
     for models in judged.values():
         assert len(models["nothing"]) and models["nothing"].eq(0).all(axis=None)
     assert judged["any", 5]["nothing"].index.tolist() == shop.stage.users.tolist()
 
 
-# BUG metrics.whole (see test_metrics): one model with an empty table takes the whole leaderboard down.
+# BUG metrics.whole (see test_metrics): an empty table, or the oracle's items that nobody had bought before, take the
+# whole leaderboard down; hence the errors of the fixture `board`.
 def test_a_model_of_nothing_does_not_stop_the_leaderboard(fold: Fold) -> None:
     board = leaderboard({"nothing": table([])}, metas({"nothing": 0}), fold)
     assert cell(board, "nothing", "precision", 5)["value"] == 0 == cell(board, "nothing", "coverage", 5)["value"]
@@ -225,10 +233,11 @@ def test_paired_is_symmetric() -> None:
     assert ab["p"] == ba["p"] and ab["difference"] == -ba["difference"]
 
 
-def test_paired_is_rarely_significant_where_nothing_differs() -> None:
-    x = pd.DataFrame(np.random.default_rng(0).random((80, 24)))
+def test_paired_agrees_with_the_t_test_where_that_is_right() -> None:
+    x = pd.DataFrame(np.random.default_rng(4).random((80, 24)))
     made = paired(x)
-    assert len(made) == 24 * 23 / 2 and 0.02 < (made["p"] < 0.05).mean() < 0.09 and (made["p_holm"] < 0.05).sum() <= 1
+    t = ttest_rel(x[made["model_a"]], x[made["model_b"]]).pvalue
+    assert len(made) == 24 * 23 / 2 and np.abs(made["p"] - t).max() < 0.03 and 0.02 < (made["p"] < 0.05).mean() < 0.08
 
 
 def test_paired_looks_at_the_pairs_not_at_the_spread_between_users() -> None:

@@ -43,6 +43,7 @@ class Recommender:
         """Learn from purchases before `data.as_of`."""
         if not len(data.purchases):
             raise LabError(f"{type(self).__name__} was given no purchases: widen the history before the cut")
+        self.as_of = data.as_of
         self.user_ids_, self.item_ids_ = data.user_ids, data.item_ids
         self.seen_, self.recent_ = data.matrix(), data.recent.astype(np.float32)
         self._fit(data)
@@ -56,11 +57,10 @@ class Recommender:
         A user without history gets the most popular items of the last 28 days. Ties go to the more popular item, then
         the lower id. Lists are shorter than k only where fewer items are left.
         """
-        if k < 1:
-            raise LabError(f"k is {k}: ask for 1 or more items")
+        _check_k(k)
         users = pd.Index(pd.unique(pd.Series(users, dtype=str)), name="user_id")
         known, banned = self.user_ids_.get_indexer(users), self._banned(users, exclude)
-        closed = np.zeros(len(self.item_ids_), bool) if only is None else ~self.item_ids_.isin(list(only))
+        closed = np.zeros(len(self.item_ids_), bool) if only is None else ~self.item_ids_.isin([str(item) for item in only])
         size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
         blocks = in_blocks(len(users), size, lambda rows: self._block(known[rows], banned[rows] if banned is not None else None, closed, k))
         columns, scores = (np.concatenate(part) for part in zip(*blocks)) if len(users) else (np.zeros((0, 1), int), np.zeros((0, 1)))
@@ -79,19 +79,21 @@ class Recommender:
 
     def similar(self, item_id: str, k: int = 10) -> pd.DataFrame:
         """The k items most alike to one: item_id, score."""
+        _check_k(k)
         code = self.item_ids_.get_indexer([str(item_id)])[0]
         if code < 0:
             raise LabError(f"item '{item_id}' is not among the {len(self.item_ids_):,} items that {type(self).__name__} was fitted on")
         scores = np.asarray(self._similar(code), np.float32).copy()
         scores[code] = -np.inf
-        best = top_k(scores[None, :], min(k, len(scores) - 1))[0]
+        best = top_k(scores[None, :], k)[0]
+        best = best[scores[best] > -np.inf]
         return pd.DataFrame({"item_id": self.item_ids_[best], "score": scores[best]})
 
     def save(self, folder: Path) -> Path:
         """Write parameters and learnt arrays with a manifest; no pickle."""
         learnt = {name: value for name, value in vars(self).items() if name.endswith("_")}
         arrays = {name: value.to_numpy(str) if isinstance(value, pd.Index) else value for name, value in learnt.items()}
-        return save_arrays(arrays, {"model": type(self).__name__, "params": self.params}, folder)
+        return save_arrays(arrays, {"model": type(self).__name__, "params": self.params, "as_of": str(self.as_of)}, folder)
 
     def _fit(self, data: Interactions) -> None:
         raise NotImplementedError
@@ -151,9 +153,15 @@ def load_model(folder: Path) -> Recommender:
     if meta["model"] not in REGISTRY:
         raise LabError(f"{folder}/manifest.json names the unknown model '{meta['model']}': this version has {', '.join(REGISTRY)}")
     model = REGISTRY[meta["model"]](**meta["params"])
+    model.as_of = pd.Timestamp(meta["as_of"])
     for name, value in arrays.items():
         setattr(model, name, pd.Index(value.astype(object), name=name[:-2]) if name in ("user_ids_", "item_ids_") else value)
     return model
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise LabError(f"k is {k}: ask for 1 or more items")
 
 
 def check_params(model: Recommender, **bounds: tuple[float, float]) -> None:

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from .. import LabError
 from ..interactions import Interactions
 from .base import Recommender, check_params
 
@@ -43,6 +44,8 @@ class OwnPurchases(Recommender):
 
     def __post_init__(self) -> None:
         check_params(self, tau=(0.01, 100_000))
+        if self.ties == "all_time" and self.tau is not None:
+            raise LabError("OwnPurchases(ties='all_time') decides between equal counts: give tau=None")
 
     def _fit(self, data: Interactions) -> None:
         self.own_ = data.matrix(self.tau)

@@ -1,0 +1,116 @@
+"""The two promises of the README, kept for real: one command makes the report, again gives the same, and again is quick."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys_utils import synthetic
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+def run(home: Path, *arguments: str, code: int = 0) -> str:
+    done = subprocess.run([sys.executable, "-m", "recsys_utils.pipeline", *arguments], cwd=ROOT, text=True, capture_output=True,
+                          env=os.environ | {"RECSYS_HOME": str(home)})
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def board(home: Path, dataset: str) -> pd.DataFrame:
+    """The leaderboard without its seconds."""
+    table = pd.read_csv(home / "reports" / dataset / "leaderboard.csv")
+    return table.drop(columns=["fit_seconds", "recommend_seconds"])
+
+
+def precision(table: pd.DataFrame) -> pd.Series:
+    rows = table[(table["metric"] == "precision") & (table["k"] == 5) & (table["scope"] == "any") & (table["users_scope"] == "warm")]
+    return rows.set_index("model")["value"]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    home = tmp_path_factory.mktemp("home")
+    return home, run(home, "--fast")
+
+
+def test_one_command_writes_report_leaderboard_and_pages(first: tuple[Path, str]) -> None:
+    home, said = first
+    folder = home / "reports" / "synthetic"
+    page = (folder / "index.html").read_text()
+    assert "done in" in said
+    assert len(page) < 3_000_000 and "synthetic" in page.lower()
+    assert {p.stem for p in (ROOT / "notebooks").glob("*.ipynb")} <= {p.stem for p in folder.glob("*.html")}
+    assert not re.search(r'(src|href)="https?:', re.sub(r"<a [^>]*>", "", page))
+    assert (home / "reports" / "index.html").exists()
+
+
+def test_own_purchases_beat_popularity_and_nothing_stands_below_it(first: tuple[Path, str]) -> None:
+    found = precision(board(first[0], "synthetic"))
+    assert found["own_decayed"] > 2 * found["popular_28d"]
+    assert found.drop(["popular_28d", "popular_all_time"]).min() > found["popular_28d"]
+
+
+def test_a_second_run_does_nothing_and_is_quick(first: tuple[Path, str]) -> None:
+    started = time.perf_counter()
+    said = run(first[0], "--fast")
+    assert said.count("up to date") == len(list((ROOT / "notebooks").glob("*.ipynb")))
+    assert time.perf_counter() - started < 20       # 2 s on an idle machine
+
+
+def test_c7_another_home_and_two_jobs_give_the_same_leaderboard(first: tuple[Path, str], tmp_path: Path) -> None:
+    run(tmp_path, "--fast", "--jobs", "2")
+    pd.testing.assert_frame_equal(board(first[0], "synthetic"), board(tmp_path, "synthetic"), rtol=1e-5)
+
+
+def test_rolling_folds_are_tuned_and_judged_each(first: tuple[Path, str]) -> None:
+    run(first[0], "--fast", "--only", "02,03,13", "-p", "FOLDS=2")
+    table = board(first[0], "synthetic")
+    assert table["fold"].nunique() == 2
+    older = table[table["fold"] == table["fold"].min()]
+    assert "own_decayed" in set(older["model"])
+
+
+def shop(folder: Path, columns: dict[str, str], frame: pd.DataFrame, more: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
+    frame.to_csv(folder / "receipts.csv", index=False)
+    mapped = "\n".join(f'{key} = "{value}"' for key, value in columns.items())
+    (folder / "corner_shop.toml").write_text(f'{more}\n[purchases]\nfiles = ["receipts.csv"]\n[purchases.columns]\n{mapped}\n')
+    return folder / "corner_shop.toml"
+
+
+def test_own_shop_by_ten_lines_of_toml(tmp_path: Path) -> None:
+    receipts = synthetic.generate(lines=6_000, seed=3)["purchases"]
+    toml = shop(tmp_path, {"user_id": "user_id", "item_id": "item_id", "basket_id": "basket_id", "ts": "ts", "quantity": "quantity", "price": "price"}, receipts)
+    run(tmp_path, "--fast", "--dataset", str(toml))
+    assert board(tmp_path, "corner_shop")["metric"].isin(["revenue_share"]).any()
+
+
+def test_own_shop_with_an_order_of_baskets_only(tmp_path: Path) -> None:
+    """No dates, no prices, no names: next_basket, and the report says what it leaves out."""
+    receipts = synthetic.generate(lines=6_000, seed=3)["purchases"].sort_values("ts")
+    number = receipts.groupby("user_id")["basket_id"].transform(lambda b: pd.factorize(b)[0] + 1)
+    frame = pd.DataFrame({"who": receipts["user_id"], "what": receipts["item_id"], "nth": np.asarray(number)})
+    frame["bon"] = receipts["basket_id"].to_numpy()
+    toml = shop(tmp_path, {"user_id": "who", "item_id": "what", "order": "nth", "basket_id": "bon"}, frame, 'protocol = "next_basket"')
+    run(tmp_path, "--fast", "--dataset", str(toml))
+    table = board(tmp_path, "corner_shop")
+    assert set(table["protocol"]) == {"next_basket"} and not table["metric"].str.startswith("revenue").any()
+
+
+@pytest.mark.skipif(not os.environ.get("RECSYS_DATA"), reason="RECSYS_DATA is not set")
+def test_online_retail_fast(tmp_path: Path) -> None:
+    run(tmp_path, "--fast", "--dataset", "online_retail")
+    found = precision(board(tmp_path, "online_retail"))
+    assert found["item_bm25"] > 0.34 and found["als"] > 0.258
+    assert abs(found["popular_28d"] - 0.1341) < 0.003 and abs(found["item_cosine"] - 0.2349) < 0.003
+    for meta in (tmp_path / "data" / "online_retail" / "runs").rglob("*.json"):
+        assert json.loads(meta.read_text())["peak_mib"] < 8 * 1024
