@@ -91,7 +91,6 @@ def test_c3_the_oracle_is_right_in_every_scope(board: pd.DataFrame, scope: str) 
     assert cell(board, "oracle", "ndcg", 5, scope)["value"] == pytest.approx(1)
 
 
-# BUG compare.bought_before: without a single known pair (an empty table, only cold users) scipy's indexing fails.
 def test_bought_before_of_no_known_pair(shop: Shop) -> None:
     strangers = pd.DataFrame({"user_id": ["stranger"], "item_id": ["x"]})
     assert bought_before(strangers, shop.history).tolist() == [False] and len(bought_before(strangers[:0], shop.history)) == 0
@@ -105,8 +104,6 @@ def test_trap_a_recommender_of_nothing_gets_zero_and_all_users_count(shop: Shop)
     assert judged["any", 5]["nothing"].index.tolist() == shop.stage.users.tolist()
 
 
-# BUG metrics.whole (see test_metrics): an empty table, or the oracle's items that nobody had bought before, take the
-# whole leaderboard down; hence the errors of the fixture `board`.
 def test_a_model_of_nothing_does_not_stop_the_leaderboard(fold: Fold) -> None:
     board = leaderboard({"nothing": table([])}, metas({"nothing": 0}), fold)
     assert cell(board, "nothing", "precision", 5)["value"] == 0 == cell(board, "nothing", "coverage", 5)["value"]

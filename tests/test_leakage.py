@@ -9,6 +9,7 @@ import pytest
 from conftest import Shop
 from test_models import concrete, make
 
+from recsys_utils import LabError
 from recsys_utils.eda import spending_segments
 from recsys_utils.interactions import Interactions
 from recsys_utils.models.popularity import Popular

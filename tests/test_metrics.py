@@ -215,7 +215,6 @@ def test_whole_without_prices_has_no_mean_price(tiny: pd.DataFrame) -> None:
     assert "mean_price" not in whole(table({"ann": ["jam"]}), Interactions.of(tiny.drop(columns="price")), 5)
 
 
-# BUG metrics.whole: an empty table and an item that the history does not have end in numpy errors.
 def test_whole_of_a_table_of_nothing(tiny: pd.DataFrame) -> None:
     made = whole(table({}), Interactions.of(tiny), 5)
     assert made["coverage"] == 0 and made["diversity"] == 0

@@ -257,7 +257,6 @@ def test_c8_similar_items_exclude_the_item_itself(name: str, fitted, shop: Shop)
         fitted(name).similar("no such item")
 
 
-# BUG base.Recommender.similar: k below 1, and a catalogue of one item, end in ZeroDivisionError.
 @pytest.mark.parametrize("name", [n for n in concrete() if REGISTRY[n]._similar is not Recommender._similar])
 def test_c8_similar_checks_k_and_survives_a_single_item(name: str, fitted, shop: Shop) -> None:
     with pytest.raises(LabError, match="k is 0"):
@@ -317,7 +316,6 @@ def test_c6_the_manifest_says_what_it_vouches_for(artifact: Path) -> None:
     assert sorted(p.name for p in artifact.iterdir()) == sorted(["manifest.json", meta["file"]])
 
 
-# BUG base.Recommender.save: SPEC C6 lists the cut, and the manifest lacks it.
 def test_c6_the_manifest_holds_the_cut(artifact: Path, shop: Shop) -> None:
     assert str(shop.history.as_of.date()) in json.dumps(read_json(artifact / "manifest.json"))
 
@@ -359,7 +357,6 @@ def test_c6_another_schema_is_refused(shop: Shop, tmp_path: Path, monkeypatch: p
         load_model(folder)
 
 
-# BUG store.load_arrays: the manifest vouches for the arrays and nobody for the manifest.
 @pytest.mark.parametrize("damage", [lambda text: text.replace('"days": 28', '"days": 29'), lambda text: text[: len(text) // 2],
                                     lambda text: text.replace('"sha256"', '"sha265"')], ids=["a parameter", "half a file", "a key"])
 def test_c6_a_damaged_manifest_is_refused_by_name(artifact: Path, damage: Callable[[str], str]) -> None:
