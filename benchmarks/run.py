@@ -78,7 +78,8 @@ def _timed(work: object) -> dict:
 def _child(name: str, dataset: str) -> dict:
     """Run one step in a fresh process and read its one line of JSON."""
     print(f"… {dataset} {name}", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, __file__, "--step", name, dataset], capture_output=True, text=True)
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}      # as run_all.sh sets it; implicit needs it too
+    done = subprocess.run([sys.executable, __file__, "--step", name, dataset], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise SystemExit(f"{name} on '{dataset}' failed: {done.stderr.strip().splitlines()[-1]}")
     return {"dataset": dataset, "step": name, **json.loads(done.stdout.splitlines()[-1])}

@@ -65,7 +65,7 @@ def bought_before(pairs: pd.DataFrame, history: Interactions) -> np.ndarray:
     user, item = codes(pairs["user_id"], history.user_ids), codes(pairs["item_id"], history.item_ids)
     known, made = (user >= 0) & (item >= 0), np.zeros(len(pairs), bool)
     if known.any():
-        made[known] = np.asarray(history.matrix()[user[known], item[known]]).ravel() > 0
+        made[known] = np.asarray(history.seen[user[known], item[known]]).ravel() > 0
     return made
 
 

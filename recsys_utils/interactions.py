@@ -65,6 +65,11 @@ class Interactions:
             return np.full(self.shape[1], np.nan)
         return self.purchases["price"].groupby(self.item).median().reindex(range(self.shape[1])).to_numpy(float)
 
+    @cached_property
+    def seen(self) -> sparse.csr_matrix:
+        """Users × items CSR float32: number of baskets of each pair."""
+        return self.matrix()
+
     def matrix(self, tau: float | None = None, weights: np.ndarray | None = None) -> sparse.csr_matrix:
         """Users × items CSR float32: sum of exp(−age/tau) over a pair's baskets, or of `weights`, or their number."""
         if weights is None:

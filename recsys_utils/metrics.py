@@ -51,7 +51,7 @@ def whole(recs: pd.DataFrame, history: Interactions, k: int) -> dict[str, float]
         return dict.fromkeys(("coverage", "gini", "novelty", "diversity", "repeat_share"), 0.0)
     item, user = codes(top["item_id"], history.item_ids), codes(top["user_id"], history.user_ids)
     shown = np.bincount(item, minlength=history.shape[1])
-    seen = history.matrix()
+    seen = history.seen
     buyers = np.bincount(seen.indices, minlength=history.shape[1])
     known = user >= 0
     repeat = np.asarray(seen[user[known], item[known]]).ravel() > 0 if known.any() else np.zeros(1)

@@ -68,17 +68,28 @@ class Judged:
         return pd.DataFrame({model: frame["precision"] for model, frame in self.warm[scope, k].items()})
 
 
-def write_report(dataset: str, params: dict | None = None) -> Path:
-    """Write `reports/<dataset>/leaderboard.csv` and `index.html`, then `reports/index.html`; return the page's path."""
-    data = tables.load(dataset)
-    judged = [judge(fold) for n, fold in enumerate(split.load_folds(dataset)) if n == 0 or _has_runs(fold)]
+def write_report(dataset: str, judged: list["Judged"] | None = None) -> Path:
+    """Write `reports/<dataset>/leaderboard.csv` and `index.html`, then `reports/index.html`; return the page's path.
+
+    judged: what `judge_folds` gave, where it is at hand already.
+    """
+    data, judged = tables.load(dataset), judged or judge_folds(dataset)
     folder = report_dir(data.spec.name)
     with atomic(folder / "leaderboard.csv") as temporary:
         pd.concat([j.board for j in judged]).to_csv(temporary, index=False, float_format="%.6g")
-    page = render("report.html.j2", **_context(data, judged, params or {}), notebooks=notebook_links(folder))
+    with atomic(folder / "leaderboard.png") as temporary:
+        figure = plots.leaderboard_bars(judged[0].board).figure
+        figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
+        plots.plt.close(figure)
+    page = render("report.html.j2", **_context(data, judged), notebooks=notebook_links(folder))
     path = write(page, folder / "index.html")
     write_index(home() / "reports")
     return path
+
+
+def judge_folds(dataset: str) -> list[Judged]:
+    """Every fold that has runs, newest first."""
+    return [judge(fold) for n, fold in enumerate(split.load_folds(dataset)) if n == 0 or _has_runs(fold)]
 
 
 def judge(fold: Fold) -> Judged:
@@ -162,7 +173,7 @@ def _seconds(row: pd.Series) -> str:
     return f"{seconds(row['fit_seconds'] + row['recommend_seconds'])}\u00a0s"
 
 
-def _context(data: tables.Tables, judged: list[Judged], params: dict) -> dict:
+def _context(data: tables.Tables, judged: list[Judged]) -> dict:
     """Everything that the page shows."""
     newest, spec = judged[0], data.spec
     verdict = [_which(newest.board, newest.precision()), _worth(newest.board, spec.currency), _weak(newest.board)]
@@ -172,8 +183,7 @@ def _context(data: tables.Tables, judged: list[Judged], params: dict) -> dict:
             "figures": figures(newest), "explorer": explorer(newest.fold, newest.runs, newest.families, newest.groups, spec.currency),
             "fold": newest.fold, "parts": split.describe(newest.fold),
             "groups": newest.groups, "summary": data.manifest["summary"], "audit": audit, "manifest": data.manifest, "left_out": _left_out(newest),
-            "rolling": _rolling(judged), "metas": _metas(newest), "versions": newest.metas["versions"].iloc[0], "commit": _commit(),
-            "params": {k: v for k, v in params.items() if k != "DATASET"}}
+            "rolling": _rolling(judged), "metas": _metas(newest), "versions": newest.metas["versions"].iloc[0], "commit": _commit()}
 
 
 def _tiles(board: pd.DataFrame, spec: Spec) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 CHUNKS_PER_K = 4        # more chunks: a tighter threshold, a longer list of maxima
 CROWD = 64              # survivors per row beyond k that are sorted rather than thinned first
@@ -35,7 +36,7 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
 
 def in_blocks(n: int, size: int, work: Callable[[slice], object]) -> Iterator[object]:
     """Run `work` on slices of 0..n in a few threads (numpy frees the lock), results in order."""
-    with ThreadPoolExecutor(WORKERS) as pool:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(WORKERS) as pool:     # threads of BLAS inside ours would halve the speed
         yield from pool.map(work, (slice(start, min(start + size, n)) for start in range(0, n, size)))
 
 

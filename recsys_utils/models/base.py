@@ -45,7 +45,7 @@ class Recommender:
             raise LabError(f"{type(self).__name__} was given no purchases: widen the history before the cut")
         self.as_of = data.as_of
         self.user_ids_, self.item_ids_ = data.user_ids, data.item_ids
-        self.seen_, self.recent_ = data.matrix(), data.recent.astype(np.float32)
+        self.seen_, self.recent_ = data.seen, data.recent.astype(np.float32)
         self._fit(data)
         return self
 

@@ -63,7 +63,7 @@ class ItemCF(Neighbours):
 
     def _fit(self, data: Interactions) -> None:
         self.taste_ = data.matrix(self.tau)
-        x = (data.matrix() > 0).astype(np.float64) if self.similarity == "binary" else self.taste_.astype(np.float64)
+        x = (data.seen > 0).astype(np.float64) if self.similarity == "binary" else self.taste_.astype(np.float64)
         self.similarity_ = scale_diagonal(knn(self._weighted(x.T), self.neighbours), self.own)
 
     def _weighted(self, items_users: sparse.csr_matrix) -> sparse.csr_matrix:

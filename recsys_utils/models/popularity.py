@@ -49,7 +49,7 @@ class OwnPurchases(Recommender):
 
     def _fit(self, data: Interactions) -> None:
         self.own_ = data.matrix(self.tau)
-        buyers = np.bincount(data.matrix().indices, minlength=data.shape[1])
+        buyers = np.bincount(data.seen.indices, minlength=data.shape[1])
         # At most 1e-3: below any difference of counts, above float32's grain up to a few thousand baskets.
         self.tie_ = (1e-3 * buyers / buyers.max() * (self.ties == "all_time")).astype(np.float32)
 
