@@ -7,7 +7,7 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cd "$ROOT"
 if [ $# -gt 0 ]; then exec "$PYTHON" -m pytest "$@"; fi
 "$PYTHON" -m ruff check .
-"$PYTHON" -m pytest
+"$PYTHON" -m pytest -n 2 --dist loadfile
 home="$(mktemp -d)"
 trap 'rm -rf "$home"' EXIT
 RECSYS_HOME="$home" "$PYTHON" -m pytest --nbval notebooks
