@@ -64,7 +64,7 @@ def _published(toml: Path, models: dict[str, Recommender]) -> Path:
         for name, model in models.items():
             recs = model.fit(fold.testing.history).recommend(fold.testing.users, 50)
             runs.save_run(recs, fold, name, model.family, model.params, 0.5, 0.1)
-    return report.write_report(str(toml), {"DATASET": str(toml), "SEED": 7})
+    return report.write_report(str(toml))
 
 
 def _board(page: Path) -> pd.DataFrame:
@@ -127,7 +127,7 @@ def test_synthetic_data_is_badged(home: Path) -> None:
     real = _published(Path(fold_of), {"popular_28d": Popular(28)}).read_text()
     data, judged = report.tables.load(fold_of), [report.judge(split.load_fold(fold_of))]
     data.spec.synthetic = True
-    made = report.render("report.html.j2", **report._context(data, judged, {}), notebooks=[])
+    made = report.render("report.html.j2", **report._context(data, judged), notebooks=[])
     assert "synthetic data</span>" in made and "synthetic data</span>" not in real
 
 
@@ -144,7 +144,6 @@ def test_verdict_and_tables(shop: Path) -> None:
     said = report.ship(board[board["fold"] == board["fold"].iloc[0]], currency="€")
     assert said.startswith("Ship ") and "€" in said and "cold shoppers" in said and "new to the shopper" in said
     assert text.count("data-board=") == 6 and board["fold"].nunique() == 2 and "Rolling folds" in text
-    assert "SEED = 7" in text and "DATASET =" not in text
 
 
 def test_what_cannot_be_computed_is_said(plain: Path) -> None:
