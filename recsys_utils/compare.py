@@ -46,7 +46,7 @@ def scopes(truth: pd.DataFrame, history: Interactions, catalogue: pd.Index | Non
     repeat = bought_before(truth, history)
     made = {"any": truth, "repeat": truth[repeat], "new": truth[~repeat]}
     if catalogue is not None:
-        made["prefiltered"] = truth[codes(truth["item_id"], catalogue) >= 0]
+        made["prefiltered"] = truth[inside(truth, catalogue)]
     return {name: rows for name, rows in made.items() if len(rows)}
 
 
@@ -54,9 +54,8 @@ def restrict(recs: pd.DataFrame, scope: str, history: Interactions, catalogue: p
     """Lists as they would be in a scope: only repeats, only new items, only catalogue items; ranked anew from 1."""
     if scope == "any":
         return recs
-    repeat = bought_before(recs, history) if scope in ("repeat", "new") else None
-    kept = {"repeat": repeat, "new": ~repeat if repeat is not None else None}.get(scope)
-    recs = recs[kept if kept is not None else codes(recs["item_id"], catalogue) >= 0].sort_values(["user_id", "rank"])
+    kept = inside(recs, catalogue) if scope == "prefiltered" else bought_before(recs, history) == (scope == "repeat")
+    recs = recs[kept].sort_values(["user_id", "rank"])
     return recs.assign(rank=recs.groupby("user_id", observed=True).cumcount() + 1)
 
 
@@ -83,14 +82,14 @@ def user_groups(stage: Stage, catalogue: pd.Index | None = None) -> dict[str, pd
         top = values.value_counts().head(8)
         groups |= {f"{column}: {value}": users[(values == value).to_numpy()] for value in top.index[top >= 20]}
     if catalogue is not None:
-        counts = restrict_truth(stage.truth, catalogue).groupby("user_id", observed=True)["item_id"].nunique()
+        counts = stage.truth[inside(stage.truth, catalogue)].groupby("user_id", observed=True)["item_id"].nunique()
         groups["heavy"] = users[(counts.reindex(users).fillna(0) >= HEAVY).to_numpy() & (known >= 0)]
     return {name: members for name, members in groups.items() if len(members)}
 
 
-def restrict_truth(truth: pd.DataFrame, catalogue: pd.Index) -> pd.DataFrame:
-    """Truth inside a catalogue."""
-    return truth[codes(truth["item_id"], catalogue) >= 0]
+def inside(pairs: pd.DataFrame, catalogue: pd.Index) -> np.ndarray:
+    """Whether each pair's item is in a catalogue."""
+    return codes(pairs["item_id"], catalogue) >= 0
 
 
 def values(runs: dict[str, pd.DataFrame], stage: Stage, catalogue: pd.Index | None = None) -> dict[tuple[str, int], dict[str, pd.DataFrame]]:
@@ -99,7 +98,7 @@ def values(runs: dict[str, pd.DataFrame], stage: Stage, catalogue: pd.Index | No
     made = {(scope, k): {} for scope in truths for k in KS}
     for model, recs in runs.items():
         for scope, truth in truths.items():
-            lists = restrict(recs[recs["rank"] <= 200], scope, stage.history, catalogue)
+            lists = restrict(recs, scope, stage.history, catalogue)
             for k in KS:
                 made[scope, k][model] = per_user(lists, truth, k)
     return made
@@ -137,11 +136,11 @@ def _asked(scope: str, groups: dict[str, pd.Index]) -> list[str]:
 def _means(models: dict[str, pd.DataFrame], users: pd.Index, k: int, rng: np.random.Generator) -> list[tuple]:
     """(model, metric, k, mean, low, high, users) of every model and metric over some users."""
     first = next(iter(models.values()))
-    inside = first.index.isin(users)
-    if not inside.any():
+    members = first.index.isin(users)
+    if not members.any():
         return []
-    mean, low, high = bootstrap(np.stack([frame[inside].to_numpy() for frame in models.values()], axis=1), rng)
-    return [(model, metric, k, mean[i, j], low[i, j], high[i, j], inside.sum())
+    mean, low, high = bootstrap(np.stack([frame[members].to_numpy() for frame in models.values()], axis=1), rng)
+    return [(model, metric, k, mean[i, j], low[i, j], high[i, j], members.sum())
             for i, model in enumerate(models) for j, metric in enumerate(first.columns)]
 
 

@@ -9,7 +9,6 @@ from scipy import sparse
 
 from . import LabError
 
-DAY_US = 86_400_000_000
 RECENT_DAYS = 28
 
 

@@ -6,8 +6,6 @@ from scipy import sparse
 
 from .interactions import Interactions, codes, distinct
 
-ACCURACY = ("precision", "recall", "ndcg", "map", "mrr", "hit_rate")
-
 
 def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
     """One row for every user of `truth`, zeros where the user was not served.

@@ -32,11 +32,6 @@ class Task:
     dataset: str
 
     @property
-    def number(self) -> str:
-        """The two digits that begin the notebook's name."""
-        return self.path.stem[:2]
-
-    @property
     def state(self) -> Path:
         """Written last: its presence means that everything else is."""
         return data_dir(self.dataset, "state", f"{self.path.stem}.json")
@@ -177,8 +172,8 @@ def _typed(name: str, text: str, default: object) -> object:
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
     """01 → 02 → the models; ensembles (10 and later) read earlier models, everything from 13 reads all before it."""
     number = int(notebook.stem[:2])
-    floor = 0 if number <= 2 or number >= 10 else None
-    return [p.stem for p in every if int(p.stem[:2]) < number and (floor == 0 or int(p.stem[:2]) <= 2)]
+    last = 2 if 3 <= number < 10 else number - 1
+    return [p.stem for p in every if int(p.stem[:2]) <= last]
 
 
 def _step(task: Task, failed: set[str], save_outputs: bool) -> bool:

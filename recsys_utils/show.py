@@ -40,8 +40,8 @@ def shopper(stage: Stage) -> str:
     """A shopper worth showing: a middling history (median baskets of test users), at least five items bought in the window."""
     history, truth = stage.history, stage.truth
     size = truth.groupby("user_id", observed=True)["item_id"].nunique()
-    warm = [user for user in size.index[size >= min(5, size.max())] if user in history.user_ids] or list(size.index)
-    baskets = history.purchases.groupby("user_id", observed=True)["basket_id"].nunique().reindex(warm).fillna(0)
+    known = [user for user in size.index[size >= min(5, size.max())] if user in history.user_ids] or list(size.index)
+    baskets = history.purchases.groupby("user_id", observed=True)["basket_id"].nunique().reindex(known).fillna(0)
     return str((baskets - baskets.median()).abs().sort_values(kind="stable").index[0])
 
 

@@ -16,6 +16,7 @@ from .store import atomic, data_dir, digest, read_json, read_parquet, write_json
 TABLES = ("purchases", "items", "users", "events", "stock")
 PERSONAL = re.compile(r"^name$|(^|_)((first|last|full|sur|user|customer|client|shopper)_?name|e?_?mail|(tele)?phone|mobile|\w*address|street)($|_)")
 KEYS = {"items": "item_id", "users": "user_id"}
+MAKERS = [Path(__file__).with_name(f"{name}.py") for name in ("datasets", "tables", "synthetic", "synthetic_words")]
 MICROSECONDS = "timestamp(6)"
 
 
@@ -50,11 +51,11 @@ def load(dataset: str) -> Tables:
 
 
 def fingerprint(made: Spec) -> dict:
-    """What the tables depend on: the description and the raw files' names, sizes and times."""
+    """What the tables depend on: the description, the raw files' names, sizes and times, and the code that makes them."""
     sources = [s for s in (getattr(made, t) for t in TABLES) if s]
     files = sorted({path for source in sources for path in raw_files(source, made)})
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    return {"spec": made.model_dump(mode="json"), "files": stamps}
+    return {"spec": made.model_dump(mode="json"), "files": stamps, "code": digest(*MAKERS)}
 
 
 def build(made: Spec, folder: Path, wanted: dict) -> None:

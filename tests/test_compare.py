@@ -15,12 +15,12 @@ from recsys_utils.compare import (
     bought_before,
     ensemble_gain,
     holm,
+    inside,
     leaderboard,
     letters,
     overlap,
     paired,
     restrict,
-    restrict_truth,
     scopes,
     tune,
     user_groups,
@@ -158,8 +158,8 @@ def test_c7_the_leaderboard_is_seeded(board: pd.DataFrame, runs, fold: Fold) -> 
 
 
 def test_s3_02_the_heavy_subset_is_reported_apart(board: pd.DataFrame, shop: Shop) -> None:
-    inside = restrict_truth(shop.truth, shop.history.item_ids[:80])
-    n = inside.groupby("user_id")["item_id"].nunique()
+    within = shop.truth[inside(shop.truth, shop.history.item_ids[:80])]
+    n = within.groupby("user_id")["item_id"].nunique()
     heavy = board[board["users_scope"] == "heavy"]
     assert set(heavy["scope"]) == {"prefiltered"} and (heavy["users"] == (n >= 5).sum()).all()
     assert cell(board, "oracle", "precision", 5, "prefiltered", "heavy")["value"] == 1

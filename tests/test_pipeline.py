@@ -85,7 +85,7 @@ def test_each_notebook_runs_after_what_it_needs(lab: Lab) -> None:
     """DESIGN 6: 01, 02, then the models; 10 to 12 read earlier models; 13 and later read all."""
     for number in ("01", "02", "03", "09", "10", "11", "13", "14"):
         lab.notebook(number)
-    needs = {t.number: [n[:2] for n in t.needs] for t in lab.plan()}
+    needs = {t.path.stem[:2]: [n[:2] for n in t.needs] for t in lab.plan()}
     assert needs == {"01": [], "02": ["01"], "03": ["01", "02"], "09": ["01", "02"], "10": ["01", "02", "03", "09"],
                      "11": ["01", "02", "03", "09", "10"], "13": ["01", "02", "03", "09", "10", "11"],
                      "14": ["01", "02", "03", "09", "10", "11", "13"]}
@@ -179,7 +179,7 @@ def test_a_dead_kernel_is_a_failure_like_others(lab: Lab) -> None:
 def test_only_and_from_choose(lab: Lab) -> None:
     for number in ("01", "02", "03", "04", "13"):
         lab.notebook(number)
-    chosen = {a: [t.number for t in lab.plan(*a.split())] for a in ("--only 3", "--only 01,04", "--from 3", "--from 04 --only 03,13")}
+    chosen = {a: [t.path.stem[:2] for t in lab.plan(*a.split())] for a in ("--only 3", "--only 01,04", "--from 3", "--from 04 --only 03,13")}
     assert chosen == {"--only 3": ["03"], "--only 01,04": ["01", "04"], "--from 3": ["03", "04", "13"], "--from 04 --only 03,13": ["13"]}
 
 

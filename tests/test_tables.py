@@ -296,3 +296,13 @@ def test_built_in_data_sets_keep_the_contract(built_in: tables.Tables) -> None:
     if len(built_in.stock):
         assert (built_in.stock["quantity"] >= 0).all()
     assert not [c for c in built_in.users if tables.PERSONAL.search(c)]
+
+
+def test_tables_of_older_code_are_built_again(shop: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receipts that an older version cleaned must not outlive it."""
+    dataset = shop()
+    before = tables.load(dataset).manifest["fingerprint"]
+    newer = tmp_path / "newer.py"
+    newer.write_text("# another rule\n")
+    monkeypatch.setattr(tables, "MAKERS", [*tables.MAKERS, newer])
+    assert tables.load(dataset).manifest["fingerprint"] != before
