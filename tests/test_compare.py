@@ -1,5 +1,7 @@
 """The judge judged: known answers, intervals, tests by hand, scopes and groups; and the tables it reads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -368,8 +370,7 @@ def test_tune_judges_on_its_stage_best_first(fold: Fold) -> None:
 
 
 def test_tune_never_looks_at_the_test_window(fold: Fold) -> None:
-    gone = Fold(**{**vars(fold), "test": fold.test[:0]}) if "tuning" not in vars(fold) else Fold(
-        **{name: getattr(fold, name) for name in Fold.__dataclass_fields__ if name != "test"}, test=fold.test[:0])
+    gone = replace(fold, test=fold.test[:0])
     a, b = (tune([OwnPurchases()], f.tuning).drop(columns=["seconds", "model"]) for f in (fold, gone))
     pd.testing.assert_frame_equal(a, b)
 
