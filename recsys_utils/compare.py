@@ -42,19 +42,23 @@ def warm(rows: pd.DataFrame, history: Interactions) -> pd.DataFrame:
 
 
 def scopes(truth: pd.DataFrame, history: Interactions, catalogue: pd.Index | None = None) -> dict[str, pd.DataFrame]:
-    """Truth by what it asks: any purchase, repeats, items new to the user, and the prefiltered catalogue's."""
+    """Truth by what it asks: any purchase, repeats, items new to the user, items that nobody bought before but the shop
+    lists, and the prefiltered catalogue's."""
     repeat = bought_before(truth, history)
-    made = {"any": truth, "repeat": truth[repeat], "new": truth[~repeat]}
+    made = {"any": truth, "repeat": truth[repeat], "new": truth[~repeat], "cold items": truth[inside(truth, history.item_ids[~history.sold])]}
     if catalogue is not None:
         made["prefiltered"] = truth[inside(truth, catalogue)]
     return {name: rows for name, rows in made.items() if len(rows)}
 
 
 def restrict(recs: pd.DataFrame, scope: str, history: Interactions, catalogue: pd.Index | None = None) -> pd.DataFrame:
-    """Lists as they would be in a scope: only repeats, only new items, only catalogue items; ranked anew from 1."""
+    """Lists as they would be in a scope: only repeats, only new items, only never-sold or catalogue items; ranked anew from 1."""
     if scope == "any":
         return recs
-    kept = inside(recs, catalogue) if scope == "prefiltered" else bought_before(recs, history) == (scope == "repeat")
+    if scope in ("prefiltered", "cold items"):
+        kept = inside(recs, catalogue if scope == "prefiltered" else history.item_ids[~history.sold])
+    else:
+        kept = bought_before(recs, history) == (scope == "repeat")
     recs = recs[kept].sort_values(["user_id", "rank"])
     return recs.assign(rank=recs.groupby("user_id", observed=True).cumcount() + 1)
 

@@ -22,7 +22,7 @@ class Interactions:
 
     purchases: pd.DataFrame     # user_id, item_id, basket_id, ts, quantity, [price, …]
     as_of: pd.Timestamp
-    items: pd.DataFrame         # attributes by item_id, of the items of `purchases` only
+    items: pd.DataFrame         # attributes by item_id, of `item_ids` only
     users: pd.DataFrame         # attributes by user_id
     user_ids: pd.Index
     item_ids: pd.Index
@@ -31,12 +31,17 @@ class Interactions:
 
     @classmethod
     def of(cls, purchases: pd.DataFrame, items: pd.DataFrame | None = None, users: pd.DataFrame | None = None,
-           as_of: pd.Timestamp | None = None) -> "Interactions":
-        """Number the users and items of a purchases table. `as_of` defaults to its last timestamp."""
+           as_of: pd.Timestamp | None = None, catalogue: pd.Series | None = None) -> "Interactions":
+        """Number the users and items of a purchases table. `as_of` defaults to its last timestamp.
+
+        catalogue: ids that are on sale, though perhaps nobody bought them yet: they are numbered too.
+        """
         as_of = pd.Timestamp(as_of if as_of is not None else purchases["ts"].max())
         if len(purchases) and purchases["ts"].max() > as_of:
             raise LabError(f"purchases reach {purchases['ts'].max()}, after as_of {as_of}: a model may see none of them, cut first")
         user_ids, known = distinct(purchases["user_id"]), distinct(purchases["item_id"])
+        if catalogue is not None:
+            known = known.union(distinct(catalogue)).rename("item_id")
         recent = codes(purchases["item_id"][purchases["ts"] >= as_of - pd.Timedelta(days=RECENT_DAYS)], known)
         item_ids = known[np.argsort(-np.bincount(recent, minlength=len(known)), kind="stable")]
         return cls(purchases, as_of, _attributes(items, item_ids), _attributes(users, user_ids), user_ids, item_ids,
@@ -56,6 +61,11 @@ class Interactions:
     def recent(self) -> np.ndarray:
         """Purchases of each item in the last 28 days: the order of popularity, int64."""
         return np.bincount(self.item[self.age <= RECENT_DAYS], minlength=self.shape[1])
+
+    @cached_property
+    def sold(self) -> np.ndarray:
+        """(items,) bool: whether anybody bought the item; false for those that are only in the catalogue."""
+        return np.bincount(self.item, minlength=self.shape[1]) > 0
 
     @cached_property
     def price(self) -> np.ndarray:

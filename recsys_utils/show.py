@@ -16,7 +16,7 @@ def record(model: Recommender, fold: Fold, name: str, note: str = "") -> pd.Data
     start = time.perf_counter()
     model.fit(fold.testing.history)
     fitted = time.perf_counter()
-    recs = model.recommend(fold.testing.users, DEPTH, fold.testing.exclude)
+    recs = model.recommend(fold.testing.users, DEPTH, fold.testing.exclude, profiles=fold.testing.profiles)
     save_run(recs, fold, name, model.family, model.params, fitted - start, time.perf_counter() - fitted, note)
     return recs
 

@@ -22,11 +22,13 @@ class Stage:
     """One judgement: models see `history`, lists are for `users`, `truth` is what those then bought.
 
     exclude: "bought" on data in which nothing is bought twice; nothing is left out elsewhere.
+    profiles: what the shop's own file says of its users, by user_id: for those without history.
     """
 
     history: Interactions
     truth: pd.DataFrame
     exclude: Literal["bought"] | None = None
+    profiles: pd.DataFrame | None = None
 
     @property
     def users(self) -> pd.Index:
@@ -36,7 +38,11 @@ class Stage:
 
 @dataclass
 class Fold:
-    """Three disjoint parts of the receipts. `train` is before `valid`, which is before `test`, for each user."""
+    """Three disjoint parts of the receipts. `train` is before `valid`, which is before `test`, for each user.
+
+    listed, registered: items, users come from files of the shop's own, not from receipts. So items that nobody bought
+    before the cut are on sale too, and users without a purchase before it have a profile.
+    """
 
     dataset: str
     name: str
@@ -49,6 +55,8 @@ class Fold:
     users: pd.DataFrame
     hash: str = ""
     repeats: bool = True
+    listed: bool = False
+    registered: bool = False
 
     @cached_property
     def tuning(self) -> Stage:
@@ -66,8 +74,10 @@ class Fold:
         return self._stage(pd.concat([self.train, self.valid], ignore_index=True), self.test, cut)
 
     def _stage(self, history: pd.DataFrame, truth: pd.DataFrame, as_of: pd.Timestamp | None) -> Stage:
-        return Stage(Interactions.of(history, self.items, self.users, as_of), truth.reset_index(drop=True),
-                     None if self.repeats else "bought")
+        catalogue = self.items["item_id"] if self.listed else None
+        profiles = self.users.astype({"user_id": str}).set_index("user_id") if self.registered else None
+        return Stage(Interactions.of(history, self.items, self.users, as_of, catalogue), truth.reset_index(drop=True),
+                     None if self.repeats else "bought", profiles)
 
 
 def window_borders(ts: pd.Series, test_weeks: float = 3, valid_weeks: float = 6, back: int = 0) -> dict[str, pd.Timestamp]:
@@ -135,7 +145,8 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
     ends = np.cumsum([0, *meta["rows"]])
     parts = {part: rows[a:b].reset_index(drop=True) for part, a, b in zip(PARTS, ends, ends[1:])}
     return Fold(dataset, name, meta["protocol"], meta["borders"], **parts, items=read_parquet(data / "items.parquet"),
-                users=read_parquet(data / "users.parquet"), hash=meta["hash"], repeats=meta["repeats"])
+                users=read_parquet(data / "users.parquet"), hash=meta["hash"], repeats=meta["repeats"],
+                listed=_own_file(made, "items"), registered=_own_file(made, "users"))
 
 
 def load_folds(dataset: str) -> Iterator[Fold]:
@@ -150,6 +161,11 @@ def describe(fold: Fold) -> pd.DataFrame:
              "users": frame["user_id"].nunique(), "items": frame["item_id"].nunique(), "baskets": frame["basket_id"].nunique()}
             for part, frame in ((p, getattr(fold, p)) for p in PARTS)]
     return pd.DataFrame(rows).set_index("part")
+
+
+def _own_file(made: Spec, table: str) -> bool:
+    source = getattr(made, table)
+    return made.synthetic or bool(source and source.files)
 
 
 def _write_fold(folder: Path, made: Spec, borders: dict, parts: dict[str, pd.DataFrame]) -> Path:

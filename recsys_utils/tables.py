@@ -216,6 +216,8 @@ def _attributes(con: ibis.BaseBackend, made: Spec, table: str, cleaned: Table, f
     else:
         rows = cleaned.filter(cleaned.rejected.isnull()).select(key, "ts", **{c: cleaned[f"{table}__{c}"] for c in columns if c != key})
     ids = con.read_parquet(str(folder / "purchases.parquet")).select(key).distinct()
+    if table == "items" and source and source.files:        # the shop's own list: what nobody bought yet is on sale too
+        ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
     for column in (c for c in columns if c != key):
         ids = ids.left_join(_first_seen(rows, key, column), key).drop(f"{key}_right")
     _write(ids, folder / f"{table}.parquet", (key,))

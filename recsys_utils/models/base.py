@@ -26,7 +26,8 @@ class NotSupported(NotImplementedError):
 class Recommender:
     """A model. Its parameters are dataclass fields; what fitting learns are attributes that end with `_`.
 
-    A family implements `_fit(data)` and `_scores(users)`; everything else is common to all.
+    A family implements `_fit(data)` and `_scores(users)`, and `_cold_scores(profiles)` if it learns from attributes;
+    everything else is common to all.
     """
 
     family: ClassVar[str] = ""
@@ -50,23 +51,25 @@ class Recommender:
         return self
 
     def recommend(self, users: Iterable[str], k: int = 10, exclude: "pd.DataFrame | Iterable[str] | Literal['bought'] | None" = None,
-                  only: Iterable[str] | None = None) -> pd.DataFrame:
+                  only: Iterable[str] | None = None, profiles: pd.DataFrame | None = None) -> pd.DataFrame:
         """The k best items for each user: user_id, item_id, score, rank 1…k.
 
         exclude: "bought", item ids, or a table of (user_id, item_id). only: item ids that may appear at all.
-        A user without history gets the most popular items of the last 28 days. Ties go to the more popular item, then
-        the lower id. Lists are shorter than k only where fewer items are left.
+        profiles: attributes by user_id, from which a model that learnt from attributes scores users without history. The
+        others, and users without a profile, get the most popular items of the last 28 days. Ties go to the more popular
+        item, then the lower id. Lists are shorter than k only where fewer items are left.
         """
         _check_k(k)
         users = pd.Index(pd.unique(pd.Series(users, dtype=str)), name="user_id")
         known, banned = self.user_ids_.get_indexer(users), self._banned(users, exclude)
         closed = np.zeros(len(self.item_ids_), bool) if only is None else ~self.item_ids_.isin([str(item) for item in only])
         size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
-        blocks = in_blocks(len(users), size, lambda rows: self._block(known[rows], banned[rows] if banned is not None else None, closed, k))
+        blocks = in_blocks(len(users), size, lambda rows: self._block(self._all_scores(known[rows], users[rows], profiles),
+                                                                       banned[rows] if banned is not None else None, closed, k))
         columns, scores = (np.concatenate(part) for part in zip(*blocks)) if len(users) else (np.zeros((0, 1), int), np.zeros((0, 1)))
         return self._table(users, columns, scores)
 
-    def score(self, pairs: pd.DataFrame) -> np.ndarray:
+    def score(self, pairs: pd.DataFrame, profiles: pd.DataFrame | None = None) -> np.ndarray:
         """Scores of (user_id, item_id) pairs, in their order; NaN for an item the model has never seen."""
         users, item = distinct(pairs["user_id"]), codes(pairs["item_id"], self.item_ids_)
         row, known = codes(pairs["user_id"], users), self.user_ids_.get_indexer(users)
@@ -74,7 +77,8 @@ class Recommender:
         size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
         for start in range(0, len(users), size):
             mine = np.flatnonzero((row >= start) & (row < start + size) & (item >= 0))
-            made[mine] = self._all_scores(known[start:start + size])[row[mine] - start, item[mine]]
+            scores = self._all_scores(known[start:start + size], users[start:start + size], profiles)
+            made[mine] = scores[row[mine] - start, item[mine]]
         return made
 
     def similar(self, item_id: str, k: int = 10) -> pd.DataFrame:
@@ -105,20 +109,28 @@ class Recommender:
     def _similar(self, item: int) -> np.ndarray:
         raise NotSupported(f"{type(self).__name__} has no notion of similar items")
 
-    def _all_scores(self, users: np.ndarray) -> np.ndarray:
-        """Scores of any users: code −1, a user without history, scores by recent popularity."""
-        known = np.flatnonzero(users >= 0)
-        if len(known) == len(users):
+    def _cold_scores(self, profiles: pd.DataFrame) -> np.ndarray:
+        """(len(profiles), items) scores from attributes alone; a row of NaN has nothing to go by, recent popularity takes its place."""
+        return np.repeat(self.recent_[None, :], len(profiles), axis=0)
+
+    def _all_scores(self, users: np.ndarray, names: pd.Index, profiles: pd.DataFrame | None) -> np.ndarray:
+        """Scores of any users by code and id: code −1, a user without history, scores by profile or by recent popularity."""
+        known, cold = np.flatnonzero(users >= 0), np.flatnonzero(users < 0)
+        if not len(cold):
             return self._scores(users)
         scores = np.repeat(self.recent_[None, :], len(users), axis=0)
+        if profiles is not None:
+            made = self._cold_scores(profiles.reindex(names[cold]))
+            told = ~np.isnan(made[:, 0])
+            scores[cold[told]] = made[told]
         if len(known):
             scores[known] = self._scores(users[known])
         return scores
 
-    def _block(self, users: np.ndarray, banned: sparse.csr_matrix | None, closed: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        scores = np.array(self._all_scores(users), np.float32)
+    def _block(self, scores: np.ndarray, banned: sparse.csr_matrix | None, closed: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = np.array(scores, np.float32)
         if banned is not None:
-            scores[np.repeat(np.arange(len(users)), np.diff(banned.indptr)), banned.indices] = -np.inf
+            scores[np.repeat(np.arange(len(scores)), np.diff(banned.indptr)), banned.indices] = -np.inf
         scores[:, closed] = -np.inf
         columns = top_k(scores, k)
         return columns, np.take_along_axis(scores, columns, axis=1)
