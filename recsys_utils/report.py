@@ -47,12 +47,6 @@ class Judged:
         return compare.values(self.runs, self.fold.testing, self.catalogue)
 
     @cached_property
-    def warm(self) -> dict[tuple[str, int], dict[str, pd.DataFrame]]:
-        """Per-user values of warm users: tests are theirs."""
-        users = self.groups["warm"]
-        return {key: {m: v[v.index.isin(users)] for m, v in models.items()} for key, models in self.values.items()}
-
-    @cached_property
     def groups(self) -> dict[str, pd.Index]:
         """Users by name of group; a fold without warm or cold users has an empty group of that name."""
         none = pd.Index([], dtype=object)
@@ -63,9 +57,9 @@ class Judged:
         """Family by model, best model first."""
         return pick(self.board).set_index("model")["family"].to_dict()
 
-    def precision(self, scope: str = "any", k: int = 5) -> pd.DataFrame:
-        """Warm users × models."""
-        return pd.DataFrame({model: frame["precision"] for model, frame in self.warm[scope, k].items()})
+    def precision(self, scope: str = "any", k: int = 5, users: str = "warm") -> pd.DataFrame:
+        """Users of a group × models."""
+        return pd.DataFrame({m: v.loc[v.index.isin(self.groups[users]), "precision"] for m, v in self.values[scope, k].items()})
 
 
 def write_report(dataset: str, judged: list["Judged"] | None = None) -> Path:
@@ -178,7 +172,7 @@ def _context(data: tables.Tables, judged: list[Judged]) -> dict:
     newest, spec = judged[0], data.spec
     verdict = [_which(newest.board, newest.precision()), _worth(newest.board, spec.currency), _weak(newest.board)]
     audit = data.audit.astype(object).where(data.audit.notna(), None).to_dict("records")
-    return {"spec": spec, "verdict": verdict, "tiles": _tiles(newest.board, spec), "leagues": [league(newest, *key) for key in newest.warm],
+    return {"spec": spec, "verdict": verdict, "tiles": _tiles(newest.board, spec), "leagues": leagues(newest),
             "labels": plots.LABELS, "palette": {f: plots.colour(f) for f in newest.families.values()},
             "figures": figures(newest), "explorer": explorer(newest.fold, newest.runs, newest.families, newest.groups, spec.currency),
             "fold": newest.fold, "parts": split.describe(newest.fold),
@@ -196,21 +190,27 @@ def _tiles(board: pd.DataFrame, spec: Spec) -> list[tuple[str, str]]:
     return [*made, ("of the catalogue shown", percent(value["coverage"])), ("to fit and recommend", _seconds(best))]
 
 
-def league(judged: Judged, scope: str, k: int) -> dict:
+def leagues(judged: Judged) -> list[dict]:
+    """The page's leaderboards: warm shoppers by scope, and cold shoppers where there are enough to say anything."""
+    cold = [(scope, k, "cold") for scope, k in judged.values if scope == "any" and len(judged.groups["cold"]) >= plots.GROUP]
+    return [league(judged, *key) for key in [*judged.values, *cold]]
+
+
+def league(judged: Judged, scope: str, k: int, users: str = "warm") -> dict:
     """One leaderboard: its columns, and a row of cells per model, best first."""
-    board, rank = judged.board, compare.letters(judged.precision(scope, k))
-    rows = board[(board["scope"] == scope) & (board["users_scope"] == "warm")]
+    board, rank = judged.board, compare.letters(judged.precision(scope, k, users))
+    rows = board[(board["scope"] == scope) & (board["users_scope"] == users)]
     wide = rows.pivot(index="model", columns=["metric", "k"], values="value").loc[rank.index]
     keys = [("precision", k), ("precision", next(other for other in compare.KS if other != k))] + [(m, k) for m, _ in COLUMNS[1:]]
     frame = wide[[key for key in keys if key in wide]]
     cost = judged.metas.loc[rank.index, ["fit_seconds", "recommend_seconds"]].set_axis([("fit", 0), ("recommend", 0)], axis=1)
     frame, ends = pd.concat([frame.T, cost.T]).T, dict(COLUMNS) | {"fit": -1, "recommend": -1}
     best = {key: (frame[key].max() if ends[key[0]] > 0 else frame[key].min()) if ends[key[0]] else None for key in frame}
-    spans = pick(board, "precision", k, scope).set_index("model")
+    spans = pick(board, "precision", k, scope, users).set_index("model")
     made = [{"name": display_name(m), "family": judged.metas["family"][m], "letter": rank["letter"][m], "low": spans["lo"][m], "high": spans["hi"][m],
              "beats": _ranges(rank["beats"][m].split(), list(rank["letter"])), "cells": [(v, v == best[c]) for c, v in frame.loc[m].items()]}
             for m in rank.index]
-    return {"scope": scope, "k": k, "users": int(spans["users"].iloc[0]), "columns": list(frame), "rows": made}
+    return {"scope": scope if users == "warm" else "cold users", "who": users, "k": k, "users": int(spans["users"].iloc[0]), "columns": list(frame), "rows": made}
 
 
 def _ranges(letters: list[str], order: list[str]) -> str:
@@ -248,7 +248,8 @@ def _reach(judged: Judged) -> tuple[str, str]:
 def _overlaps(judged: Judged) -> list[tuple[str, str]]:
     """How alike the best models' lists are, and what an oracle that picks the better of two would gain."""
     best = list(judged.families)[:TOP]
-    values = {m: judged.warm["any", 5][m] for m in best}
+    every = judged.values["any", 5]
+    values = {m: every[m][every[m].index.isin(judged.groups["warm"])] for m in best}
     alone = np.array([v["hit_rate"].mean() for v in values.values()])
     gain = compare.ensemble_gain(values) - np.maximum.outer(alone, alone)
     return [_figure("First ten items in common, percent", plots.heatmap, compare.overlap({m: judged.runs[m] for m in best})),

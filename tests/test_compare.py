@@ -291,6 +291,23 @@ def test_restricted_lists_are_ranked_anew(stage: Stage) -> None:
     assert made["prefiltered"]["item_id"].tolist() == ["beer", "tea", "jam", "beer"]
 
 
+def test_cold_items_are_those_on_sale_that_nobody_bought(tiny: pd.DataFrame, stage: Stage) -> None:
+    data = Interactions.of(tiny, catalogue=pd.Series(["milk", "tea", "rum"]))
+    made = scopes(stage.truth, data)
+    assert pairs(made["cold items"]) == {("ann", "tea")} and ("ann", "tea") in pairs(made["new"])
+    assert "cold items" not in scopes(stage.truth, stage.history)
+    recs = table([("ann", item) for item in ("beer", "rum", "milk", "tea")])
+    assert restrict(recs, "cold items", data)[["item_id", "rank"]].to_numpy().tolist() == [["rum", 1], ["tea", 2]]
+
+
+def test_a_fold_lists_what_its_shop_lists(fold: Fold, shop: Shop) -> None:
+    """From a shop's own files: items not sold yet, and profiles of users without history. From receipts: neither."""
+    assert fold.testing.history.sold.all() and fold.testing.profiles is None
+    own = replace(fold, listed=True, registered=True).testing
+    assert set(own.history.item_ids) == set(shop.tables["items"]["item_id"]) and not own.history.sold.all()
+    assert own.profiles.index.tolist() == shop.tables["users"]["user_id"].tolist() and "age" in own.profiles
+
+
 def test_restricting_reads_ranks_not_rows(stage: Stage) -> None:
     recs = table([("ann", item) for item in ("beer", "milk", "tea", "jam")])
     mixed = recs.sample(frac=1, random_state=1)

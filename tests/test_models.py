@@ -197,6 +197,21 @@ def test_unknown_users_get_what_is_popular_now(name: str, fitted, shop: Shop) ->
 
 
 @every_model
+def test_s1_10_s2_24_profiles_are_for_strangers_only(name: str, fitted, shop: Shop) -> None:
+    """A profile changes no known user's list; a stranger without one, or whose profile says nothing, gets what is popular."""
+    users = [*shop.history.user_ids[:3], "stranger", "mute"]
+    profile = shop.tables["users"].set_index("user_id").iloc[[0]].rename({shop.tables["users"]["user_id"][0]: "stranger"})
+    free = fitted(name).recommend(users, K)
+    told = fitted(name).recommend(users, K, profiles=pd.concat([profile, shop.tables["users"].set_index("user_id")[3:6]]))
+    at = told["user_id"].astype(str)
+    same_lists(told[at != "stranger"].astype({"user_id": str}), free[at != "stranger"].astype({"user_id": str}))
+    learns = type(fitted(name))._cold_scores is not Recommender._cold_scores
+    assert (told[at == "stranger"]["item_id"].tolist() != free[at == "stranger"]["item_id"].tolist()) == learns
+    pairs = told[at == "stranger"][["user_id", "item_id"]]
+    assert np.allclose(fitted(name).score(pairs, profile), told[at == "stranger"]["score"], rtol=1e-5, atol=1e-6)
+
+
+@every_model
 def test_exclude_bought_leaves_only_new_items_and_full_lists(name: str, fitted, shop: Shop) -> None:
     users = [*shop.history.user_ids, "stranger"]
     recs = fitted(name).recommend(users, K, exclude="bought")

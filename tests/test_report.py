@@ -37,7 +37,7 @@ def shop(home: Path) -> Path:
     frame = pd.DataFrame({"who": [f"u{n}" for n in rng.integers(0, 160, lines)], "what": item, "name": [f"{EVIL} {n}" for n in item],
                           "when": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 180, lines), "D"),
                           "price": 1 + item / 10, "land": rng.choice(["France", "Germany"], lines)})
-    late = pd.DataFrame({"who": ["cold1", "cold2"], "what": [1, 2], "name": EVIL, "when": pd.Timestamp("2024-06-28"), "price": 2.0, "land": "France"})
+    late = pd.DataFrame({"who": [f"cold{n}" for n in range(12)], "what": [1, 2] * 6, "name": EVIL, "when": pd.Timestamp("2024-06-28"), "price": 2.0, "land": "France"})
     toml = _toml(home, "shop", pd.concat([frame, late]), 'title = "A & <b>"\ncurrency = "€"\nfolds = 2', 'ts = "when"\nprice = "price"')
     toml.write_text(toml.read_text() + '[items.columns]\nitem_id = "what"\nname = "name"\n[users.columns]\nuser_id = "who"\ncountry = "land"\n')
     return _published(toml, MODELS)
@@ -143,7 +143,7 @@ def test_verdict_and_tables(shop: Path) -> None:
     board, text = _board(shop), shop.read_text()
     said = report.ship(board[board["fold"] == board["fold"].iloc[0]], currency="€")
     assert said.startswith("Ship ") and "€" in said and "cold shoppers" in said and "new to the shopper" in said
-    assert text.count("data-board=") == 6 and board["fold"].nunique() == 2 and "Rolling folds" in text
+    assert text.count("data-board=") == 8 and "12 cold shoppers" in text and board["fold"].nunique() == 2 and "Rolling folds" in text
 
 
 def test_what_cannot_be_computed_is_said(plain: Path) -> None:
