@@ -124,6 +124,8 @@ def _typed(t: Table, source: Source, path: Path) -> Table:
         raise LabError(f"{path}: order ({source.columns['order']}) goes up to {most:.0f}: number each shopper's baskets 1, 2, 3, …")
     if "order" in t.columns:        # no dates: the n-th basket stands on the n-th day of a made-up calendar
         t = t.mutate(ts=ibis.timestamp("2000-01-01 00:00:00") + t.order.cast("int64").as_interval("D")).drop("order")
+    if source.ts_format == "unix" and (last := t.ts.max().to_pandas()) > pd.Timestamp("2200-01-01"):
+        raise LabError(f"{path}: ts ({source.columns['ts']}) reaches the year {last.year} when read as seconds: set ts_format = \"unix_ms\"")
     defaults = {"quantity": ibis.literal(1.0)} if "quantity" not in t.columns else {}
     if "basket_id" not in t.columns:
         defaults["basket_id"] = t.user_id + "@" + t.ts.cast("date").cast("string")

@@ -169,6 +169,12 @@ def test_dates_in_the_form_that_the_toml_names(shop: Callable, form: str | None,
     assert [row[3][:10] for row in bought(shop(toml(source=source), {"receipts.csv": rows}))] == ["2023-12-31", "2024-02-01"]
 
 
+def test_milliseconds_read_as_seconds_are_noticed(shop: Callable) -> None:
+    rows = HEAD + "1,a,1703980800000,R1,1,1\n"
+    with pytest.raises(LabError, match='reaches the year 5[0-9]{4} when read as seconds: set ts_format = "unix_ms"'):
+        bought(shop(toml(source='files = ["receipts.csv"]\nts_format = "unix"'), {"receipts.csv": rows}))
+
+
 def test_dates_by_expression(shop: Callable) -> None:
     """Integer yyyymmdd and an hour of their own, as lets_get_sort_of_real has them."""
     text = toml(mapped(ts="strptime(CAST(day AS VARCHAR), '%Y%m%d') + to_hours(hour)"))
