@@ -23,7 +23,7 @@ CANONICAL = {
     "events": ("event_id", "user_id", "item_id", "event_type", "ts"),
     "stock": ("item_id", "country", "quantity"),
 }
-REQUIRED = {"purchases": ("user_id", "item_id"), "items": ("item_id",), "users": ("user_id",),
+REQUIRED = {"purchases": ("user_id", "item_id"), "items": ("item_id",), "users": ("user_id",), "stores": ("store_id",),
             "events": ("user_id", "item_id", "event_type", "ts"), "stock": ("item_id", "country", "quantity")}
 
 
@@ -43,6 +43,7 @@ class Source(Strict):
     encoding: str = "utf-8"
     ts_format: str | None = None
     drop_overlap: bool = False
+    drop_copies: bool = False           # a line equal to another in every column is a mistake, not a second sale
     zero_price: Literal["keep", "reject"] = "keep"
     reject: dict[str, str] = {}
     only: dict[str, str] = {}
@@ -69,6 +70,7 @@ class Spec(Strict):
     users: Source | None = None
     events: Source | None = None
     stock: Source | None = None
+    stores: Source | None = None
     folder: Path | None = None          # of a shop's own TOML: its files may lie beside it
 
 
@@ -120,6 +122,8 @@ def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> tuple[Table, 
         raise LabError(f"{path} cannot be read: {_first_line(error)}") from error
     if empty:
         raise LabError(f"{path} has a header and no rows")
+    if origin.drop_copies:
+        raw = raw.mutate(is_copy=ibis.row_number().over(group_by=raw.columns) > 0)
     return raw, path
 
 
@@ -127,7 +131,7 @@ def select(raw: Table, source: Source, table: str, path: Path) -> Table:
     """Raw rows with the mapped columns under their canonical names, plus `rejected`: the first rule a row breaks."""
     parts = [f"{_sql(raw, source, name, table, path)} AS {name}" for name in source.columns]
     rules = [(why, f"NOT coalesce({rule}, FALSE)") for why, rule in source.only.items()]
-    rules = [(f"not {why}", rule) for why, rule in rules] + list(source.reject.items())
+    rules = [("copy of another line", "is_copy")] * source.drop_copies + [(f"not {why}", rule) for why, rule in rules] + list(source.reject.items())
     cases = " ".join(f"WHEN {rule} THEN {_quoted(why)}" for why, rule in rules)
     if cases:
         _query(raw, f"count(CASE {cases} END) AS n", f"[{table}] rules of {path.name}", run=True)

@@ -13,9 +13,9 @@ from .datasets import EVENT_TYPES, Source, Spec, raw_files, read_raw, select, sp
 from .engine import connect
 from .store import atomic, data_dir, digest, read_json, read_parquet, write_json
 
-TABLES = ("purchases", "items", "users", "events", "stock")
+TABLES = ("purchases", "items", "users", "events", "stock", "stores")
 PERSONAL = re.compile(r"^name$|(^|_)((first|last|full|sur|user|customer|client|shopper)_?name|e?_?mail|(tele)?phone|mobile|\w*address|street)($|_)")
-KEYS = {"items": "item_id", "users": "user_id"}
+KEYS = {"items": "item_id", "users": "user_id", "stores": "store_id"}
 MAKERS = [Path(__file__).with_name(f"{name}.py") for name in ("datasets", "tables", "synthetic", "synthetic_words")]
 MICROSECONDS = "timestamp(6)"
 
@@ -31,6 +31,7 @@ class Tables:
     users: pd.DataFrame
     events: pd.DataFrame
     stock: pd.DataFrame
+    stores: pd.DataFrame
 
     @property
     def audit(self) -> pd.DataFrame:
@@ -70,7 +71,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         con = connect()
         cleaned, path = _clean(con, made)
         audit = _purchases(con, made, cleaned, path, folder)
-        dropped = [d for table in ("items", "users") for d in _attributes(con, made, table, cleaned, folder)]
+        dropped = [d for table in KEYS for d in _attributes(con, made, table, cleaned, folder)]
         for table in ("events", "stock"):
             audit += _plain(con, made, table, folder) if getattr(made, table) else []
         raw = [{"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size} for f, size, _ in wanted["files"]]
@@ -92,7 +93,7 @@ def summary(folder: Path) -> dict:
 def _clean(con: ibis.BaseBackend, made: Spec) -> tuple[Table, Path]:
     """All receipt rows with canonical types, `rejected`, and the attributes that items and users take from them."""
     source = made.purchases
-    riders = {f"{table}__{c}": v for table in ("items", "users") if (s := getattr(made, table)) and not s.files
+    riders = {f"{table}__{c}": v for table in KEYS if (s := getattr(made, table)) and not s.files
               for c, v in _public(s, table).items() if c != KEYS[table]}
     source = source.model_copy(update={"columns": source.columns | riders})
     raw, path = read_raw(con, source, made)
@@ -207,12 +208,16 @@ def _personal(name: str) -> bool:
 
 
 def _attributes(con: ibis.BaseBackend, made: Spec, table: str, cleaned: Table, folder: Path) -> list[str]:
-    """Write items or users: one row per id, the first-seen value of each attribute; return personal columns dropped.
+    """Write items, users or stores: one row per id, the first-seen value of each attribute; return personal columns dropped.
 
     First seen, not most frequent: a later row then never changes what a model fitted before it has seen.
     """
     source, key = getattr(made, table), KEYS[table]
     columns = _public(source, table) if source else {}
+    if table == "stores" and (not source or key not in cleaned.columns):
+        if source:
+            raise LabError(f"[stores] of '{made.name}' has nothing to join on: map store_id in [purchases.columns]")
+        return []
     if source and source.files:
         rows = _own_rows(con, made, source, table, columns)
     else:
