@@ -3,6 +3,8 @@
 from .base import REGISTRY, NotSupported, Recommender, load_model
 from .factorization import ALS, BPR, EASE
 from .item_cf import CoPurchase, ItemCF
+from .lightfm import LightFM
 from .popularity import OwnPurchases, Popular
 
-__all__ = ["ALS", "BPR", "EASE", "REGISTRY", "CoPurchase", "ItemCF", "NotSupported", "OwnPurchases", "Popular", "Recommender", "load_model"]
+__all__ = ["ALS", "BPR", "EASE", "REGISTRY", "CoPurchase", "ItemCF",
+           "LightFM", "NotSupported", "OwnPurchases", "Popular", "Recommender", "load_model"]
