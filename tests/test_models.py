@@ -23,7 +23,8 @@ from recsys_utils.models.item_cf import signal
 from recsys_utils.store import load_arrays, read_json, save_arrays
 
 PACKAGE = Path(recsys_utils.__file__).parent
-SMALL = {"ALS": {"factors": 8, "iterations": 5}, "BPR": {"factors": 8, "iterations": 300}, "ItemCF": {"neighbours": 50}}     # by name; may lack any
+SMALL = {"ALS": {"factors": 8, "iterations": 5}, "BPR": {"factors": 8, "iterations": 300}, "ItemCF": {"neighbours": 50},
+         "PreferencePairs": {"negatives": 4, "learning_rate": 0.02, "epochs": 15}}     # by name; may lack any
 SAME_FOR_ALL = {"Popular"}
 K = 10
 

@@ -5,6 +5,7 @@ from .factorization import ALS, BPR, EASE
 from .item_cf import CoPurchase, ItemCF
 from .lightfm import LightFM
 from .popularity import OwnPurchases, Popular
+from .preference_pairs import PreferencePairs
 
 __all__ = ["ALS", "BPR", "EASE", "REGISTRY", "CoPurchase", "ItemCF",
-           "LightFM", "NotSupported", "OwnPurchases", "Popular", "Recommender", "load_model"]
+           "LightFM", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs", "Recommender", "load_model"]
