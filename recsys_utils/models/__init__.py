@@ -4,8 +4,9 @@ from .base import REGISTRY, NotSupported, Recommender, load_model
 from .factorization import ALS, BPR, EASE
 from .item_cf import CoPurchase, ItemCF
 from .lightfm import LightFM
+from .next_basket import TIFUKNN, UPCF
 from .popularity import OwnPurchases, Popular
 from .preference_pairs import PreferencePairs
 
-__all__ = ["ALS", "BPR", "EASE", "REGISTRY", "CoPurchase", "ItemCF",
+__all__ = ["ALS", "BPR", "EASE", "REGISTRY", "TIFUKNN", "UPCF", "CoPurchase", "ItemCF",
            "LightFM", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs", "Recommender", "load_model"]

@@ -1,0 +1,148 @@
+"""What a shopper's next baskets hold: their own habits by age, and those of shoppers like them. TIFU-KNN, UP-CF."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from scipy import sparse
+
+from ..interactions import Interactions, codes, distinct
+from ..topk import top_k
+from .base import BLOCK_BYTES, Recommender, check_params
+
+
+def basket_positions(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
+    """For each row: its basket's place among the shopper's, 0 the last one, and how many they have; int64.
+
+    A basket is as old as its first line; of two at the same time, the higher id is the later one.
+    """
+    names = distinct(data.purchases["basket_id"])
+    keys, row = np.unique(data.user * np.int64(len(names)) + codes(data.purchases["basket_id"], names), return_inverse=True)
+    age = np.zeros(len(keys))
+    np.maximum.at(age, row, data.age)
+    user = keys // len(names)
+    order = np.lexsort((-keys, age, user))
+    place = np.empty(len(keys), np.int64)
+    place[order] = np.arange(len(keys)) - np.searchsorted(user, user)       # keys, hence users, ascend
+    return place[row], np.bincount(user, minlength=data.shape[0])[data.user]
+
+
+@dataclass
+class UserNeighbours(Recommender):
+    """Scores from the habits of the k shoppers who are most alike; `_likeness` compares shoppers."""
+
+    family: ClassVar[str] = "next basket"
+
+    def _likeness(self, users: np.ndarray) -> np.ndarray:
+        """(len(users), all users) float64, higher is closer."""
+        raise NotImplementedError
+
+    def _nearest(self, users: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Columns and likeness of the k nearest shoppers, nearest first; the shopper is their own nearest."""
+        size = max(1, 4 * BLOCK_BYTES // (8 * len(self.user_ids_)))
+        found = [self._nearest_of(users[start:start + size], k) for start in range(0, len(users), size)]
+        return tuple(np.concatenate(part) for part in zip(*found))
+
+    def _nearest_of(self, users: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        like = self._likeness(users).astype(np.float32)     # hides the last bits of sums: equal vectors are equally near
+        like[np.arange(len(users)), users] = np.inf
+        near = top_k(like, k)
+        return near, np.take_along_axis(like, near, axis=1)
+
+
+@dataclass
+class TIFUKNN(UserNeighbours):
+    """Temporal item frequencies and nearest neighbours (Hu, He, Gao, Zhang 2020).
+
+    A shopper's vector averages groups of m baskets, counted from the last: within a group a basket weighs r_b per step
+    back, a group r_g per step. Score = alpha · own vector + (1 − alpha) · mean vector of the k nearest shoppers.
+
+    Beyond the paper: a basket also counts exp(−age in days / tau), in the neighbours' vectors / tau_neighbours, as what
+    alike shoppers buy now says more than what they bought. pooling="sum" does not divide by the number of baskets, so
+    the less a shopper has bought the more their neighbours count. similarity="cosine" weighs neighbours by it. The
+    paper is tau=tau_neighbours=None, pooling="mean", similarity="euclidean".
+    """
+
+    k: int = 300
+    m: int = 3
+    r_b: float = 1.0
+    r_g: float = 0.9
+    alpha: float = 0.6
+    tau: float | None = 365
+    tau_neighbours: float | None = 20
+    pooling: Literal["sum", "mean"] = "sum"
+    similarity: Literal["cosine", "euclidean"] = "cosine"
+
+    def __post_init__(self) -> None:
+        check_params(self, k=(1, 100_000), m=(1, 10_000), r_b=(0, 1), r_g=(0, 1), alpha=(0, 1), tau=(0.01, 100_000), tau_neighbours=(0.01, 100_000))
+
+    def _fit(self, data: Interactions) -> None:
+        place, baskets = basket_positions(data)
+        weights = float(self.r_b) ** (place % self.m) * float(self.r_g) ** (place // self.m)
+        if self.pooling == "mean":
+            groups = -(-baskets // self.m)
+            weights /= groups * np.minimum(self.m, baskets - place // self.m * self.m)
+        self.own_, self.near_ = (_vectors(data, weights, tau) for tau in (self.tau, self.tau_neighbours))
+        square = np.asarray(self.own_.multiply(self.own_).sum(axis=1)).ravel()
+        cosine = self.similarity == "cosine"
+        self.shoppers_ = (self.own_.T @ sparse.diags_array(1 / np.maximum(np.sqrt(square), 1e-30) if cosine else np.ones(len(square)))).tocsr()
+        self.offset_ = np.zeros(len(square)) if cosine else -square / 2
+
+    def _likeness(self, users: np.ndarray) -> np.ndarray:
+        return (self.own_[users] @ self.shoppers_).toarray() + self.offset_     # up to the shopper's own length, which ranks nothing
+
+    def _scores(self, users: np.ndarray) -> np.ndarray:
+        near, like = (part[:, 1:] for part in self._nearest(users, self.k + 1))     # without the shopper
+        weights = like if self.similarity == "cosine" else np.ones_like(like)
+        weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
+        others = _rows(weights, near, len(self.user_ids_)) @ self.near_
+        return (self.alpha * self.own_[users].toarray() + (1 - self.alpha) * others.toarray()).astype(np.float32)
+
+
+@dataclass
+class UPCF(UserNeighbours):
+    """User popularity and collaborative filtering, UP-CF@r (Faggioli, Polato, Aiolli 2020).
+
+    A shopper's popularity of an item is its share of their last r baskets (None: of all). Score = Σ likeness^q ·
+    popularity over shoppers, themselves included; likeness is the asymmetric cosine of their sets of items,
+    |I_u ∩ I_v| / (|I_u|^alpha |I_v|^(1−alpha)). Beyond the paper: only the k nearest are asked, which bounds the work, and a basket
+    counts exp(−age in days / tau).
+    """
+
+    r: int | None = 40
+    alpha: float = 0.75
+    q: float = 10.0
+    k: int = 500
+    tau: float | None = 120
+
+    def __post_init__(self) -> None:
+        check_params(self, r=(1, 100_000), alpha=(0, 1), q=(0, 1000), k=(1, 100_000), tau=(0.01, 100_000))
+
+    def _fit(self, data: Interactions) -> None:
+        place, baskets = basket_positions(data)
+        last = baskets if self.r is None else np.minimum(baskets, self.r)
+        self.popularity_ = _vectors(data, (place < last) / last, self.tau)
+        self.popularity_.eliminate_zeros()
+        self.size_ = np.diff(data.seen.indptr).astype(float)
+        bought = sparse.csr_matrix((np.ones(data.seen.nnz), data.seen.indices, data.seen.indptr), data.shape)
+        self.shoppers_ = (bought.T @ sparse.diags_array(self.size_ ** (self.alpha - 1))).tocsr()
+
+    def _likeness(self, users: np.ndarray) -> np.ndarray:
+        mine = (self.seen_[users] > 0).astype(float)
+        return (mine @ self.shoppers_).toarray() / self.size_[users, None] ** self.alpha
+
+    def _scores(self, users: np.ndarray) -> np.ndarray:
+        near, like = self._nearest(users, self.k)
+        like[:, 0] = 1
+        return (_rows(like ** self.q, near, len(self.user_ids_)) @ self.popularity_).toarray().astype(np.float32)
+
+
+def _vectors(data: Interactions, weights: np.ndarray, tau: float | None) -> sparse.csr_matrix:
+    """Users × items CSR float64: sums of decayed weights, all divided by the mean shopper's total."""
+    made = data.matrix(weights=weights if tau is None else weights * np.exp(-data.age / tau)).astype(float)
+    return made * (data.shape[0] / max(made.sum(), 1e-30))
+
+
+def _rows(values: np.ndarray, columns: np.ndarray, width: int) -> sparse.csr_matrix:
+    """CSR of as many values in each row at the given columns."""
+    return sparse.csr_matrix((values.ravel(), columns.ravel(), np.arange(0, columns.size + 1, columns.shape[1])), (len(columns), width))
