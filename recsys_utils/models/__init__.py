@@ -7,6 +7,7 @@ from .lightfm import LightFM
 from .next_basket import TIFUKNN, UPCF
 from .popularity import OwnPurchases, Popular
 from .preference_pairs import PreferencePairs
+from .two_tower import TwoTower
 
 __all__ = ["ALS", "BPR", "EASE", "REGISTRY", "TIFUKNN", "UPCF", "CoPurchase", "ItemCF",
-           "LightFM", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs", "Recommender", "load_model"]
+           "LightFM", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs", "Recommender", "TwoTower", "load_model"]

@@ -159,6 +159,14 @@ class Recommender:
                              "score": scores[kept], "rank": rank[kept]})
 
 
+def with_habits(scores: np.ndarray, own: float, habits: sparse.csr_matrix) -> np.ndarray:
+    """Scores standardised per user plus `own` times what they buy anyway (users × items, decayed counts); as they are where own is 0."""
+    if not own:
+        return scores
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    return np.asarray(centred / np.maximum(scores.std(axis=1, keepdims=True), 1e-9) + own * habits.toarray(), np.float32)
+
+
 def load_model(folder: Path) -> Recommender:
     """Load what `save` wrote; a changed byte or an unknown model is refused by name."""
     arrays, meta = load_arrays(folder)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .. import LabError
 from ..attributes import hot, known, vocabulary
 from ..interactions import Interactions
-from .base import Recommender, check_params
+from .base import Recommender, check_params, with_habits
 from .popularity import OwnPurchases
 
 WORDS = 1.2     # a column whose values have more words than this on average is read as text
@@ -84,11 +84,7 @@ class LightFM(Recommender):
         return _spread(model.user_embeddings, user), _spread(np.column_stack([model.item_embeddings, model.item_biases]), item)
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
-        scores = self.user_vectors_[users] @ self.item_vectors_.T
-        if not self.own:
-            return scores
-        scores = (scores - scores.mean(axis=1, keepdims=True)) / np.maximum(scores.std(axis=1, keepdims=True), 1e-9)
-        return np.asarray(scores + self.own * self.own_[users].toarray(), np.float32)
+        return with_habits(self.user_vectors_[users] @ self.item_vectors_.T, self.own, self.own_[users])
 
     def _cold_scores(self, profiles: pd.DataFrame) -> np.ndarray:
         scores = _with_one(self._told(profiles, self.user_words_) @ self.user_parts_) @ self.item_vectors_.T

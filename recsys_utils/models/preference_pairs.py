@@ -16,7 +16,7 @@ from .. import LabError
 from ..attributes import hot, known, vocabulary
 from ..interactions import Interactions
 from ..preferences import Pairs, Signal, preferences
-from .base import Recommender, check_params
+from .base import Recommender, check_params, with_habits
 
 METADATA = ("segment", "country", "gender")     # age is never a feature
 CHUNK = 65_536                                  # pairs judged at once
@@ -150,11 +150,7 @@ class PreferencePairs(Recommender):
         self.weights1_, self.bias1_, self.weights2_, self.bias2_ = (w.numpy() for w in tower)
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
-        scores = self.users_[users] @ self.items_.T
-        if not self.own:
-            return scores
-        centred = scores - scores.mean(axis=1, keepdims=True)
-        return centred / np.maximum(scores.std(axis=1, keepdims=True), 1e-9) + np.float32(self.own) * self.own_[users].toarray()
+        return with_habits(self.users_[users] @ self.items_.T, self.own, self.own_[users])
 
     def _cold_scores(self, profiles: pd.DataFrame) -> np.ndarray:
         """Content alone: the id embedding is 0. A client of whom every attribute is unknown has none."""
