@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 HERE = Path(__file__).parent
-MODELS = ("Popular()", "OwnPurchases()", "ItemCF()", "CoPurchase()", "ALS()", "EASE()", "BPR()")
+MODELS = ("Popular()", "OwnPurchases()", "ItemCF()", "CoPurchase()", "ALS()", "EASE()", "BPR()", "LightFM()", "TIFUKNN()", "UPCF()",
+          "PreferencePairs()", "TwoTower()")
 STEPS = ("load", "split", "prefilter", *MODELS, "judge", "report")
 RATIOS = ("top-k", "top-k filtered", "metrics")
 

@@ -40,7 +40,7 @@ def whole(recs: pd.DataFrame, history: Interactions, k: int) -> dict[str, float]
     """What a set of lists is like as a whole, against the history it was made from.
 
     coverage: share of the catalogue shown · gini: inequality of showings over the catalogue · novelty: mean −log2 of
-    an item's share of users · diversity: mean 1 − cosine between the items of a list, by shoppers in common ·
+    an item's share of users (never sold: as sold once) · diversity: mean 1 − cosine between the items of a list, by shoppers in common ·
     repeat_share: shown items that the shopper had bought · mean_price: of what is shown. Items without a history count
     in none of them; where nothing is left, all are zero.
     """
@@ -53,7 +53,7 @@ def whole(recs: pd.DataFrame, history: Interactions, k: int) -> dict[str, float]
     buyers = np.bincount(seen.indices, minlength=history.shape[1])
     known = user >= 0
     repeat = np.asarray(seen[user[known], item[known]]).ravel() > 0 if known.any() else np.zeros(1)
-    made = {"coverage": (shown > 0).mean(), "gini": gini(shown), "novelty": -np.log2(buyers[item] / history.shape[0]).mean(),
+    made = {"coverage": (shown > 0).mean(), "gini": gini(shown), "novelty": -np.log2(np.maximum(buyers[item], 1) / history.shape[0]).mean(),
             "diversity": _diversity(item, codes(top["user_id"]), seen), "repeat_share": repeat.mean()}
     if not np.isnan(history.price).all():
         made["mean_price"] = np.nanmean(history.price[item])

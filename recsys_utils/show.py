@@ -1,6 +1,7 @@
 """What a notebook shows of one shopper, and how it records a model: frames that read well without further styling."""
 
 import time
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -34,6 +35,17 @@ def by_scope(recs: dict[str, pd.DataFrame], stage: Stage, k: int = 5) -> pd.Data
     rows = {name: {scope: per_user(restrict(r, scope, stage.history), truth, k)["precision"].mean() for scope, truth in truths.items()}
             for name, r in recs.items()}
     return pd.DataFrame(rows).T.round(4)
+
+
+def sweep(model: Recommender, parameter: str, values: Iterable[float], stage: Stage, k: int = 5) -> pd.DataFrame:
+    """Precision by scope of a fitted model for values of a parameter that acts on its scores alone; the model keeps the best."""
+    lists = {}
+    for value in values:
+        setattr(model, parameter, value)
+        lists[value] = model.recommend(stage.users, DEPTH, stage.exclude)
+    table = by_scope(lists, stage, k).rename_axis(parameter)
+    setattr(model, parameter, float(table["any"].idxmax()))
+    return table.fillna("")
 
 
 def shopper(stage: Stage) -> str:

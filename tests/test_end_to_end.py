@@ -56,7 +56,8 @@ def test_one_command_writes_report_leaderboard_and_pages(first: tuple[Path, str]
 def test_own_purchases_beat_popularity_and_nothing_stands_below_it(first: tuple[Path, str]) -> None:
     found = precision(board(first[0], "synthetic"))
     assert found["own_decayed"] > 2 * found["popular_28d"]
-    assert found.drop(["popular_28d", "popular_all_time"]).min() > found["popular_28d"]
+    blind = "preference_pairs_original"     # system 1 as described never sees an unbought product: notebook 08 shows why that fails
+    assert found.drop(["popular_28d", "popular_all_time", blind]).min() > found["popular_28d"] > found[blind]
 
 
 def test_a_second_run_does_nothing_and_is_quick(first: tuple[Path, str]) -> None:
