@@ -37,6 +37,8 @@ def display_name(model: str) -> str:
     """A run's name in words: `popular_28d` is "Popular, 28 days", `item_bm25` is "Item BM25"."""
     parts = [re.sub(r"^(\d+)d$", r"\1 days", part) for part in model.split("_")]
     words = [WORDS.get(part, part) for part in parts]
+    if parts[-1] == "own" and len(parts) > 1:
+        words[-1] = "with own purchases"
     head, rest = words[0], " ".join(words[1:]).replace("co- ", "co-")
     text = f"{head}, {rest}" if parts[0] in ("popular", "own") and rest else f"{head} {rest}".strip().replace("co- ", "co-")
     return text[:1].upper() + text[1:]
@@ -48,8 +50,10 @@ def num(value: float) -> str:
         return "–"
     if float(value).is_integer() and abs(value) < 1000:
         return f"{value:.0f}"
-    digits = 2 - int(np.floor(np.log10(abs(float(f"{value:.3g}")))))
-    return f"{round(value, digits):,.{max(digits, 0)}f}" if digits < 6 else f"{value:.1e}"
+    if 0 < abs(value) < 0.0005:
+        return "< 0.001"
+    digits = min(5, 2 - int(np.floor(np.log10(abs(float(f"{value:.3g}"))))))
+    return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 
 def percent(share: float) -> str:

@@ -21,10 +21,12 @@ from recsys_utils.interactions import Interactions
 from recsys_utils.models import ALS, BPR, EASE, REGISTRY, CoPurchase, ItemCF, NotSupported, OwnPurchases, Popular, Recommender, load_model
 from recsys_utils.models.item_cf import signal
 from recsys_utils.store import load_arrays, read_json, save_arrays
+from recsys_utils.two_stage import TwoStage  # noqa: F401 - joins the registry
 
 PACKAGE = Path(recsys_utils.__file__).parent
 SMALL = {"ALS": {"factors": 8, "iterations": 5}, "BPR": {"factors": 8, "iterations": 300}, "ItemCF": {"neighbours": 50},
-         "PreferencePairs": {"negatives": 4, "learning_rate": 0.02, "epochs": 15}}     # by name; may lack any
+         "PreferencePairs": {"negatives": 4, "learning_rate": 0.02, "epochs": 15},
+         "TwoStage": {"windows": 3, "rounds": 30, "leaves": 7, "min_leaf": 5}}     # by name; may lack any
 SAME_FOR_ALL = {"Popular"}
 K = 10
 
@@ -32,7 +34,7 @@ K = 10
 def concrete() -> list[str]:
     """Models with a family that can be fitted; a new one joins by being defined."""
     return sorted(name for name, cls in REGISTRY.items()
-                  if cls.__module__.startswith("recsys_utils.models") and cls.family and cls._fit is not Recommender._fit)
+                  if cls.__module__.startswith(("recsys_utils.models", "recsys_utils.two_stage")) and cls.family and cls._fit is not Recommender._fit)
 
 
 def make(name: str) -> Recommender:
@@ -285,6 +287,12 @@ def test_c8_similar_checks_k_and_survives_a_single_item(name: str, fitted, shop:
 def test_a_shop_of_a_few_receipts_is_served(name: str, tiny: pd.DataFrame) -> None:
     recs = make(name).fit(Interactions.of(tiny.drop(columns="price"))).recommend(["ann", "bob", "cat"], 4)
     assert len(recs) == 12 and np.isfinite(recs["score"]).all()
+
+
+@every_model
+def test_a_single_shopper_is_served(name: str, tiny: pd.DataFrame) -> None:
+    recs = make(name).fit(Interactions.of(tiny[tiny["user_id"] == "ann"])).recommend(["ann", "bob"], 3)
+    assert len(recs) == 6 and np.isfinite(recs["score"]).all()
 
 
 @every_model

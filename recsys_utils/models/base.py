@@ -1,7 +1,9 @@
 """What every model is: fitted on interactions, it gives one recommendation table."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -97,7 +99,8 @@ class Recommender:
         """Write parameters and learnt arrays with a manifest; no pickle."""
         learnt = {name: value for name, value in vars(self).items() if name.endswith("_")}
         arrays = {name: value.to_numpy(str) if isinstance(value, pd.Index) else value for name, value in learnt.items()}
-        return save_arrays(arrays, {"model": type(self).__name__, "params": self.params, "as_of": str(self.as_of)}, folder)
+        meta = {"model": type(self).__name__, "module": type(self).__module__, "params": self.params, "as_of": str(self.as_of)}
+        return save_arrays(arrays, meta, folder)
 
     def _fit(self, data: Interactions) -> None:
         raise NotImplementedError
@@ -170,6 +173,9 @@ def with_habits(scores: np.ndarray, own: float, habits: sparse.csr_matrix) -> np
 def load_model(folder: Path) -> Recommender:
     """Load what `save` wrote; a changed byte or an unknown model is refused by name."""
     arrays, meta = load_arrays(folder)
+    if meta.get("module", "").startswith("recsys_utils."):      # an ensemble's file is not loaded with the families
+        with suppress(ModuleNotFoundError):
+            import_module(meta["module"])
     if meta["model"] not in REGISTRY:
         raise LabError(f"{folder}/manifest.json names the unknown model '{meta['model']}': this version has {', '.join(REGISTRY)}")
     model = REGISTRY[meta["model"]](**meta["params"])

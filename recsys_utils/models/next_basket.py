@@ -145,4 +145,5 @@ def _vectors(data: Interactions, weights: np.ndarray, tau: float | None) -> spar
 
 def _rows(values: np.ndarray, columns: np.ndarray, width: int) -> sparse.csr_matrix:
     """CSR of as many values in each row at the given columns."""
-    return sparse.csr_matrix((values.ravel(), columns.ravel(), np.arange(0, columns.size + 1, columns.shape[1])), (len(columns), width))
+    ends = np.arange(len(columns) + 1) * columns.shape[1]
+    return sparse.csr_matrix((values.ravel(), columns.ravel(), ends), (len(columns), width))

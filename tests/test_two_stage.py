@@ -1,0 +1,88 @@
+"""The two-stage model: it learns from earlier windows only, orders better than what it is made of, and serves from its files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Shop
+
+from recsys_utils import compare, synthetic
+from recsys_utils.interactions import Interactions
+from recsys_utils.metrics import per_user
+from recsys_utils.split import Stage, window_borders, window_parts
+from recsys_utils.two_stage import GENERATORS, TwoStage
+
+SMALL = {"windows": 4, "rounds": 60, "leaves": 15, "min_leaf": 20}
+
+
+@pytest.fixture(scope="module")
+def larger() -> Stage:
+    tables = synthetic.generate(lines=60_000, seed=5)
+    borders = window_borders(tables["purchases"]["ts"])
+    parts = window_parts(tables["purchases"], borders)
+    before = pd.concat([parts["train"], parts["valid"]], ignore_index=True)
+    return Stage(Interactions.of(before, tables["items"], tables["users"], borders["test"]), parts["test"])
+
+
+def precision(model: object, stage: Stage) -> float:
+    truth = compare.warm(stage.truth, stage.history)
+    return per_user(model.fit(stage.history).recommend(truth["user_id"].unique(), 5), truth, 5)["precision"].mean()
+
+
+def test_s3_01_the_ranker_orders_better_than_any_of_its_generators(larger: Stage) -> None:
+    """Shoppers decide by a due date that the features hold and no generator knows."""
+    ours = precision(TwoStage(**SMALL), larger)
+    others = {name: precision(type(model)(**model.params), larger) for name, (model, _) in GENERATORS.items()}
+    assert ours > max(others.values()), others
+
+
+def test_labels_are_what_was_bought_in_the_window_and_features_are_of_before(shop: Shop) -> None:
+    model, data = TwoStage(**SMALL), shop.history
+    table, label, sizes = model._examples(data, 2)
+    start, end = (data.as_of - pd.Timedelta(days=21 * n) for n in (2, 1))
+    rows = data.purchases
+    then, past = rows[(rows["ts"] >= start) & (rows["ts"] < end)], rows[rows["ts"] < start]
+    users = set(then["user_id"]) & set(past["user_id"])
+    assert len(sizes) == len(users) and sizes.sum() == len(table) == len(label)
+    assert 0 < label.sum() <= len(then[then["user_id"].isin(users)].drop_duplicates(["user_id", "item_id"]))
+    assert np.nanmin(table["pair_last"]) >= 0 and table["user_baskets"].max() == past.groupby("user_id")["basket_id"].nunique().loc[sorted(users)].max()
+
+
+def test_c2_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop) -> None:
+    """Everything after the window's end scrambled or deleted: the same features and labels."""
+    data, model = shop.history, TwoStage(**SMALL)
+    end = data.as_of - pd.Timedelta(days=21)
+    late = (data.purchases["ts"] >= end).to_numpy()
+    mixed = data.purchases.copy()
+    mixed.loc[late, "item_id"] = mixed.loc[late, "item_id"].sample(frac=1, random_state=1).to_numpy()
+    mixed.loc[late, "price"] *= 7
+    first = model._examples(data, 2)
+    for other in (mixed, data.purchases[~late]):
+        again = model._examples(Interactions.of(other.reset_index(drop=True), as_of=data.as_of), 2)
+        pd.testing.assert_frame_equal(first[0], again[0])
+        assert np.array_equal(first[1], again[1]) and np.array_equal(first[2], again[2])
+
+
+def test_s3_27_the_new_items_ranker_lists_nothing_bought_first(shop: Shop) -> None:
+    model = TwoStage(target="new", **SMALL).fit(shop.history)
+    assert not model.lists_.multiply(shop.history.seen).nnz and model.lists_.nnz
+    recs = model.recommend(shop.history.user_ids, 5)
+    assert not compare.bought_before(recs, shop.history).any()
+
+
+def test_a_window_in_which_nobody_returned_is_left_out(tiny: pd.DataFrame) -> None:
+    data = Interactions.of(tiny)
+    assert TwoStage(days=1)._examples(data, 30) is None
+    model = TwoStage(windows=1, days=0.5).fit(data)
+    assert not len(model.rankers_) and len(model.recommend(["ann"], 4)) == 4
+
+
+def test_c6_it_serves_in_a_process_that_never_imported_it(shop: Shop, tmp_path: Path) -> None:
+    model = TwoStage(**SMALL).fit(shop.history)
+    user = shop.history.user_ids[3]
+    code = f"from pathlib import Path; from recsys_utils.models import load_model; print(*load_model(Path({str(model.save(tmp_path))!r})).recommend(['{user}'], 5)['item_id'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == model.recommend([user], 5)["item_id"].astype(str).tolist()
