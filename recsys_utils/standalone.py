@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from . import LabError, __version__
+from .attributes import text
 from .store import atomic, digest, read_json, write_json, write_parquet
-from .towers import Encoder, TwoTowerHybrid, text
+from .towers import Encoder, TwoTowerHybrid
 
 SCHEMA = 1
 ASSETS = ("item_catalog", "user_profiles", "user_histories")

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from . import LabError
-from .towers import Encoder, Sizes, TwoTowerHybrid, text
+from .attributes import text
+from .towers import Encoder, Sizes, TwoTowerHybrid
 
 Loss = Literal["bce", "bpr", "softmax"]
 CUTS = (0.70, 0.85)         # of the rows' dates: train | val | test

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from . import LabError
+from .attributes import text
 
 Sizes = Mapping[str, int] | Sequence[int]
 SCALING = {"Total_Purchases": "min-max", "Amount": "log"}       # any other number is standardised
@@ -154,14 +155,6 @@ class Encoder:
     def _codes(self, frame: pd.DataFrame, columns: list[str]) -> np.ndarray:
         made = [pd.Index(self.mappings[c]).get_indexer(text(frame[c])) + 1 if c in frame else np.zeros(len(frame), int) for c in columns]
         return np.stack(made, 1).astype(np.int64)
-
-
-def text(column: pd.Series) -> pd.Series:
-    """Values as text without outer spaces, "" where missing; 3 and 3.0 are the same."""
-    place, values = pd.factorize(column)
-    number = pd.api.types.is_float_dtype(column)
-    made = np.array([f"{v:g}" if number else str(v).strip() for v in values] + [""], dtype=object)
-    return pd.Series(made[place], column.index)     # place −1, a missing value, takes the last
 
 
 def scaled(column: pd.Series, scaler: Mapping) -> np.ndarray:

@@ -58,7 +58,12 @@ def tiny() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def shop() -> Shop:
-    tables = synthetic.generate(lines=6_000, seed=1)
+    return cut_shop(lines=6_000, seed=1)
+
+
+def cut_shop(lines: int, seed: int) -> Shop:
+    """A synthetic shop of some size, cut where its test window begins."""
+    tables = synthetic.generate(lines=lines, seed=seed)
     borders = window_borders(tables["purchases"]["ts"])
     parts = window_parts(tables["purchases"], borders)
     before = pd.concat([parts["train"], parts["valid"]], ignore_index=True)

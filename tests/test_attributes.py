@@ -6,7 +6,7 @@ from conftest import Shop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_utils.attributes import blocks, codes, hot, known, vocabulary
+from recsys_utils.attributes import blocks, codes, hot, known, text, vocabulary
 from recsys_utils.interactions import Interactions
 from recsys_utils.split import Stage
 
@@ -27,6 +27,12 @@ def test_s1_11_values_that_are_missing_or_new_take_the_unknown_column() -> None:
     assert codes(stranger, vocab).tolist() == [[0, 3], [0, 3], [2, 3]]
     assert hot(stranger, vocab).toarray().tolist() == [[1, 0, 0, 1, 0, 0, 0, 1, 0], [1, 0, 0, 1, 0, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0, 0, 0]]
     assert known(stranger, vocab).tolist() == [True, False, True]
+
+
+def test_large_numbers_keep_every_digit() -> None:
+    """Ids that a missing value has turned into floats must not become one another."""
+    assert text(pd.Series([1234567.0, 1234568.0, None, 3.0, 2.5, 3])).tolist() == ["1234567", "1234568", "", "3", "2.5", "3"]
+    assert text(pd.Series(["", " a ", None, "3.0"])).tolist() == ["", "a", "", "3.0"]
 
 
 def test_numbers_are_cut_at_their_quintiles() -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Shop
+from conftest import Shop, cut_shop
 
-from recsys_utils import compare, synthetic
+from recsys_utils import compare
 from recsys_utils.interactions import Interactions
 from recsys_utils.metrics import per_user
-from recsys_utils.split import Stage, window_borders, window_parts
+from recsys_utils.split import Stage
 from recsys_utils.two_stage import GENERATORS, TwoStage
 
 SMALL = {"windows": 4, "rounds": 60, "leaves": 15, "min_leaf": 20}
@@ -20,11 +20,7 @@ SMALL = {"windows": 4, "rounds": 60, "leaves": 15, "min_leaf": 20}
 
 @pytest.fixture(scope="module")
 def larger() -> Stage:
-    tables = synthetic.generate(lines=60_000, seed=5)
-    borders = window_borders(tables["purchases"]["ts"])
-    parts = window_parts(tables["purchases"], borders)
-    before = pd.concat([parts["train"], parts["valid"]], ignore_index=True)
-    return Stage(Interactions.of(before, tables["items"], tables["users"], borders["test"]), parts["test"])
+    return cut_shop(lines=60_000, seed=5).stage
 
 
 def precision(model: object, stage: Stage) -> float:

@@ -162,6 +162,12 @@ class Recommender:
                              "score": scores[kept], "rank": rank[kept]})
 
 
+def cosines(vectors: np.ndarray, item: int) -> np.ndarray:
+    """Cosine of every row with one of them; 0 where a row is zero."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return unit @ unit[item]
+
+
 def with_habits(scores: np.ndarray, own: float, habits: sparse.csr_matrix) -> np.ndarray:
     """Scores standardised per user plus `own` times what they buy anyway (users × items, decayed counts); as they are where own is 0."""
     if not own:

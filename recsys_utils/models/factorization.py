@@ -10,7 +10,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from ..interactions import Interactions
-from .base import Recommender, check_params
+from .base import Recommender, check_params, cosines
 from .item_cf import signal
 
 
@@ -32,8 +32,7 @@ class Factors(Recommender):
         return self.user_factors_[users] @ self.item_factors_.T
 
     def _similar(self, item: int) -> np.ndarray:
-        unit = self.item_factors_ / np.maximum(np.linalg.norm(self.item_factors_, axis=1, keepdims=True), 1e-9)
-        return unit @ unit[item]
+        return cosines(self.item_factors_, item)
 
     def _keep(self, fitted: object) -> None:
         self.user_factors_, self.item_factors_ = (np.ascontiguousarray(f, np.float32) for f in (fitted.user_factors, fitted.item_factors))

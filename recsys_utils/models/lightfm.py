@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .. import LabError
 from ..attributes import hot, known, vocabulary
 from ..interactions import Interactions
-from .base import Recommender, check_params, with_habits
+from .base import Recommender, check_params, cosines, with_habits
 from .popularity import OwnPurchases
 
 WORDS = 1.2     # a column whose values have more words than this on average is read as text
@@ -92,9 +92,7 @@ class LightFM(Recommender):
         return scores
 
     def _similar(self, item: int) -> np.ndarray:
-        factors = self.item_vectors_[:, :-1]
-        unit = factors / np.maximum(np.linalg.norm(factors, axis=1, keepdims=True), 1e-9)
-        return unit @ unit[item]
+        return cosines(self.item_vectors_[:, :-1], item)     # the last is the bias
 
 
 def text_columns(frame: pd.DataFrame) -> list[str]:

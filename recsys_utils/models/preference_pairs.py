@@ -16,7 +16,7 @@ from .. import LabError
 from ..attributes import hot, known, vocabulary
 from ..interactions import Interactions
 from ..preferences import Pairs, Signal, preferences
-from .base import Recommender, check_params, with_habits
+from .base import Recommender, check_params, cosines, with_habits
 
 METADATA = ("segment", "country", "gender")     # age is never a feature
 CHUNK = 65_536                                  # pairs judged at once
@@ -166,8 +166,7 @@ class PreferencePairs(Recommender):
         return inner @ self.weights2_.T + self.bias2_
 
     def _similar(self, item: int) -> np.ndarray:
-        unit = self.items_ / np.maximum(np.linalg.norm(self.items_, axis=1, keepdims=True), 1e-9)
-        return unit @ unit[item]
+        return cosines(self.items_, item)
 
 
 class _Sampler:

@@ -18,7 +18,7 @@ from ..attributes import blocks, codes, known, vocabulary
 from ..interactions import Interactions
 from ..tower_training import unbought
 from ..towers import TwoTowerHybrid
-from .base import Recommender, check_params, with_habits
+from .base import Recommender, check_params, cosines, with_habits
 
 FADED = 0.02        # of the strongest: a weaker purchase is left out of a pooled history
 
@@ -187,8 +187,7 @@ class TwoTower(Recommender):
         return np.where(known(profiles, self.user_vocab_)[:, None], users @ self.item_vectors_.T + self.item_bias_, np.nan)
 
     def _similar(self, item: int) -> np.ndarray:
-        unit = self.item_vectors_ / np.maximum(np.linalg.norm(self.item_vectors_, axis=1, keepdims=True), 1e-9)
-        return unit @ unit[item]
+        return cosines(self.item_vectors_, item)
 
 
 def _features(ids: np.ndarray, frame: pd.DataFrame, vocab: np.ndarray) -> Tensor:
