@@ -2,6 +2,7 @@
 
 import resource
 from importlib.metadata import version
+from pathlib import Path
 
 import pandas as pd
 
@@ -33,11 +34,27 @@ def load_runs(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     metas = [m for m in metas if m["fold_hash"] == fold.hash]
     if not metas:
         raise LabError(f"no recommendation tables in {folder}: run ./run_all.sh --dataset {fold.dataset}")
-    for meta in metas:
-        path = folder / f"{meta['model']}.parquet"
-        if digest(path) != meta["sha256"]:
-            raise LabError(f"{path} was changed after it was written: run its notebook again")
-    return {m["model"]: read_parquet(folder / f"{m['model']}.parquet") for m in metas}, pd.DataFrame(metas).set_index("model")
+    return {m["model"]: read_parquet(_unchanged(folder / f"{m['model']}.parquet", m)) for m in metas}, pd.DataFrame(metas).set_index("model")
+
+
+def save_study(table: pd.DataFrame, fold: Fold, name: str, note: str = "") -> None:
+    """Write a notebook's finding for the report, `data/<dataset>/studies/<fold>/<name>.parquet`: a tidy table and what it shows."""
+    folder = data_dir(spec(fold.dataset).name, "studies", fold.name)
+    path = write_parquet(table, folder / f"{name}.parquet")
+    write_json({"study": name, "note": note, "fold_hash": fold.hash, "sha256": digest(path)}, folder / f"{name}.json")
+
+
+def load_studies(fold: Fold) -> dict[str, tuple[pd.DataFrame, str]]:
+    """Every finding of this very fold by name, with its note; empty where no notebook left one."""
+    folder = data_dir(spec(fold.dataset).name, "studies", fold.name)
+    metas = [m for m in map(read_json, sorted(folder.glob("*.json"))) if m["fold_hash"] == fold.hash]
+    return {m["study"]: (read_parquet(_unchanged(folder / f"{m['study']}.parquet", m)), m["note"]) for m in metas}
+
+
+def _unchanged(path: Path, meta: dict) -> Path:
+    if digest(path) != meta["sha256"]:
+        raise LabError(f"{path} was changed after it was written: run its notebook again")
+    return path
 
 
 def _check(recs: pd.DataFrame, fold: Fold, model: str) -> None:

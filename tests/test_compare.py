@@ -32,7 +32,7 @@ from recsys_utils.compare import (
 from recsys_utils.interactions import Interactions
 from recsys_utils.metrics import per_user
 from recsys_utils.models import ItemCF, OwnPurchases, Popular
-from recsys_utils.runs import load_runs, save_run
+from recsys_utils.runs import load_runs, load_studies, save_run, save_study
 from recsys_utils.split import Fold, Stage, window_parts
 
 SCHEMA = ["dataset", "protocol", "fold", "model", "family", "scope", "users_scope", "metric", "k", "value", "lo", "hi", "users",
@@ -421,6 +421,21 @@ def test_c6_a_changed_run_is_refused_by_name(home, fold: Fold, runs) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(LabError, match="own.parquet was changed"):
         load_runs(fold)
+
+
+def test_a_study_survives_the_round_trip_and_an_older_cut_s_is_left_out(home, fold: Fold) -> None:
+    table = pd.DataFrame({"n": [10, 20], "recall": [0.1, 0.25]})
+    assert load_studies(fold) == {}
+    save_study(table, fold, "candidate_recall", "of all candidates")
+    (read, note), = load_studies(fold).values()
+    pd.testing.assert_frame_equal(read, table)
+    assert note == "of all candidates"
+    newer = Fold(**{name: getattr(fold, name) for name in Fold.__dataclass_fields__ if name != "hash"}, hash="def")
+    assert load_studies(newer) == {}
+    path = next(home.rglob("candidate_recall.parquet"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(LabError, match="candidate_recall.parquet was changed"):
+        load_studies(fold)
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
