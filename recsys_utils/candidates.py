@@ -27,7 +27,7 @@ class Candidates:
 def union(generators: Mapping[str, Recommender], users: np.ndarray, n: Mapping[str, int], new: bool = False) -> Candidates:
     """The first n[name] items of each generator for each user, none twice. new: items that the user bought are no candidates.
 
-    users: codes, ascending. The generators are fitted on the same interactions, so that codes mean the same.
+    users: codes, ascending. n[name] = 0: it only scores what others propose. The generators are fitted on the same interactions, so that codes mean the same.
     """
     first = next(iter(generators.values()))
     size = max(1, BLOCK_BYTES // (4 * len(first.item_ids_)))
@@ -41,7 +41,8 @@ def _block(generators: Mapping[str, Recommender], users: np.ndarray, n: Mapping[
     closed = np.zeros((len(users), next(iter(scores.values())).shape[1]), bool) if banned is None else banned[users].toarray() > 0
     chosen = np.zeros_like(closed)
     for name, each in scores.items():
-        np.put_along_axis(chosen, top_k(np.where(closed, -np.inf, each), n[name]), True, axis=1)
+        if n[name]:
+            np.put_along_axis(chosen, top_k(np.where(closed, -np.inf, each), n[name]), True, axis=1)
     row, item = np.nonzero(chosen & ~closed)
     return users[row].astype(np.int32), item.astype(np.int32), *(each[row, item] for each in scores.values())
 

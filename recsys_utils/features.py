@@ -19,11 +19,11 @@ STEPS = (3, 10)     # decay by the shopper's own baskets
 SPANS = (7, 28, 91, 364)
 
 
-def build(pairs: Candidates, history: Interactions) -> pd.DataFrame:
+def build(pairs: Candidates, history: Interactions, embeddings: tuple[np.ndarray, np.ndarray] | None = None) -> pd.DataFrame:
     """(pairs, features) float32, in the order of the pairs. The history ends at its `as_of`: Interactions refuses later rows.
 
     Groups, told by prefix: `pair_` what this user did with this item, `user_`, `item_`, `price_` of both, `score_`, `share_`
-    and `rank_` of each generator among the user's candidates.
+    and `rank_` of each generator among the user's candidates; `latent_` are the embeddings (users × f, items × f), each joined by its own side.
     """
     tables = aggregates(history)
     pair = _joined(pairs, tables["pair"])
@@ -32,6 +32,8 @@ def build(pairs: Candidates, history: Interactions) -> pd.DataFrame:
     made |= {f"user_{c}": user[pairs.user, n] for n, c in enumerate(tables["user"])}
     made |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(tables["item"])}
     made |= _both(made) | _generators(pairs)
+    for side, factors, codes in zip(("user", "item"), embeddings or (), (pairs.user, pairs.item)):
+        made |= {f"latent_{side}_{n}": column[codes] for n, column in enumerate(factors.T)}
     return pd.DataFrame(made, dtype=np.float32)
 
 

@@ -176,7 +176,7 @@ def heatmap(frame: pd.DataFrame, title: str = "", ax: Axes | None = None) -> Axe
 
 def curve(frame: pd.DataFrame, x: str, y: str, by: str | None = None, ax: Axes | None = None) -> Axes:
     """A line per value of `by` (or one line); coloured by a column `family` if there is one; `lo` and `hi` make a band."""
-    ax = _axes(ax, 3.3, "both")
+    ax = _axes(ax, 3.3 + 0.2 * max(0, frame[by].nunique() - 3 if by else 0), "both")
     for n, (name, rows) in enumerate(frame.groupby(by, sort=False) if by else [("", frame)]):
         rows = rows.sort_values(x)
         shade = colour(rows["family"].iloc[0]) if "family" in rows else list(PALETTE.values())[(3 + 5 * n) % len(PALETTE)]

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import LabError, compare, plots, split, tables
+from . import LabError, compare, findings, plots, split, tables
 from .datasets import Spec
 from .explorer import explorer
 from .metrics import per_user
 from .pages import code_template_dir, notebook_links, render, to_html, write, write_index
 from .plots import display_name, num, percent, pick, seconds
-from .runs import load_runs
+from .runs import load_runs, load_studies
 from .split import Fold
 from .store import atomic, data_dir, home, read_json, report_dir
 
@@ -174,7 +174,8 @@ def _context(data: tables.Tables, judged: list[Judged]) -> dict:
     audit = data.audit.astype(object).where(data.audit.notna(), None).to_dict("records")
     return {"spec": spec, "verdict": verdict, "tiles": _tiles(newest.board, spec), "leagues": leagues(newest),
             "labels": plots.LABELS, "palette": {f: plots.colour(f) for f in newest.families.values()},
-            "figures": figures(newest), "explorer": explorer(newest.fold, newest.runs, newest.families, newest.groups, spec.currency),
+            "figures": figures(newest), "findings": findings.sections(load_studies(newest.fold)),
+            "explorer": explorer(newest.fold, newest.runs, newest.families, newest.groups, spec.currency),
             "fold": newest.fold, "parts": split.describe(newest.fold),
             "groups": newest.groups, "summary": data.manifest["summary"], "audit": audit, "manifest": data.manifest, "left_out": _left_out(newest),
             "rolling": _rolling(judged), "metas": _metas(newest), "versions": newest.metas["versions"].iloc[0], "commit": _commit()}

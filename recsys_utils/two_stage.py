@@ -17,7 +17,24 @@ from .models import ALS, TIFUKNN, ItemCF, OwnPurchases, Popular, Recommender
 from .models.base import check_params
 
 CHUNK = 2_000       # users ranked at once: bounds the memory of their features
-GENERATORS = {"own": (OwnPurchases(180), 150), "tifu": (TIFUKNN(), 150), "bm25": (ItemCF(tau=60), 100), "als": (ALS(64, 10), 50), "popular": (Popular(28), 50)}
+# By name: each generator, and how many items it proposes; 0 leaves it to score what the others propose.
+GENERATORS = {
+    "lab": {"own": (OwnPurchases(180), 150), "tifu": (TIFUKNN(), 150), "bm25": (ItemCF(tau=60), 100), "als": (ALS(64, 10), 50), "popular": (Popular(28), 50)},
+}
+
+
+@dataclass
+class Examples:
+    """One window as the ranker sees it: candidates, a row of features for each, and whether it was bought (None: not known yet)."""
+
+    pairs: Candidates
+    table: pd.DataFrame
+    bought: np.ndarray | None = None
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(users,) number of candidates of each user, in their order."""
+        return np.unique(self.pairs.user, return_counts=True)[1]
 
 
 @dataclass
@@ -26,8 +43,10 @@ class TwoStage(Recommender):
 
     The ranker learns from `windows` stretches of `days` before the cut: for each, the generators and the features see only
     what was before it, and what was bought within it is the label. target="new": candidates and labels are items new to the
-    user. depth: multiplies the generators' numbers of candidates. Everything is ranked once, at the end of fitting. Where
-    nobody bought both before and within a window there is nothing to learn from: TIFU-KNN's order stays.
+    user. depth: multiplies the generators' numbers of candidates. embeddings: ALS factors of user and item are features too.
+    patience: a tenth of the users is held out, and boosting stops when they gain nothing for so many rounds. Everything
+    is ranked once, at the end of fitting. Where nobody bought both before and within a window there is nothing to learn
+    from: the first generator's order stays.
     """
 
     family: ClassVar[str] = "two stage"
@@ -35,58 +54,69 @@ class TwoStage(Recommender):
     days: float = 21
     target: Literal["any", "new"] = "any"
     objective: Literal["lambdarank", "binary", "both"] = "lambdarank"
+    generators: Literal["lab"] = "lab"
+    embeddings: bool = False
     depth: float = 1.0
     rounds: int = 200
+    patience: int | None = None
     leaves: int = 31
     learning_rate: float = 0.05
     min_leaf: int = 100
     seed: int = 42
 
     def __post_init__(self) -> None:
-        check_params(self, windows=(1, 1000), days=(0.01, 10_000), depth=(0.01, 100), rounds=(1, 100_000), leaves=(2, 10_000),
+        check_params(self, windows=(1, 1000), days=(0.01, 10_000), depth=(0.01, 100), rounds=(1, 100_000), patience=(1, 100_000), leaves=(2, 10_000),
                      learning_rate=(1e-6, 10), min_leaf=(1, 1e6))
 
     def _fit(self, data: Interactions) -> None:
-        tables = [table for n in tqdm(range(1, self.windows + 1), desc="windows", leave=False, disable=None) if (table := self._examples(data, n))]
-        rankers = [_trained(self._options(objective), tables) for objective in self._objectives()] if tables else []
+        examples = self.examples(data)
+        rankers = [train(options, examples, self.patience) for options in self.options()] if examples else []
         self.rankers_ = np.array([ranker.model_to_string() for ranker in rankers], dtype=str)
         self.lists_ = self._ranked(data, rankers)
 
-    def _examples(self, data: Interactions, n: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray] | None:
-        """Features, labels and users' numbers of candidates of the n-th window before the cut."""
+    def examples(self, data: Interactions) -> list[Examples]:
+        """What the ranker learns from: the windows before the cut, newest first; those in which nobody returned are left out."""
+        made = (self._window(data, n) for n in tqdm(range(1, self.windows + 1), desc="windows", leave=False, disable=None))
+        return [example for example in made if example]
+
+    def fitted_generators(self, history: Interactions) -> dict[str, Recommender]:
+        """The first stage on a history, by name."""
+        return {name: type(model)(**model.params).fit(history) for name, (model, _) in GENERATORS[self.generators].items()}
+
+    def asked(self, history: Interactions, generators: dict[str, Recommender], users: np.ndarray) -> Examples:
+        """Candidates of users (ascending codes) and their features on the day that the history ends."""
+        n = {name: round(self.depth * n) for name, (_, n) in GENERATORS[self.generators].items()}
+        pairs = union(generators, users, n, self.target == "new")
+        factors = generators["als"] if self.embeddings else None
+        return Examples(pairs, build(pairs, history, factors and (factors.user_factors_, factors.item_factors_)))
+
+    def options(self) -> list[dict]:
+        """LightGBM's parameters, a set for each objective."""
+        objectives = ("lambdarank", "binary") if self.objective == "both" else (self.objective,)
+        return [{"objective": objective, "num_leaves": self.leaves, "learning_rate": self.learning_rate, "min_data_in_leaf": self.min_leaf,
+                 "num_iterations": self.rounds, "feature_fraction": 0.5, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
+                 "lambdarank_truncation_level": 20, "deterministic": True, "force_row_wise": True, "verbose": -1, "seed": self.seed, "num_threads": 2}
+                for objective in objectives]
+
+    def _window(self, data: Interactions, n: int) -> Examples | None:
+        """The n-th window before the cut."""
         start, end = (data.as_of - pd.Timedelta(days=self.days * back) for back in (n, n - 1))
         rows = data.purchases
         past, then = rows[rows["ts"] < start], rows[(rows["ts"] >= start) & (rows["ts"] < end)]
         users = np.intersect1d(past["user_id"].unique().astype(str), then["user_id"].unique().astype(str))
         if not len(users):
             return None
-        history = Interactions.of(past.reset_index(drop=True), as_of=start)
-        pairs = self._candidates(history, self._generators(history), history.user_ids.get_indexer(users))
-        return build(pairs, history), held(pairs, then, history), np.unique(pairs.user, return_counts=True)[1]
-
-    def _generators(self, history: Interactions) -> dict[str, Recommender]:
-        return {name: type(model)(**model.params).fit(history) for name, (model, _) in GENERATORS.items()}
-
-    def _candidates(self, history: Interactions, generators: dict[str, Recommender], users: np.ndarray) -> Candidates:
-        n = {name: max(1, round(self.depth * n)) for name, (_, n) in GENERATORS.items()}
-        return union(generators, users, n, self.target == "new")
-
-    def _objectives(self) -> tuple[str, ...]:
-        return ("lambdarank", "binary") if self.objective == "both" else (self.objective,)
-
-    def _options(self, objective: str) -> dict:
-        return {"objective": objective, "num_leaves": self.leaves, "learning_rate": self.learning_rate, "min_data_in_leaf": self.min_leaf,
-                "num_iterations": self.rounds, "feature_fraction": 0.5, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
-                "lambdarank_truncation_level": 20, "deterministic": True, "force_row_wise": True, "verbose": -1, "seed": self.seed, "num_threads": 1}
+        history = Interactions.of(past.reset_index(drop=True), data.items.reset_index(), as_of=start)
+        made = self.asked(history, self.fitted_generators(history), history.user_ids.get_indexer(users))
+        return Examples(made.pairs, made.table, held(made.pairs, then, history))
 
     def _ranked(self, data: Interactions, rankers: list[lightgbm.Booster]) -> sparse.csr_matrix:
         """Users × items CSR of candidates' scores, above 1."""
-        generators, parts = self._generators(data), []
+        generators, parts = self.fitted_generators(data), []
         for users in tqdm(list(_chunks(data.shape[0])), desc="ranking", leave=False, disable=None):
-            pairs = self._candidates(data, generators, users)
-            table = build(pairs, data).to_numpy() if rankers else None
-            scores = [_standard(ranker.predict(table, raw_score=True)) for ranker in rankers] or [pairs.scores["tifu"].astype(float)]
-            parts.append((pairs.user, pairs.item, sum(scores)))
+            made = self.asked(data, generators, users)
+            scores = [standard(ranker.predict(made.table.to_numpy(), raw_score=True)) for ranker in rankers]
+            parts.append((made.pairs.user, made.pairs.item, sum(scores) if scores else next(iter(made.pairs.scores.values())).astype(float)))
         user, item, score = (np.concatenate(column) for column in zip(*parts))
         return sparse.csr_matrix((score - score.min() + 1, (user, item)), shape=data.shape).astype(np.float32)
 
@@ -97,15 +127,30 @@ class TwoStage(Recommender):
         return np.where(made > 0, made, rest).astype(np.float32)
 
 
-def _trained(options: dict, tables: list[tuple[pd.DataFrame, np.ndarray, np.ndarray]]) -> lightgbm.Booster:
-    features, labels, sizes = zip(*tables)
-    group = np.concatenate(sizes) if options["objective"] == "lambdarank" else None
-    names = features[0].columns.tolist()
-    data = lightgbm.Dataset(np.concatenate([f.to_numpy() for f in features]), np.concatenate(labels).astype(np.float32), group=group, feature_name=names)
-    return lightgbm.train(options, data)
+def train(options: dict, examples: list[Examples], patience: int | None = None) -> lightgbm.Booster:
+    """A ranker on windows of examples. patience: every tenth user is held out whole, and tells when to stop."""
+    grouped = options["objective"] == "lambdarank"
+    held_out = [np.unique(e.pairs.user, return_inverse=True)[1] % 10 == 9 for e in examples] if patience else []
+    if not held_out:
+        return lightgbm.train(options, _dataset(examples, grouped))
+    learn, check = (_dataset([_part(e, rows == late) for e, rows in zip(examples, held_out)], grouped) for late in (False, True))
+    check.reference = learn
+    return lightgbm.train(options, learn, valid_sets=[check], callbacks=[lightgbm.early_stopping(patience, verbose=False)])
 
 
-def _standard(score: np.ndarray) -> np.ndarray:
+def _dataset(examples: list[Examples], grouped: bool) -> lightgbm.Dataset:
+    names = examples[0].table.columns.tolist()
+    return lightgbm.Dataset(np.concatenate([e.table.to_numpy() for e in examples]), np.concatenate([e.bought for e in examples]).astype(np.float32),
+                            group=np.concatenate([e.sizes for e in examples]) if grouped else None, feature_name=names)
+
+
+def _part(example: Examples, rows: np.ndarray) -> Examples:
+    pairs = Candidates(example.pairs.user[rows], example.pairs.item[rows], {name: score[rows] for name, score in example.pairs.scores.items()})
+    return Examples(pairs, example.table[rows], example.bought[rows])
+
+
+def standard(score: np.ndarray) -> np.ndarray:
+    """Mean 0, deviation 1: scores of different objectives can be added."""
     return (score - score.mean()) / max(score.std(), 1e-9)
 
 

@@ -147,6 +147,23 @@ def test_verdict_and_tables(shop: Path) -> None:
     assert text.count("data-board=") == 8 and "12 cold shoppers" in text and board["fold"].nunique() == 2 and "Rolling folds" in text
 
 
+def test_studies_stand_between_repeats_and_shoppers(shop: Path, home: Path) -> None:
+    """A notebook's findings come in the page's order and leave with their study; what they say is escaped."""
+    toml = str(home / "shop.toml")
+    fold = split.load_fold(toml)
+    assert 'id="two-stage"' not in shop.read_text() and 'id="knobs"' not in shop.read_text() and "#knobs" not in shop.read_text()
+    recall = pd.DataFrame({"generator": ["als", "als", "union", "union"], "n": [10, 50] * 2, "recall": [0.1, 0.2, 0.2, 0.4]})
+    knobs = pd.DataFrame({"knob": "Upsell <b>", "value": ["off", "1"], "precision": [0.2, 0.1]})
+    data, judged = report.tables.load(toml), [report.judge(fold)]
+    runs.save_study(recall, fold, "candidate_recall", EVIL)
+    runs.save_study(knobs, fold, "knob_costs")
+    page = report.render("report.html.j2", **report._context(data, judged), notebooks=[])
+    places = [page.index(f'id="{section}"') for section in ("repeat", "two-stage", "overlap", "knobs", "explorer")]
+    assert places == sorted(places) and "Upsell &lt;b&gt;" in page and "<script>alert" not in page and 'href="#knobs"' in page
+    for path in (home / "data").glob("*/studies/*/*"):
+        path.unlink()
+
+
 def test_what_cannot_be_computed_is_said(plain: Path) -> None:
     text = plain.read_text()
     for gap in ("receipts have no prices", "ids stand in", "there is only one", "there is no other model", "Without prices"):

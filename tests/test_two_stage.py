@@ -31,13 +31,14 @@ def precision(model: object, stage: Stage) -> float:
 def test_s3_01_the_ranker_orders_better_than_any_of_its_generators(larger: Stage) -> None:
     """Shoppers decide by a due date that the features hold and no generator knows."""
     ours = precision(TwoStage(**SMALL), larger)
-    others = {name: precision(type(model)(**model.params), larger) for name, (model, _) in GENERATORS.items()}
+    others = {name: precision(type(model)(**model.params), larger) for name, (model, _) in GENERATORS["lab"].items()}
     assert ours > max(others.values()), others
 
 
 def test_labels_are_what_was_bought_in_the_window_and_features_are_of_before(shop: Shop) -> None:
     model, data = TwoStage(**SMALL), shop.history
-    table, label, sizes = model._examples(data, 2)
+    made = model._window(data, 2)
+    table, label, sizes = made.table, made.bought, made.sizes
     start, end = (data.as_of - pd.Timedelta(days=21 * n) for n in (2, 1))
     rows = data.purchases
     then, past = rows[(rows["ts"] >= start) & (rows["ts"] < end)], rows[rows["ts"] < start]
@@ -55,11 +56,11 @@ def test_c2_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop) 
     mixed = data.purchases.copy()
     mixed.loc[late, "item_id"] = mixed.loc[late, "item_id"].sample(frac=1, random_state=1).to_numpy()
     mixed.loc[late, "price"] *= 7
-    first = model._examples(data, 2)
+    first = model._window(data, 2)
     for other in (mixed, data.purchases[~late]):
-        again = model._examples(Interactions.of(other.reset_index(drop=True), as_of=data.as_of), 2)
-        pd.testing.assert_frame_equal(first[0], again[0])
-        assert np.array_equal(first[1], again[1]) and np.array_equal(first[2], again[2])
+        again = model._window(Interactions.of(other.reset_index(drop=True), as_of=data.as_of), 2)
+        pd.testing.assert_frame_equal(first.table, again.table)
+        assert np.array_equal(first.bought, again.bought) and np.array_equal(first.sizes, again.sizes)
 
 
 def test_s3_27_the_new_items_ranker_lists_nothing_bought_first(shop: Shop) -> None:
@@ -71,7 +72,7 @@ def test_s3_27_the_new_items_ranker_lists_nothing_bought_first(shop: Shop) -> No
 
 def test_a_window_in_which_nobody_returned_is_left_out(tiny: pd.DataFrame) -> None:
     data = Interactions.of(tiny)
-    assert TwoStage(days=1)._examples(data, 30) is None
+    assert TwoStage(days=1)._window(data, 30) is None
     model = TwoStage(windows=1, days=0.5).fit(data)
     assert not len(model.rankers_) and len(model.recommend(["ann"], 4)) == 4
 

@@ -9,14 +9,20 @@ from .. import LabError
 from ..interactions import Interactions
 from .base import Recommender, check_params
 
+MIX = (0.4, 0.4, 0.2)       # of lines, shoppers and units in system 5's popularity
+
 
 @dataclass
 class Popular(Recommender):
-    """The same list for everybody: lines sold, or distinct shoppers who bought, in the last `days` (None: ever)."""
+    """The same list for everybody: lines sold, or distinct shoppers who bought, in the last `days` (None: ever).
+
+    count="mixed" is system 5's popularity (SPEC S5-06): 0.4 lines + 0.4 shoppers + 0.2 units, each min-max scaled over the
+    catalogue, divided by the largest sum.
+    """
 
     family: ClassVar[str] = "popularity"
     days: float | None = 28
-    count: Literal["lines", "users"] = "lines"
+    count: Literal["lines", "users", "mixed"] = "lines"
 
     def __post_init__(self) -> None:
         check_params(self, days=(1, 10_000))
@@ -24,7 +30,13 @@ class Popular(Recommender):
     def _fit(self, data: Interactions) -> None:
         inside = (data.age <= (np.inf if self.days is None else self.days)).astype(float)
         pairs = data.matrix(weights=inside)
-        self.counts_ = np.asarray((pairs > 0 if self.count == "users" else pairs).sum(axis=0), np.float32).ravel()
+        lines, shoppers = (np.asarray(x.sum(axis=0), float).ravel() for x in (pairs, pairs > 0))
+        if self.count == "mixed":
+            units = np.bincount(data.item, data.purchases["quantity"].to_numpy(float) * inside, data.shape[1])
+            mixed = sum(weight * _min_max(x) for weight, x in zip(MIX, (lines, shoppers, units)))
+            self.counts_ = (mixed / max(mixed.max(), 1e-12)).astype(np.float32)
+        else:
+            self.counts_ = (shoppers if self.count == "users" else lines).astype(np.float32)
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         return np.repeat(self.counts_[None, :], len(users), axis=0)
@@ -55,3 +67,7 @@ class OwnPurchases(Recommender):
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         return self.own_[users].toarray() + self.tie_
+
+
+def _min_max(x: np.ndarray) -> np.ndarray:
+    return (x - x.min()) / max(x.max() - x.min(), 1e-12)
