@@ -6,18 +6,27 @@ from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from . import LabError
 from .eda import SPENDING
 from .interactions import Interactions, codes
 from .models import ALS, CoPurchase, Popular, Recommender
 from .models.base import BLOCK_BYTES
-from .rerank import (Facts, adjusted, attainable, dropped, last_purchases, positive, price_limits, reasons, segment_bounds, segments,
-                     user_prices)
-from .rerank import _observed_cycles as observed_cycles
+from .rerank import (
+    adjusted,
+    attainable,
+    dropped,
+    last_purchases,
+    observed_cycles,
+    positive,
+    price_limits,
+    reasons,
+    segment_bounds,
+    segments,
+    user_prices,
+)
 from .topk import in_blocks, top_k
-from .tuning import Tuning, tuned
+from .tuning import tuned
 
 PARTS = {"als": ALS, "item_cf": CoPurchase, "popularity": Popular}
 MODELS = (*PARTS, "hybrid")
@@ -39,10 +48,10 @@ class Hybrid(Recommender):
     """Level 1: a weighted mean of three models' scores, min-max scaled per user (SPEC S5-07). Level 2: the rules of `rerank`.
 
     A model that cannot tell a user's items apart has no weight for that user; without history popularity alone is left.
-    Scores are scaled over the whole catalogue, so that leaving items out changes no score. `recommend` ranks the whole
-    catalogue: the `candidate_pool_size` best of level 1 by final score (0…1, the relevance), then the rest by final score
-    minus 2, then what the rules drop, minus 4. als, item_cf: parameters of the parts. tuning: knobs that differ from the
-    defaults of `tuning.Tuning`.
+    Scores are scaled over the whole catalogue, as `blend.weighted` does with whole tables, so that leaving items out changes
+    no score. `recommend` ranks the whole catalogue: the `candidate_pool_size` best of level 1 by final score (0…1, the
+    relevance), then the rest by final score − 2, then what the rules drop, − 4. als, item_cf: parameters of the parts.
+    tuning: knobs that differ from the defaults of `tuning.Tuning`.
     """
 
     family: ClassVar[str] = "hybrid"
@@ -60,7 +69,8 @@ class Hybrid(Recommender):
         if other.knobs.popularity_days != self.knobs.popularity_days:
             raise LabError("popularity_days changes what popularity is: fit a new Hybrid with it")
         vars(other).update({name: value for name, value in vars(self).items() if name.endswith("_") or name == "as_of"})
-        return other._bounded()
+        other.bounds_ = segment_bounds(other.mean_price_, other.knobs.user_segments)
+        return other
 
     def candidates(self, users: Iterable[str], exclude: object = None, only: Iterable[str] | None = None, price_min: float | None = None,
                    price_max: float | None = None, model: str = "hybrid") -> pd.DataFrame:
@@ -70,13 +80,13 @@ class Hybrid(Recommender):
         closed = self._closed(price_min, price_max) | (False if only is None else ~self.item_ids_.isin([str(item) for item in only]))
 
         def block(rows: slice) -> tuple[np.ndarray, ...]:
-            parts = self._parts(known[rows], weights)
+            parts, share = self._parts(self._raw(known[rows]), weights)
             columns, scores = self._block(parts.sum(axis=0), banned[rows] if banned is not None else None, closed, self.knobs.candidate_pool_size)
-            return columns, scores, np.take_along_axis(parts.argmax(axis=0), columns, axis=1)
-        empty = (np.zeros((0, 1), int),) * 3
-        columns, scores, source = (np.concatenate(part) for part in zip(*in_blocks(len(users), self._rows(), block))) if len(users) else empty
-        names = pd.Categorical.from_codes(source[scores > -np.inf], list(PARTS))
-        return self._table(users, columns, scores).assign(source=names)
+            return columns, scores, np.take_along_axis(_source(parts, share), columns, axis=1)
+
+        blocks = in_blocks(len(users), max(1, BLOCK_BYTES // (12 * len(self.item_ids_))), block)
+        columns, scores, source = (np.concatenate(part) for part in zip(*blocks)) if len(users) else (np.zeros((0, 1), int),) * 3
+        return self._table(users, columns, scores).assign(source=pd.Categorical.from_codes(source[scores > -np.inf], list(PARTS)))
 
     def explain_list(self, user: str, n: int = 5, model: str = "hybrid", as_of: pd.Timestamp | str | None = None, exclude_purchased: bool = False,
                      price_min: float | None = None, price_max: float | None = None, history: pd.DataFrame | None = None) -> Answer:
@@ -87,23 +97,180 @@ class Hybrid(Recommender):
         """
         _check_n(n)
         item, days, price = self._lines(user, as_of, history)
-        since, closed = self._since(item, days), self._closed(price_min, price_max)
-        closed |= exclude_purchased & ~np.isnan(since)
-        parts, asked = self._one(user, item, model)
-        mean = _mean(price)
-        final, drop = self._ruled(parts.sum(axis=0)[None], np.array([mean]), since[None])
-        score = self._tiers(np.where(closed, -np.inf, parts.sum(axis=0))[None], final, drop)
-        best = top_k(np.where(closed | drop[0], -np.inf, score[0])[None], n)[0]
-        best = best[~(closed | drop[0])[best]]
-        used = self._able(parts)
-        primary = model if model in used or len(used & asked) > 1 else min(used)
-        return Answer(self._explained(best, final[0], parts, item, since), primary, primary != model)
+        since, weights = self._since(item, days), self._weights(model)
+        closed = self._closed(price_min, price_max) | (exclude_purchased & ~np.isnan(since))
+        parts, share = self._parts(self._one(user, item, days), weights)
+        blend = parts.sum(axis=0)
+        final, drop = self._ruled(blend, np.array([_mean(price)]), since[None])
+        score = self._tiers(np.where(closed, -np.inf, blend), final, drop)[0]
+        score[closed | drop[0]] = -np.inf
+        best = top_k(score[None], n)[0]
+        best = best[score[best] > -np.inf]
+        fell = share[:2].max() == 0 and weights[:2].max() > 0       # neither ALS nor item_cf knows the user
+        rows = self._explained(best, _relevance(final[0, best], score[best] >= 0), _source(parts, share)[0, best], item, since[best])
+        return Answer(rows, "popularity" if fell else model, bool(fell))
 
     def user_info(self, user: str, as_of: pd.Timestamp | str | None = None, history: pd.DataFrame | None = None) -> dict:
-        """What is known of a user at a moment: user_type, segment, lines, distinct items, mean price, last purchase (SPEC S5-41 to S5-43)."""
+        """A user at a moment: user_type, spending_segment, lines, distinct items, mean price, last purchase (SPEC S5-41 to S5-43)."""
         item, days, price = self._lines(user, as_of, history)
-        mean, last = _mean(price), self._now(as_of) - days.min() * DAY if len(days) else None
+        mean, lines = _mean(price), len(item)
         segment = segments(np.array([mean]), self.bounds_, self.knobs.user_segments)[0]
-        kind = "unknown" if not len(item) else "loyal" if len(item) >= self.knobs.loyal_purchases else "new"
-        return {"user_id": str(user), "user_type": kind, "spending_segment": SPENDING[segment], "total_purchases": len(item),
-                "unique_items": len(np.unique(item)), "avg_item_price": None if np.isnan(mean) else float(mean), "last_purchase_date": last}
+        return {"user_id": str(user), "user_type": "unknown" if not lines else "loyal" if lines >= self.knobs.loyal_purchases else "new",
+                "spending_segment": SPENDING[segment], "total_purchases": lines, "unique_items": len(np.unique(item)),
+                "avg_item_price": None if np.isnan(mean) else float(mean),
+                "last_purchase_date": (self._now(as_of) - pd.Timedelta(days=days.min())).round("us") if lines else None}
+
+    def _models(self) -> dict[str, Recommender]:
+        return {"als": ALS(**{"factors": 64, "weighting": "signal"} | self.als), "item_cf": CoPurchase(**self.item_cf),
+                "popularity": Popular(self.knobs.popularity_days or None, "mixed")}
+
+    def _fit(self, data: Interactions) -> None:
+        for part in self._models().values():
+            learnt = vars(part.fit(data))
+            vars(self).update({name: learnt[name] for name in LEARNT if name in learnt})
+        self.price_, self.cycle_, self.last_ = data.price, observed_cycles(data), last_purchases(data)
+        self.shoppers_ = np.bincount(data.seen.indices, minlength=data.shape[1])
+        self.mean_price_ = user_prices(data)
+        self.bounds_ = segment_bounds(self.mean_price_, self.knobs.user_segments)
+        self._keep_lines(data)
+
+    def _keep_lines(self, data: Interactions) -> None:
+        """Every line by user, oldest first: what exclude_purchased, as_of and the users' facts need."""
+        price = data.purchases["price"].to_numpy(float) if "price" in data.purchases else np.full(len(data.user), np.nan)
+        order = np.lexsort((data.item, -data.age, data.user))
+        self.line_item_, self.line_age_, self.line_price_ = data.item[order], data.age[order], price[order]
+        self.line_start_ = np.searchsorted(data.user[order], np.arange(data.shape[0] + 1))
+
+    def _scores(self, users: np.ndarray) -> np.ndarray:
+        return self._all_scores(users, None, None)
+
+    def _all_scores(self, users: np.ndarray, names: pd.Index | None, profiles: pd.DataFrame | None) -> np.ndarray:
+        """Codes −1, without history, have popularity and the default segment's limit; profiles say nothing here."""
+        blend = self._parts(self._raw(users), self._weights("hybrid"))[0].sum(axis=0)
+        since, known = np.full(blend.shape, np.nan, np.float64), np.flatnonzero(users >= 0)
+        last = self.last_[users[known]]
+        since[np.repeat(known, np.diff(last.indptr)), last.indices] = last.data
+        return self._tiers(blend, *self._ruled(blend, np.append(self.mean_price_, np.nan)[users], since)).astype(np.float32)
+
+    def _similar(self, item: int) -> np.ndarray:
+        return PARTS["item_cf"]._similar(self, item)
+
+    def _raw(self, users: np.ndarray) -> np.ndarray:
+        """(models, users, items) scores as each part gives them; 0 where it does not know the user."""
+        raw, known = np.zeros((len(PARTS), len(users), len(self.item_ids_)), np.float32), users >= 0
+        for m, (name, part) in enumerate(PARTS.items()):
+            rows = known | (name == "popularity")
+            raw[m, rows] = part._scores(self, users[rows])
+        return raw
+
+    def _one(self, user: str, item: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """The raw scores of one user; item_cf knows a stranger by the lines given."""
+        code = self.user_ids_.get_indexer([str(user)])
+        raw = self._raw(code)
+        if code[0] < 0 and len(item):
+            tau = self._models()["item_cf"].tau
+            raw[1, 0] = self.similarity_[item].T @ np.exp(-days / (tau or np.inf))
+        return raw
+
+    def _weights(self, model: str) -> np.ndarray:
+        """(models,) shares of a selectable model (SPEC S5-08)."""
+        if model not in MODELS:
+            raise LabError(f"model '{model}' is unknown: choose {', '.join(MODELS)}")
+        weights = self.knobs.model_weights
+        return np.array([getattr(weights, name) if model == "hybrid" else float(name == model) for name in PARTS], np.float32)
+
+    def _parts(self, raw: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(models, users, items) contributions to the blend, and the (models, users) shares of the models able to score the user."""
+        scaled, able = min_max(raw)
+        share = able * weights[:, None]
+        share[-1] = np.where(share.sum(axis=0) > 0, share[-1], 1)       # popularity where no model is able
+        share /= share.sum(axis=0)
+        return scaled * share[:, :, None], share
+
+    def _ruled(self, blend: np.ndarray, mean: np.ndarray, since: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(users, items) relevance after the rules, and which items they drop."""
+        drop = dropped(self.price_, price_limits(mean, self.bounds_, self.knobs)[:, None], since, self.cycle_, self.knobs)
+        return adjusted(blend, self.price_, mean[:, None], self.knobs) / attainable(self.price_, self.knobs), np.broadcast_to(drop, blend.shape)
+
+    def _tiers(self, blend: np.ndarray, final: np.ndarray, drop: np.ndarray) -> np.ndarray:
+        """Final scores of the candidates, the best of the blend; of the rest − 2; of what is dropped − 4."""
+        pool, made = top_k(blend, self.knobs.candidate_pool_size), final - 2
+        np.put_along_axis(made, pool, np.take_along_axis(final, pool, axis=1), axis=1)
+        return np.where(drop, final - 4, made)
+
+    def _closed(self, low: float | None, high: float | None) -> np.ndarray:
+        """(items,) bool: outside the price range, both ends inclusive; an item without a price is in no range."""
+        if low is None and high is None:
+            return np.zeros(len(self.price_), bool)
+        low, high = _price("price_min", low, 0.0), _price("price_max", high, np.inf)
+        if low > high:
+            raise LabError(f"price_min is {low:g}, above price_max, {high:g}: swap them")
+        if np.isnan(self.price_).all():
+            raise LabError("price_min and price_max need prices, and these receipts have none: leave them out")
+        return ~((self.price_ >= low) & (self.price_ <= high))
+
+    def _now(self, as_of: pd.Timestamp | str | None) -> pd.Timestamp:
+        moment = self.as_of if as_of is None else pd.Timestamp(as_of)
+        return moment if moment.tz is None else moment.tz_convert(None)
+
+    def _lines(self, user: str, as_of: pd.Timestamp | str | None, history: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Items, days before the moment and prices of a user's lines until then; items outside the catalogue are left out."""
+        now, code = self._now(as_of), self.user_ids_.get_indexer([str(user)])[0]
+        mine = slice(*self.line_start_[code:code + 2]) if code >= 0 else slice(0, 0)
+        item, days, price = self.line_item_[mine], self.line_age_[mine] + (now - self.as_of) / DAY, self.line_price_[mine]
+        if history is not None:
+            if missing := [column for column in ("item_id", "ts") if column not in history]:
+                raise LabError(f"history lacks the column {missing[0]}: it takes item_id, ts and optional price")
+            given = history["price"].to_numpy(float) if "price" in history else np.full(len(history), np.nan)
+            item, price = np.append(item, codes(history["item_id"], self.item_ids_)), np.append(price, given)
+            days = np.append(days, (now - history["ts"]) / DAY)
+        past = (days >= -1e-9) & (item >= 0)        # a nanosecond of rounding is not the future
+        return item[past], np.maximum(days[past], 0), price[past]
+
+    def _since(self, item: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """(items,) days since each item's last purchase, NaN for never."""
+        since = np.full(len(self.item_ids_), np.nan)
+        np.fmin.at(since, item, days)
+        return since
+
+    def _explained(self, best: np.ndarray, relevance: np.ndarray, source: np.ndarray, item: np.ndarray, since: np.ndarray) -> pd.DataFrame:
+        source, mine = np.array(list(PARTS))[source], np.unique(item)
+        alike = (self.similarity_[mine][:, best].toarray() > 0) & (mine[:, None] != best)
+        why = reasons(source, alike.sum(axis=0), self.shoppers_[best], since, self.cycle_[best])
+        return pd.DataFrame({"item_id": self.item_ids_[best], "relevance": relevance, "price": self.price_[best], "reason": why, "source": source})
+
+
+def min_max(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(models, users, items) scores scaled to 0…1 per model and user, and whether each could tell the user's items apart."""
+    low, high = raw.min(axis=-1, keepdims=True), raw.max(axis=-1, keepdims=True)
+    able = high > low
+    return (raw - low) / np.where(able, high - low, 1), able[..., 0]
+
+
+def _source(parts: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """(users, items) number of the model with the largest contribution, of those that have a share."""
+    return np.where(share[..., None] > 0, parts, -1).argmax(axis=0)
+
+
+def _relevance(final: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+    """Final scores down a list; what follows the candidates is scaled to stay below them."""
+    if candidate.any() and not candidate.all():
+        last, first = final[candidate][-1], final[~candidate].max()
+        final = np.where(candidate, final, final * min(1, last / max(first, 1e-12)))
+    return final
+
+
+def _mean(price: np.ndarray) -> float:
+    known = price[~np.isnan(price)]
+    return float(positive(known.mean())) if len(known) else np.nan
+
+
+def _check_n(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise LabError(f"n is {n!r}: ask for 1 or more items")
+
+
+def _price(name: str, value: float | None, default: float) -> float:
+    if value is not None and not 0 <= value < np.inf:
+        raise LabError(f"{name} is {value!r}: it takes a price of 0 or more")
+    return default if value is None else float(value)

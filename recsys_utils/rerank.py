@@ -9,12 +9,12 @@ from scipy import sparse
 from . import LabError
 from .eda import SPENDING
 from .interactions import Interactions, codes
-from .tuning import Tuning, UserSegments
+from .tuning import DEFAULTS, Tuning, UserSegments
 
 GRAIN = 1 + 1e-9        # a price equal to a limit is within it, whatever the last bit of the limit says
 
 
-def profiles(data: Interactions, tuning: Tuning = Tuning()) -> pd.DataFrame:
+def profiles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
     """Each user's lines, distinct items, mean unit price, last purchase and spending segment, by user_id (SPEC S5-15, S5-43).
 
     A mean of 0 and receipts without prices are no mean: NaN, and the default segment.
@@ -33,13 +33,13 @@ def item_features(data: Interactions) -> pd.DataFrame:
                          "shoppers": np.bincount(data.seen.indices, minlength=data.shape[1]), "units": units}, index=data.item_ids)
 
 
-def cycles(data: Interactions, tuning: Tuning = Tuning()) -> pd.DataFrame:
+def cycles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
     """Each item's usual days between two purchases by the same user, by item_id: cycle_days, observed (SPEC S5-17).
 
     The median over users of the median gap between a user's distinct purchase days. An item that nobody bought on two days
     takes the default and is not observed.
     """
-    cycle = _observed_cycles(data)
+    cycle = observed_cycles(data)
     return pd.DataFrame({"cycle_days": np.where(np.isnan(cycle), tuning.repurchase_cycle.default_cycle_days, cycle), "observed": ~np.isnan(cycle)},
                         index=data.item_ids)
 
@@ -58,10 +58,10 @@ class Facts:
     @classmethod
     def of(cls, data: Interactions) -> "Facts":
         """Computed once from the receipts."""
-        return cls(data.user_ids, data.item_ids, user_prices(data), data.price, _observed_cycles(data), last_purchases(data))
+        return cls(data.user_ids, data.item_ids, user_prices(data), data.price, observed_cycles(data), last_purchases(data))
 
 
-def rerank(candidates: pd.DataFrame, facts: Facts, tuning: Tuning = Tuning(), later: float = 0) -> pd.DataFrame:
+def rerank(candidates: pd.DataFrame, facts: Facts, tuning: Tuning = DEFAULTS, later: float = 0) -> pd.DataFrame:
     """Apply every rule to candidates (user_id, item_id, score in 0…1, …): what a rule drops is gone, score is final, rank anew.
 
     Any model's table will do once its scores are in 0…1, as `blend.weighted` makes them. Adds `relevance`, the score over the
@@ -96,13 +96,13 @@ def positive(mean: np.ndarray) -> np.ndarray:
 
 
 def last_purchases(data: Interactions) -> sparse.csr_matrix:
-    """Users × items CSR float32: days from a pair's last purchase to as_of, 0 too."""
+    """Users × items CSR float64: days from a pair's last purchase to as_of, 0 too."""
     pair = data.user.astype(np.int64) * data.shape[1] + data.item
     pairs, at = np.unique(pair, return_inverse=True)
     days = np.full(len(pairs), np.inf)
     np.minimum.at(days, at, data.age)
     starts = np.searchsorted(pairs, np.arange(data.shape[0] + 1) * data.shape[1])
-    return sparse.csr_matrix((days.astype(np.float32), (pairs % data.shape[1]).astype(np.int32), starts.astype(np.int32)), shape=data.shape)
+    return sparse.csr_matrix((days, (pairs % data.shape[1]).astype(np.int32), starts.astype(np.int32)), shape=data.shape)
 
 
 def segment_bounds(mean_price: np.ndarray, knobs: UserSegments) -> np.ndarray:
@@ -153,13 +153,22 @@ def attainable(price: np.ndarray, tuning: Tuning) -> float:
     return 1 + boost * tuning.upsell.factor * tuning.upsell.price_boost_weight
 
 
+def in_force(price: np.ndarray, tuning: Tuning) -> dict[str, str]:
+    """Each rule with "on", "off", or why it cannot act: price rules leave items without a price alone."""
+    bare = "off: no prices in the receipts" if np.isnan(price).all() else ""
+    wanted = {"user_segments": tuning.user_segments.enabled, "price_sensitivity": tuning.price_sensitivity.mode != "off",
+              "upsell": tuning.upsell.enabled}
+    made = {rule: (bare or "on") if on else "off" for rule, on in wanted.items()}
+    return made | {"repurchase_cycle": "on" if tuning.repurchase_cycle.enabled else "off"}
+
+
 def reasons(source: np.ndarray, neighbours: np.ndarray, shoppers: np.ndarray, days: np.ndarray, cycle: np.ndarray) -> list[str]:
     """Why each item is shown, true by construction (SPEC S5-46).
 
     A restock is due where the item's cycle is observed (not NaN) and has passed since the user's last purchase. Otherwise
     the model with the largest contribution speaks: the neighbours among what the user bought, or the number of shoppers.
     """
-    return [_reason(*row) for row in zip(source, neighbours, shoppers, days, cycle)]
+    return [_reason(*row) for row in zip(*(np.asarray(column).tolist() for column in (source, neighbours, shoppers, days, cycle)))]
 
 
 def _reason(source: str, neighbours: int, shoppers: int, days: float, cycle: float) -> str:
@@ -176,12 +185,12 @@ def _of(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' * (n != 1)}"
 
 
-def _observed_cycles(data: Interactions) -> np.ndarray:
+def observed_cycles(data: Interactions) -> np.ndarray:
     """(items,) median over users of the median gap in days; NaN where no user bought the item on two days."""
     day = data.purchases["ts"].to_numpy().astype("datetime64[D]").astype(np.int64)
     span = np.ptp(day) + 1
-    pair, day = np.divmod(np.unique((data.user.astype(np.int64) * data.shape[1] + data.item) * span + day - day.min()), span)
-    same = pair[1:] == pair[:-1]
+    pair, day = np.divmod(np.sort((data.user.astype(np.int64) * data.shape[1] + data.item) * span + day - day.min()), span)
+    same = (pair[1:] == pair[:-1]) & (day[1:] > day[:-1])
     usual = pd.Series(np.diff(day)[same], dtype=float).groupby(pair[1:][same]).median()
     return usual.groupby(usual.index.to_numpy() % data.shape[1]).median().reindex(range(data.shape[1])).to_numpy(float)
 

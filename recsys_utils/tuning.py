@@ -86,6 +86,9 @@ class Tuning:
         return asdict(self)
 
 
+DEFAULTS = Tuning()
+
+
 def load_tuning(path: Path | str | None = None) -> Tuning:
     """Read the knobs from TOML; None reads the repository's `data/tuning.toml`. Keys that are left out keep their defaults."""
     path = SHIPPED if path is None else Path(path)
