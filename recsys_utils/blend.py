@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from . import LabError
 from .interactions import codes
-from .metrics import per_user
 from .models import Recommender
 from .runs import COLUMNS, DEPTH, save_run
 from .split import Fold, Stage
@@ -84,22 +84,42 @@ def choose_route(values: Mapping[str, pd.DataFrame], segment: pd.Series, metric:
     return groups.mean().idxmax(axis=1).where(groups.size() >= fewest, overall), overall
 
 
-def choose_weights(runs: Mapping[str, pd.DataFrame], truth: pd.DataFrame, k: int = 5, rounds: int = 12, depth: int = 50) -> dict[str, float]:
-    """Weights for `weighted` by ensemble selection on validation (Caruana et al. 2004): from the best model on, each round adds
-    the model, one there already or not, that raises mean precision at k most, until none does. They sum to 1.
+def choose_weights(runs: Mapping[str, pd.DataFrame], truth: pd.DataFrame, k: int = 5, rank_k: float | None = None, rounds: int = 20,
+                   depth: int = 50) -> tuple[dict[str, float], float]:
+    """Weights by ensemble selection on validation (Caruana et al. 2004), and the mean precision at k that they reach there.
+
+    From nothing on, each round gives one more vote to the model, voted for already or not, with which the fusion is best; of all
+    rounds the best counts. The weights sum to 1. rank_k: None for `weighted`, its k for `rrf`. depth: items that no model lists
+    so early are out of reach.
     """
-    runs, counts, best = {name: recs[recs["rank"] <= depth] for name, recs in runs.items()}, dict.fromkeys(runs, 0), -1.0
-    for _ in range(rounds):
-        tried = {name: _precision(weighted(runs, counts | {name: counts[name] + 1}, k), truth, k) for name in runs}
-        name = max(tried, key=tried.get)
-        if tried[name] <= best:
-            break
-        best, counts[name] = tried[name], counts[name] + 1
-    return {name: count / sum(counts.values()) for name, count in counts.items() if count}
+    parts, user, hit, users = _judged(_Stack(runs, k), truth, rank_k, depth)
+    listed, votes, found = parts >= 0, np.zeros(len(runs)), (np.zeros(len(runs)), -1.0)
+    for _ in tqdm(range(rounds), desc="ensemble selection", leave=False, disable=None):
+        tried = [votes + one for one in np.eye(len(runs))]
+        hits = [_hits(user, np.where(vote @ listed > 0, vote @ np.maximum(parts, 0), -np.inf), hit, k) for vote in tried]
+        votes = tried[np.argmax(hits)]
+        found = max(found, (votes, max(hits) / (k * users)), key=lambda pair: pair[1])
+    return {name: float(share) for name, share in zip(runs, found[0] / found[0].sum()) if share}, float(found[1])
 
 
-def _precision(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> float:
-    return float(per_user(recs, truth, k)["precision"].mean())
+def _judged(stack: "_Stack", truth: pd.DataFrame, rank_k: float | None, depth: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """(models, pairs) parts of a fusion, −1 where a model does not list the pair; each pair's user, whether it was bought; users of the truth."""
+    group = stack.user * len(stack.names) + stack.run
+    value = _min_max(stack.score, group, len(stack.users) * len(stack.names)) if rank_k is None else 1 / (rank_k + stack.rank)
+    pairs, parts, at = stack.spread(value)
+    user, item = codes(truth["user_id"], stack.users).astype(np.int64), codes(truth["item_id"], stack.items)
+    row, near = pairs // max(1, len(stack.items)), np.zeros(len(pairs), bool)
+    near[at[stack.rank <= depth]] = True
+    near &= np.isin(row, user)
+    hit = np.isin(pairs, (user * len(stack.items) + item)[(user >= 0) & (item >= 0)])
+    return parts[:, near], row[near], hit[near], truth["user_id"].nunique()
+
+
+def _hits(user: np.ndarray, score: np.ndarray, hit: np.ndarray, k: int) -> int:
+    """Hits among each user's k largest scores; users in order, ties to the earlier row."""
+    order = np.lexsort((-np.round(score, 12), user))
+    first = order[_nth(user[order]) < k]
+    return int((hit[first] & (score[first] > -np.inf)).sum())
 
 
 def lists(models: Mapping[str, Recommender], stage: Stage, n: int = DEPTH) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
@@ -142,15 +162,20 @@ class _Stack:
 
     def ranked(self, part: np.ndarray) -> pd.DataFrame:
         """The table of pairs by the sum of their parts, which are ≥ 0, one per row; the largest part names the source."""
-        pairs, at = np.unique(self.pair, return_inverse=True)
-        parts = np.full((len(self.names), len(pairs)), -1.0)        # below 0: the model does not list the item
-        parts[self.run, at] = part
+        pairs, parts, at = self.spread(part)
         if len(self.run) != len(np.unique(at * len(self.names) + self.run)):
             raise LabError("a table lists an item twice for a user: recommend() never does")
         score = np.maximum(parts, 0).sum(axis=0)
         user, item = np.divmod(pairs, max(1, len(self.items)))
         order = np.lexsort((item, -np.round(score, 12), user))      # sums of equal parts in another order are equal
         return self._made(user[order], item[order], score[order], parts.argmax(axis=0)[order])
+
+    def spread(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The distinct pairs, each model's part of them, −1 where it does not list the pair; and every row's place among them."""
+        pairs, at = np.unique(self.pair, return_inverse=True)
+        parts = np.full((len(self.names), len(pairs)), -1.0)
+        parts[self.run, at] = part
+        return pairs, parts, at
 
     def table(self, rows: np.ndarray, score: np.ndarray, source: np.ndarray) -> pd.DataFrame:
         """The table of some rows, in their order within each user."""
@@ -159,9 +184,10 @@ class _Stack:
     def _made(self, user: np.ndarray, item: np.ndarray, score: np.ndarray, source: np.ndarray) -> pd.DataFrame:
         rank = _nth(user) + 1
         kept = rank <= self.n
-        return pd.DataFrame({"user_id": pd.Categorical.from_codes(user[kept], self.users),
-                             "item_id": pd.Categorical.from_codes(item[kept], self.items), "score": score[kept].astype(np.float32), "rank": rank[kept].astype(np.int16),
-                             "source": pd.Categorical.from_codes(source[kept], self.names)})
+        made = {"user_id": (user, self.users), "item_id": (item, self.items), "source": (source, self.names)}
+        made = {name: pd.Categorical.from_codes(code[kept], kinds) for name, (code, kinds) in made.items()}
+        made |= {"score": score[kept].astype(np.float32), "rank": rank[kept].astype(np.int16)}
+        return pd.DataFrame({name: made[name] for name in (*COLUMNS, "source")})
 
 
 def _numbered(columns: Iterable[pd.Series]) -> tuple[pd.Index, np.ndarray]:

@@ -11,7 +11,7 @@ from .interactions import Interactions, codes, distinct
 
 BUCKETS = (0, 1, 2, 5, 10, 25)      # a history's baskets, from … on
 STRENGTH = 20                       # suggestions that a coarser cell counts for in a finer one
-DEPTH = 20                          # longest list that is ever shown
+DEPTH = 10                          # places that cells are learnt from: with more, the deciles tell the first few apart less well
 BINS = 10
 
 

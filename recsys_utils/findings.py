@@ -1,12 +1,22 @@
 """The report's sections on what notebooks found beside their lists: candidate recall, ablations, knob costs, calibration."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from tqdm import tqdm
 
 from . import LabError, plots, plots_studies
+from .compare import scopes, warm
 from .confidence import calibration_error
+from .hybrid import Hybrid
+from .interactions import distinct
+from .metrics import per_user, whole
 from .plots import display_name, percent, svg
+from .rerank import Facts, rerank
+from .split import Stage
+from .tuning import tuned
 
 Study = tuple[pd.DataFrame, str]
 COLUMNS = {"candidate_recall": ("generator", "n", "recall"), "two_stage_ablation": ("kind", "without", "change", "low", "high"),
@@ -38,13 +48,13 @@ def _recall(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _ablation(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """One figure per kind of part, the dearest first, all on one scale."""
-    reach, made = 1.1 * np.nanmax(np.abs(table[["change", "low", "high"]].to_numpy(float))), []
+    """One figure per kind of part, the dearest first. What was taken away shares one scale; other rankers may be far worse and have their own."""
+    table = table.assign(without=table["without"].where(table["kind"] != "generators", table["without"].map(display_name)))
+    made, other = [], table["kind"] == "ranker"
     for kind, title in KINDS.items():
         rows = table[table["kind"] == kind].sort_values("change", kind="stable")
-        if len(rows):
-            rows = rows.assign(without=[display_name(name) if kind == "generators" else name for name in rows["without"]])
-            made.append(_figure(title, plots_studies.change, rows, "without", "Change of Precision@5", reach))
+        reach = 1.1 * np.nanmax(np.abs(table.loc[other == (kind == "ranker"), ["change", "low", "high"]].to_numpy(float)), initial=0)
+        made += [_figure(title, plots_studies.change, rows, "without", "Change of Precision@5", reach)] if len(rows) else []
     return made
 
 
@@ -52,7 +62,8 @@ def _knobs(table: pd.DataFrame) -> list[tuple[str, str]]:
     """One figure per knob, all on one scale: a knob that does nothing is to look like it."""
     groups = [(str(name), rows) for name, rows in table.groupby("knob", sort=False)]
     changes = np.concatenate([plots_studies.knob_changes(rows).to_numpy().ravel() for _, rows in groups] + [[-0.02, 0.02]])
-    limits = 1.08 * changes.min(), 1.08 * changes.max()
+    room = 0.06 * np.ptp(changes)
+    limits = changes.min() - room, changes.max() + room
     return [_figure(name, _limited, rows, limits) for name, rows in groups]
 
 
@@ -69,3 +80,28 @@ def _reliability(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _figure(caption: str, draw: object, *args: object) -> tuple[str, str]:
     return svg(caption, draw, *args), caption
+
+
+def knob_costs(model: Hybrid, off: dict, knobs: Mapping[str, Mapping[str, dict]], stage: Stage, k: int = 5) -> pd.DataFrame:
+    """What a fitted model's lists are worth under each value of each knob, judged on a stage's warm users.
+
+    off: the tuning without any rule. knobs: by name of a knob and label of a value, the sections of the tuning that change.
+    Returns knob, value, precision and, where there are prices, revenue_share and mean_price.
+    """
+    truth, rows = warm(stage.truth, stage.history), []
+    users = distinct(truth["user_id"])
+    for name, values in tqdm(knobs.items(), desc="knobs", leave=False, disable=None):
+        for label, change in values.items():
+            recs = model.retuned(off | change).recommend(users, k, stage.exclude)
+            mean = per_user(recs, truth, k).mean()
+            price = whole(recs, stage.history, k).get("mean_price")
+            rows.append({"knob": name, "value": label, **mean.reindex(["precision", "revenue_share"]), "mean_price": price})
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def hidden(rules: Mapping[str, dict], stage: Stage) -> pd.DataFrame:
+    """Share of what warm users then bought that each tuning's rules would not have shown, by scope: rules × any, repeat, new."""
+    facts, truths = Facts.of(stage.history), scopes(warm(stage.truth, stage.history), stage.history)
+    pairs = {scope: truths[scope].drop_duplicates(["user_id", "item_id"]).assign(score=0.5) for scope in ("any", "repeat", "new") if scope in truths}
+    return pd.DataFrame({name: {scope: 1 - len(rerank(rows, facts, tuned(rule))) / len(rows) for scope, rows in pairs.items()}
+                         for name, rule in rules.items()}).T

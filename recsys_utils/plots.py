@@ -34,8 +34,8 @@ INLINE = {"svg.fonttype": "none", "figure.figsize": (4.6, 3.3), "font.size": 10.
 
 
 def display_name(model: str) -> str:
-    """A run's name in words: `popular_28d` is "Popular, 28 days", `item_bm25` is "Item BM25"."""
-    parts = [re.sub(r"^(\d+)d$", r"\1 days", part) for part in model.split("_")]
+    """A run's name in words: `popular_28d` is "Popular, 28 days", `hybrid_40_40_20` is "Hybrid 40/40/20"."""
+    parts = [re.sub(r"^(\d+)d$", r"\1 days", part) for part in re.sub(r"(?<=\d)_(?=\d)", "/", model).split("_")]
     words = [WORDS.get(part, part) for part in parts]
     if parts[-1] == "own" and len(parts) > 1:
         words[-1] = "with own purchases"

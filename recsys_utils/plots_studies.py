@@ -5,9 +5,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from .plots import LABELS, MARKERS, PALETTE, _axes, _ink, _legend, _plain, colour, plt
+from .plots import LABELS, MARKERS, PALETTE, _axes, _ink, _legend, _plain, display_name, plt
 
 METRICS = {"precision": PALETTE["factorization"], "revenue_share": PALETTE["two stage"], "mean_price": PALETTE["popularity"]}
+SHADES = [PALETTE[family] for family in ("hybrid", "two stage", "factorization", "popularity")]
 
 
 def change(frame: pd.DataFrame, label: str = "without", xlabel: str = "Change of Precision@5", reach: float | None = None,
@@ -16,13 +17,13 @@ def change(frame: pd.DataFrame, label: str = "without", xlabel: str = "Change of
 
     reach: the axis goes from −reach to reach, so that figures side by side compare.
     """
-    rows, reach = frame.reset_index(drop=True), reach or 1.1 * np.nanmax(np.abs(frame[["change", "low", "high"]].to_numpy(float)))
+    rows, reach = frame.reset_index(drop=True), reach or 1.1 * np.nanmax(np.abs(frame[["change", "low", "high"]].to_numpy(float))) or 1
     ax, sure = _axes(ax, 0.8 + 0.26 * len(rows), "x"), (rows["low"] > 0) | (rows["high"] < 0)
     ax.axvline(0, color=_ink(), lw=0.9)
     ax.hlines(rows.index, rows["low"], rows["high"], colors=shade, lw=1.6)
     ax.scatter(rows["change"], rows.index, s=40, facecolors=np.where(sure, shade, "none"), edgecolors=shade, linewidths=1.6, zorder=3)
     ax.set(yticks=rows.index, yticklabels=[_plain(str(name)) for name in rows[label]], ylim=(len(rows) - 0.4, -0.6), xlabel=xlabel)
-    ax.set_xlim(-(reach or 1), reach or 1)
+    ax.set_xlim(-reach, reach)
     ax.xaxis.set_major_formatter(FuncFormatter(_signed))
     return ax
 
@@ -61,13 +62,17 @@ def knobs(frame: pd.DataFrame, columns: int = 3) -> Axes:
 
 
 def reliability(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share bought against confidence, a dot per bin as large as it is full; on the line where confidence keeps its word."""
+    """Share bought against confidence, a dot per bin as large as it is full, per `model` if there is one; on the line a confidence keeps its word."""
     ax, most = _axes(ax, 3.3, "both"), 1.08 * max(frame[["confidence", "bought"]].max().max(), 0.01)
     ax.plot([0, most], [0, most], color=_ink(), lw=0.9)
-    ax.scatter(frame["confidence"], frame["bought"], s=20 + 80 * frame["n"] / frame["n"].max(), color=colour("hybrid"), zorder=3)
+    for n, (name, rows) in enumerate(frame.groupby("model", sort=False) if "model" in frame else [("", frame)]):
+        size, shade, marker = 20 + 60 * rows["n"] / frame["n"].max(), SHADES[n % len(SHADES)], MARKERS[n % len(MARKERS)]
+        ax.scatter(rows["confidence"], rows["bought"], s=size, color=shade, marker=marker, label=display_name(str(name)), zorder=3)
     ax.set(xlabel="Confidence that was claimed", ylabel="Share bought in the test window", xlim=(-0.03 * most, most), ylim=(-0.03 * most, most))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0 if most > 0.05 else 1))
+    if "model" in frame:
+        _legend(ax)
     return ax
 
 

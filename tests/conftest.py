@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from recsys_utils import synthetic
 from recsys_utils.interactions import Interactions
 from recsys_utils.split import Stage, window_borders, window_parts
 
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")     # ranx as plain Python: 2 seconds instead of a minute of compilation
+
+settings.register_profile("lab", deadline=None, max_examples=50)      # no test fails for a busy machine
+settings.load_profile("lab")
 
 TINY = """
 ann  milk  a1 2024-01-01 2 1.0

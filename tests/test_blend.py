@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_utils import LabError, blend, runs, split
-from recsys_utils.models import ALS, CoPurchase, Popular
+from recsys_utils.compare import warm
+from recsys_utils.metrics import per_user
+from recsys_utils.models import ALS, CoPurchase, ItemCF, OwnPurchases, Popular
 
 ITEMS = list("abcdef")      # by popularity: a sells most
 
@@ -182,3 +184,23 @@ def test_a_fusion_costs_what_its_parts_cost(home: Path) -> None:
     meta = metas.loc["blend_rrf"]
     assert (meta["family"], meta["note"], meta["fit_seconds"]) == ("hybrid", "note", 3.0) and 0.75 < meta["recommend_seconds"] < 1.75
     assert meta["params"] == {"models": ["popular", "cf"], "k": 7} and len(saved["blend_rrf"]) == len(made) == len(blend.rrf(tables, 7))
+
+
+def test_choose_weights_reaches_what_it_says_and_beats_each_model(shop: Shop) -> None:
+    """The precision it reports is that of the fusion under its weights, and no worse than any single model's."""
+    truth = warm(shop.truth, shop.history)
+    tables, _ = blend.lists({"own": OwnPurchases(180), "bm25": ItemCF(), "popular": Popular(28)}, shop.stage)
+    single = {name: per_user(recs, truth, 5)["precision"].mean() for name, recs in tables.items()}
+    for rank_k, fuse in ((None, blend.weighted), (20, lambda runs, weights: blend.rrf(runs, 20, weights))):
+        weights, reached = blend.choose_weights(tables, truth, rank_k=rank_k)
+        assert sum(weights.values()) == pytest.approx(1) and set(weights) <= set(tables) and min(weights.values()) > 0
+        assert reached == pytest.approx(per_user(fuse(tables, weights=weights), truth, 5)["precision"].mean(), abs=1e-6)
+        assert reached >= max(single.values()) - 1e-9
+
+
+def test_choose_weights_by_hand() -> None:
+    """Ann buys a and c: als has the one, cf the other, noise neither; only both together hit twice."""
+    tables = {"noise": table(ann={"f": 3, "e": 2}), "als": table(ann={"a": 9, "f": 1}), "cf": table(ann={"c": 7, "e": 2, "d": 1})}
+    weights, reached = blend.choose_weights(tables, pd.DataFrame({"user_id": ["ann", "ann", "eve"], "item_id": ["a", "c", "a"]}), k=2)
+    assert weights == {"als": 0.5, "cf": 0.5} and reached == pytest.approx(2 / (2 * 2))      # eve, whom nobody serves, counts too
+    assert blend.choose_weights(tables, pd.DataFrame({"user_id": ["ann"], "item_id": ["f"]}), k=1, rounds=1)[0] == {"noise": 1.0}

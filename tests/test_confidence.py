@@ -43,8 +43,8 @@ def test_s5_45_a_cell_by_hand() -> None:
     assert by_bucket[0] == by_bucket[5] == by_bucket[25] == pytest.approx(0.25)
 
 
-def test_s5_45_only_what_is_ever_shown_counts() -> None:
-    recs = pd.DataFrame({"user_id": "ann", "item_id": ["milk", "jam"], "score": 1.0, "rank": [20, 21]})
+def test_s5_45_only_the_first_places_count() -> None:
+    recs = pd.DataFrame({"user_id": "ann", "item_id": ["milk", "jam"], "score": 1.0, "rank": [10, 11]})
     cells = confidence.fit({"als": recs}, recs[["user_id", "item_id"]], Interactions.of(PAST))
     assert cells.loc[cells["model"] == "als", "n"].sum() == 1
 

@@ -5,9 +5,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import Shop, receipts
 from matplotlib import pyplot as plt
 
 from recsys_utils import LabError, findings, plots_studies
+from recsys_utils.compare import warm
+from recsys_utils.hybrid import Hybrid
+from recsys_utils.interactions import Interactions
+from recsys_utils.metrics import per_user
+from recsys_utils.split import Stage
 
 KNOBS = pd.DataFrame({"knob": ["Upsell"] * 2 + ["Price cap"] * 3, "value": ["0", "1", "off", "2", "1.5"], "precision": [0.2, 0.2, 0.2, 0.15, 0.1],
                       "revenue_share": [0.4, 0.44, 0.4, 0.2, 0.1], "mean_price": [3.0, 3.3, 3.0, 2.0, 1.5]})
@@ -49,6 +55,14 @@ def test_recall_shows_the_union_and_the_best_generators() -> None:
     assert places == sorted(places) and ">M5<" not in svg
 
 
+def test_a_hopeless_ranker_does_not_flatten_the_rest() -> None:
+    """Features and generators share a scale; rankers have their own."""
+    worse = pd.concat([ABLATION, pd.DataFrame({"kind": ["ranker"], "without": ["popularity"], "change": [-0.5], "low": [-0.6], "high": [-0.4]})])
+    before, after = (dict(map(reversed, findings.sections({"two_stage_ablation": (t, "")})["two_stage"]["figures"])) for t in (ABLATION, worse))
+    assert all(after[caption] == svg for caption, svg in before.items()) and len(after) == 3
+    assert all(">−0.5<" not in svg for svg in before.values()) and ">−0.5<" in after["With another ranker, 95 % interval"]
+
+
 def test_knobs_share_one_scale() -> None:
     """Price cap takes three quarters of revenue, upsell moves a tenth of it: the axis is the same."""
     first, second = (svg for svg, _ in findings.sections({"knob_costs": (KNOBS, "")})["knobs"]["figures"])
@@ -82,3 +96,36 @@ def test_reliability_draws_the_line_of_honesty() -> None:
 def test_package_names_no_study_without_a_figure() -> None:
     text = (Path(findings.__file__).parent / "templates" / "report.html.j2").read_text()
     assert all(f"findings.{section}" in text for section in findings.sections(STUDIES))
+
+
+OFF = {"upsell": {"factor": 0}, "user_segments": {"enabled": False}, "repurchase_cycle": {"enabled": False}, "price_sensitivity": {"mode": "off"}}
+
+
+def test_knob_costs_are_those_of_the_retuned_model(shop: Shop) -> None:
+    model = Hybrid({"factors": 8, "iterations": 2}, tuning=OFF).fit(shop.history)
+    knobs = {"Upsell": {"0": {}, "1": {"upsell": {"factor": 1.0}}}, "Cap": {"1.2": {"price_sensitivity": {"budget_tolerance": 1.2}}}}
+    costs = findings.knob_costs(model, OFF, knobs, shop.stage)
+    assert costs[["knob", "value"]].to_numpy().tolist() == [["Upsell", "0"], ["Upsell", "1"], ["Cap", "1.2"]]
+    truth = warm(shop.truth, shop.history)
+    plain = per_user(model.recommend(truth["user_id"].unique(), 5), truth, 5).mean()
+    assert costs.loc[0, ["precision", "revenue_share"]].tolist() == pytest.approx(plain[["precision", "revenue_share"]].tolist())
+    assert costs["mean_price"][2] < costs["mean_price"][0] != costs["mean_price"][1]
+    bare = Interactions.of(shop.history.purchases.drop(columns="price"), as_of=shop.history.as_of)
+    stage = Stage(bare, shop.truth.drop(columns="price"))
+    assert list(findings.knob_costs(Hybrid({"factors": 8, "iterations": 2}).fit(bare), {}, {"Upsell": {"0": {}}}, stage)) == ["knob", "value", "precision"]
+
+
+def test_hidden_counts_what_the_rules_would_not_have_shown() -> None:
+    """Ann bought milk on three first days of months and jam yesterday; then she buys both, and bread. Jam alone came too early."""
+    past = receipts("ann milk a1 2024-01-01 1 1\nann milk a2 2024-02-01 1 1\nann milk a3 2024-03-01 1 1\nann jam a4 2024-04-19 1 1\nbob bread b1 2024-04-19 1 9")
+    then = receipts("ann milk x 2024-04-21 1 1\nann jam x 2024-04-21 1 1\nann bread x 2024-04-21 1 9\neve bread y 2024-04-21 1 9")
+    stage = Stage(Interactions.of(past, as_of=pd.Timestamp("2024-04-20")), then)
+    made = findings.hidden({"cycle": OFF | {"repurchase_cycle": {}}, "cap": OFF | {"price_sensitivity": {}}, "none": OFF}, stage)
+    assert made.loc["cycle"].round(4).to_dict() == {"any": 0.3333, "repeat": 0.5, "new": 0}
+    assert made.loc["cap"].round(4).to_dict() == {"any": 0.3333, "repeat": 0, "new": 1} and (made.loc["none"] == 0).all()
+
+
+def test_reliability_tells_models_apart() -> None:
+    two = pd.concat([RELIABILITY.assign(model=name) for name in ("blend_tuned", "hybrid_reranked")])
+    assert [t.get_text() for t in plots_studies.reliability(two).get_legend().get_texts()] == ["Blend tuned", "Hybrid reranked"]
+    assert plots_studies.reliability(RELIABILITY).get_legend() is None

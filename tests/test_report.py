@@ -77,7 +77,8 @@ def _labels(ax: plt.Axes) -> list[str]:
 
 def test_names_and_numbers_are_readable() -> None:
     names = {"popular_28d": "Popular, 28 days", "item_bm25": "Item BM25", "als": "ALS", "own_decayed": "Own purchases, decayed",
-             "two_tower_own": "Two tower with own purchases", "tifuknn": "TIFU-KNN"}
+             "two_tower_own": "Two tower with own purchases", "tifuknn": "TIFU-KNN",
+             "hybrid_40_40_20": "Hybrid 40/40/20", "blend_rrf": "Blend RRF"}
     assert {m: plots.display_name(m) for m in names} == names
     assert [plots.num(v) for v in (0.37951, 791044, 999.6, 0, 0.00158, 0.0002, float("nan"))] == ["0.380", "791,000", "1,000", "0", "0.00158", "< 0.001", "–"]
     assert plots.percent(0.1234) == "12.3\u00a0%" and plots.seconds(0.004) == "< 0.01"
