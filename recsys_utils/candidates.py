@@ -41,6 +41,7 @@ def _block(generators: Mapping[str, Recommender], users: np.ndarray, n: Mapping[
     closed = np.zeros((len(users), next(iter(scores.values())).shape[1]), bool) if banned is None else banned[users].toarray() > 0
     chosen = np.zeros_like(closed)
     for name, each in scores.items():
+        closed |= each == -np.inf
         if n[name]:
             np.put_along_axis(chosen, top_k(np.where(closed, -np.inf, each), n[name]), True, axis=1)
     row, item = np.nonzero(chosen & ~closed)

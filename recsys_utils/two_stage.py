@@ -13,13 +13,15 @@ from tqdm import tqdm
 from .candidates import Candidates, held, union
 from .features import build
 from .interactions import Interactions
-from .models import ALS, TIFUKNN, ItemCF, OwnPurchases, Popular, Recommender
+from .models import ALS, TIFUKNN, ItemCF, MainRecommender, OwnPurchases, Popular, Recommender
 from .models.base import check_params
 
-CHUNK = 2_000       # users ranked at once: bounds the memory of their features
+CHUNK = 8_000       # users ranked at once: bounds the memory of their features
 # By name: each generator, and how many items it proposes; 0 leaves it to score what the others propose.
 GENERATORS = {
-    "lab": {"own": (OwnPurchases(180), 150), "tifu": (TIFUKNN(), 150), "bm25": (ItemCF(tau=60), 100), "als": (ALS(64, 10), 50), "popular": (Popular(28), 50)},
+    "lab": {"own": (OwnPurchases(180), 60), "tifu": (TIFUKNN(), 60), "bm25": (ItemCF(tau=60), 40), "als": (ALS(64, 10), 20), "popular": (Popular(28), 20),
+            "near": (TIFUKNN(alpha=0), 0)},
+    "system3": {"main": (MainRecommender(), 200), "als": (ALS(50, 0.001, 1.0, weighting="bm25", tau=None), 0)},
 }
 
 
@@ -53,14 +55,14 @@ class TwoStage(Recommender):
     windows: int = 6
     days: float = 21
     target: Literal["any", "new"] = "any"
-    objective: Literal["lambdarank", "binary", "both"] = "lambdarank"
-    generators: Literal["lab"] = "lab"
+    objective: Literal["lambdarank", "binary", "both"] = "both"
+    generators: Literal["lab", "system3"] = "lab"
     embeddings: bool = False
     depth: float = 1.0
-    rounds: int = 200
+    rounds: int = 100
     patience: int | None = None
     leaves: int = 31
-    learning_rate: float = 0.05
+    learning_rate: float = 0.1
     min_leaf: int = 100
     seed: int = 42
 
@@ -70,7 +72,7 @@ class TwoStage(Recommender):
 
     def _fit(self, data: Interactions) -> None:
         examples = self.examples(data)
-        rankers = [train(options, examples, self.patience) for options in self.options()] if examples else []
+        rankers = train(self.options(), examples, self.patience) if examples else []
         self.rankers_ = np.array([ranker.model_to_string() for ranker in rankers], dtype=str)
         self.lists_ = self._ranked(data, rankers)
 
@@ -94,7 +96,7 @@ class TwoStage(Recommender):
         """LightGBM's parameters, a set for each objective."""
         objectives = ("lambdarank", "binary") if self.objective == "both" else (self.objective,)
         return [{"objective": objective, "num_leaves": self.leaves, "learning_rate": self.learning_rate, "min_data_in_leaf": self.min_leaf,
-                 "num_iterations": self.rounds, "feature_fraction": 0.5, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0,
+                 "num_iterations": self.rounds, "feature_fraction": 0.5, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0, "max_bin": 127,
                  "lambdarank_truncation_level": 20, "deterministic": True, "force_row_wise": True, "verbose": -1, "seed": self.seed, "num_threads": 2}
                 for objective in objectives]
 
@@ -127,21 +129,22 @@ class TwoStage(Recommender):
         return np.where(made > 0, made, rest).astype(np.float32)
 
 
-def train(options: dict, examples: list[Examples], patience: int | None = None) -> lightgbm.Booster:
-    """A ranker on windows of examples. patience: every tenth user is held out whole, and tells when to stop."""
-    grouped = options["objective"] == "lambdarank"
+def train(options: list[dict], examples: list[Examples], patience: int | None = None) -> list[lightgbm.Booster]:
+    """A ranker for each set of options on windows of examples. patience: every tenth user is held out whole, and tells when to stop."""
     held_out = [np.unique(e.pairs.user, return_inverse=True)[1] % 10 == 9 for e in examples] if patience else []
-    if not held_out:
-        return lightgbm.train(options, _dataset(examples, grouped))
-    learn, check = (_dataset([_part(e, rows == late) for e, rows in zip(examples, held_out)], grouped) for late in (False, True))
+    if not any(late.any() for late in held_out):
+        learn = _dataset(examples, options[0])
+        return [lightgbm.train(each, learn) for each in options]
+    learn, check = (_dataset([_part(e, rows == late) for e, rows in zip(examples, held_out)], options[0]) for late in (False, True))
     check.reference = learn
-    return lightgbm.train(options, learn, valid_sets=[check], callbacks=[lightgbm.early_stopping(patience, verbose=False)])
+    return [lightgbm.train(each, learn, valid_sets=[check], callbacks=[lightgbm.early_stopping(patience, verbose=False)]) for each in options]
 
 
-def _dataset(examples: list[Examples], grouped: bool) -> lightgbm.Dataset:
-    names = examples[0].table.columns.tolist()
+def _dataset(examples: list[Examples], options: dict) -> lightgbm.Dataset:
+    """Binned once for every objective; a binary classifier does not look at the groups."""
+    binning = {name: options[name] for name in ("max_bin", "min_data_in_leaf", "force_row_wise", "verbose", "num_threads")}
     return lightgbm.Dataset(np.concatenate([e.table.to_numpy() for e in examples]), np.concatenate([e.bought for e in examples]).astype(np.float32),
-                            group=np.concatenate([e.sizes for e in examples]) if grouped else None, feature_name=names)
+                            group=np.concatenate([e.sizes for e in examples]), feature_name=examples[0].table.columns.tolist(), params=binning)
 
 
 def _part(example: Examples, rows: np.ndarray) -> Examples:

@@ -17,6 +17,7 @@ from scipy import sparse
 
 import recsys_utils
 from recsys_utils import LabError, store
+from recsys_utils.hybrid import Hybrid  # noqa: F401 - joins the registry
 from recsys_utils.interactions import Interactions
 from recsys_utils.models import ALS, BPR, EASE, REGISTRY, CoPurchase, ItemCF, NotSupported, OwnPurchases, Popular, Recommender, load_model
 from recsys_utils.models.item_cf import signal
@@ -26,6 +27,7 @@ from recsys_utils.two_stage import TwoStage  # noqa: F401 - joins the registry
 PACKAGE = Path(recsys_utils.__file__).parent
 SMALL = {"ALS": {"factors": 8, "iterations": 5}, "BPR": {"factors": 8, "iterations": 300}, "ItemCF": {"neighbours": 50},
          "PreferencePairs": {"negatives": 4, "learning_rate": 0.02, "epochs": 15},
+         "Hybrid": {"als": {"factors": 8, "iterations": 5}},
          "TwoStage": {"windows": 3, "rounds": 30, "leaves": 7, "min_leaf": 5}}     # by name; may lack any
 SAME_FOR_ALL = {"Popular"}
 K = 10
@@ -33,8 +35,8 @@ K = 10
 
 def concrete() -> list[str]:
     """Models with a family that can be fitted; a new one joins by being defined."""
-    return sorted(name for name, cls in REGISTRY.items()
-                  if cls.__module__.startswith(("recsys_utils.models", "recsys_utils.two_stage")) and cls.family and cls._fit is not Recommender._fit)
+    ours = ("recsys_utils.models", "recsys_utils.two_stage", "recsys_utils.hybrid")
+    return sorted(name for name, cls in REGISTRY.items() if cls.__module__.startswith(ours) and cls.family and cls._fit is not Recommender._fit)
 
 
 def make(name: str) -> Recommender:

@@ -58,7 +58,7 @@ def test_c2_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop) 
     mixed.loc[late, "price"] *= 7
     first = model._window(data, 2)
     for other in (mixed, data.purchases[~late]):
-        again = model._window(Interactions.of(other.reset_index(drop=True), as_of=data.as_of), 2)
+        again = model._window(Interactions.of(other.reset_index(drop=True), data.items.reset_index(), as_of=data.as_of), 2)
         pd.testing.assert_frame_equal(first.table, again.table)
         assert np.array_equal(first.bought, again.bought) and np.array_equal(first.sizes, again.sizes)
 

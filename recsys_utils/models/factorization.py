@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from implicit.cpu.als import AlternatingLeastSquares
 from implicit.cpu.bpr import BayesianPersonalizedRanking
+from implicit.nearest_neighbours import bm25_weight
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
@@ -15,10 +16,13 @@ from .item_cf import signal
 
 
 def weigh(data: Interactions, weighting: str, tau: float | None) -> sparse.csr_matrix:
-    """Users × items strengths: basket counts (decayed by `tau`), their log, or system 5's spending signal."""
+    """Users × items strengths: basket counts (decayed by `tau`), their log, their BM25 weights (implicit's, items as documents), or system 5's
+    spending signal."""
     if weighting == "signal":
         return data.matrix(weights=signal(data) * (1 if tau is None else np.exp(-data.age / tau)))
     x = data.matrix(tau)
+    if weighting == "bm25":
+        return bm25_weight(x.T).T.tocsr().astype(np.float32).maximum(0)      # who bought nearly everything would weigh less than nothing
     return x.log1p() if weighting == "log" else x
 
 
@@ -46,7 +50,7 @@ class ALS(Factors):
     regularization: float = 1.0
     alpha: float = 10.0
     iterations: int = 15
-    weighting: Literal["count", "log", "signal"] = "count"
+    weighting: Literal["count", "log", "signal", "bm25"] = "count"
     tau: float | None = 120
     seed: int = 42
 
@@ -54,8 +58,12 @@ class ALS(Factors):
         check_params(self, factors=(1, 4096), regularization=(0, 1e6), alpha=(0, 1e6), iterations=(1, 1000), tau=(0.01, 100_000))
 
     def _fit(self, data: Interactions) -> None:
-        confidence = weigh(data, self.weighting, self.tau)
-        confidence.data = 1 + self.alpha * confidence.data
+        self._solve(weigh(data, self.weighting, self.tau))
+
+    def _solve(self, strengths: sparse.csr_matrix) -> None:
+        """Factors of users × items strengths."""
+        confidence = strengths.copy()
+        confidence.data = 1 + self.alpha * strengths.data
         with threadpool_limits(1, "blas"):      # implicit has threads of its own; BLAS threads inside them halve the speed
             model = AlternatingLeastSquares(self.factors, regularization=self.regularization, alpha=1.0, iterations=self.iterations,
                                             random_state=self.seed)
