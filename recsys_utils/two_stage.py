@@ -16,6 +16,7 @@ from .interactions import Interactions
 from .models import ALS, TIFUKNN, ItemCF, MainRecommender, OwnPurchases, Popular, Recommender
 from .models.base import check_params
 
+THREADED = 100_000  # rows below which a second thread costs more than it gives; it never changes the trees
 CHUNK = 8_000       # users ranked at once: bounds the memory of their features
 # By name: each generator, and how many items it proposes; 0 leaves it to score what the others propose.
 GENERATORS = {
@@ -97,7 +98,7 @@ class TwoStage(Recommender):
         objectives = ("lambdarank", "binary") if self.objective == "both" else (self.objective,)
         return [{"objective": objective, "num_leaves": self.leaves, "learning_rate": self.learning_rate, "min_data_in_leaf": self.min_leaf,
                  "num_iterations": self.rounds, "feature_fraction": 0.5, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 5.0, "max_bin": 127,
-                 "lambdarank_truncation_level": 20, "deterministic": True, "force_row_wise": True, "verbose": -1, "seed": self.seed, "num_threads": 2}
+                 "lambdarank_truncation_level": 20, "deterministic": True, "force_row_wise": True, "verbose": -1, "seed": self.seed}
                 for objective in objectives]
 
     def _window(self, data: Interactions, n: int) -> Examples | None:
@@ -131,6 +132,7 @@ class TwoStage(Recommender):
 
 def train(options: list[dict], examples: list[Examples], patience: int | None = None) -> list[lightgbm.Booster]:
     """A ranker for each set of options on windows of examples. patience: every tenth user is held out whole, and tells when to stop."""
+    options = [each | {"num_threads": 1 + (sum(len(e.pairs) for e in examples) > THREADED)} for each in options]
     held_out = [np.unique(e.pairs.user, return_inverse=True)[1] % 10 == 9 for e in examples] if patience else []
     if not any(late.any() for late in held_out):
         learn = _dataset(examples, options[0])

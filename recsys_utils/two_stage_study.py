@@ -27,7 +27,7 @@ from .two_stage import GENERATORS, Examples, TwoStage, standard, train
 # System 3 as its text describes it: own purchases or ALS propose 200, six weeks teach a binary classifier that also sees the embeddings.
 SYSTEM3 = {"generators": "system3", "windows": 1, "days": 42, "objective": "binary", "embeddings": True, "rounds": 500, "patience": 50}
 DEPTHS = (10, 25, 50, 100, 200, 400)
-ROWS = 60_000          # of all windows together that a variant learns from
+ROWS = 30_000          # of all windows together that a variant learns from
 JUDGED = 5_000          # users
 OBJECTIVES = ("binary", "lambdarank")
 SCORES = ("score", "share", "rank")
