@@ -17,7 +17,7 @@ import pandas as pd
 
 HERE = Path(__file__).parent
 MODELS = ("Popular()", "OwnPurchases()", "ItemCF()", "CoPurchase()", "ALS()", "EASE()", "BPR()", "LightFM()", "TIFUKNN()", "UPCF()",
-          "PreferencePairs()", "TwoTower()")
+          "PreferencePairs()", "TwoTower()", "TwoStage()", "Hybrid()")
 STEPS = ("load", "split", "prefilter", *MODELS, "judge", "report")
 RATIOS = ("top-k", "top-k filtered", "metrics")
 
@@ -55,8 +55,8 @@ def step(name: str, dataset: str) -> dict:
 
 def _model(name: str, stage: object, fold: object) -> dict:
     """Fit, then the top 10 for all users of the history."""
-    from recsys_utils import models, show
-    model = eval(name, vars(models))        # noqa: S307 - one of MODELS above
+    from recsys_utils import hybrid, models, show, two_stage
+    model = eval(name, vars(models) | vars(two_stage) | vars(hybrid))        # noqa: S307 - one of MODELS above
     fit = _timed(lambda: model.fit(stage.history))
     top = _timed(lambda: model.recommend(stage.history.user_ids, 10))
     show.record(model, fold, type(model).__name__.lower())

@@ -57,11 +57,31 @@ def held(candidates: Candidates, truth: pd.DataFrame, data: Interactions) -> np.
 
 def recall_curve(generators: Mapping[str, Recommender], truth: pd.DataFrame, data: Interactions, depths: tuple[int, ...] = (10, 25, 50, 100, 200, 400)
                  ) -> pd.DataFrame:
-    """Share of the warm truth's pairs among each generator's first n items, and among the union of all: generator, n, recall."""
+    """Share of the warm truth's pairs among each generator's first n items, and among the union of all: generator, n, recall, candidates.
+
+    candidates: mean number per user. Each generator scores once, for the deepest n.
+    """
     truth = truth[codes(truth["user_id"], data.user_ids) >= 0][["user_id", "item_id"]].drop_duplicates()
-    users, rows = np.unique(codes(truth["user_id"], data.user_ids)), []
-    for depth in depths:
-        for name, part in {**{name: {name: model} for name, model in generators.items()}, "union": generators}.items():
-            made = union(part, users, dict.fromkeys(part, depth))
-            rows.append((name, depth, held(made, truth, data).sum() / len(truth), len(made) / len(users)))
-    return pd.DataFrame(rows, columns=["generator", "n", "recall", "candidates"])
+    users, row = np.unique(codes(truth["user_id"], data.user_ids), return_inverse=True)
+    item, size = codes(truth["item_id"], data.item_ids), max(1, BLOCK_BYTES // (4 * data.shape[1]))
+    parts = list(in_blocks(len(users), size, lambda rows: _reached(generators, users, rows, row, item, depths)))
+    ranks, sizes = np.concatenate([part[0] for part in parts], axis=1), sum(part[1] for part in parts)
+    return pd.DataFrame([(name, n, (ranks[i] < n).sum() / len(truth), sizes[i, j] / len(users))
+                         for j, n in enumerate(depths) for i, name in enumerate((*generators, "union"))], columns=["generator", "n", "recall", "candidates"])
+
+
+def _reached(generators: Mapping[str, Recommender], users: np.ndarray, rows: slice, row: np.ndarray, item: np.ndarray, depths: tuple[int, ...]
+             ) -> tuple[np.ndarray, np.ndarray]:
+    """(generators + 1, truth's pairs of these users that are known) ranks, and (generators + 1, depths) numbers of candidates."""
+    ranks = [_ranks(np.asarray(model._scores(users[rows]), np.float32), max(depths)) for model in generators.values()]
+    ranks.append(np.minimum.reduce(ranks))
+    mine = (row >= rows.start) & (row < rows.stop) & (item >= 0)
+    return np.stack([r[row[mine] - rows.start, item[mine]] for r in ranks]), np.array([[(r < n).sum() for n in depths] for r in ranks])
+
+
+def _ranks(scores: np.ndarray, n: int) -> np.ndarray:
+    """Rank of every item from 0; n for all below the n-th."""
+    first = top_k(scores, n)
+    ranks = np.full(scores.shape, n, np.int16)
+    np.put_along_axis(ranks, first, np.arange(first.shape[1], dtype=np.int16)[None, :], axis=1)
+    return ranks

@@ -25,7 +25,8 @@ LABELS = {"precision": "Precision", "recall": "Recall", "ndcg": "nDCG", "map": "
           "diversity": "Diversity", "repeat_share": "Repeat share", "mean_price": "Mean price"}
 WORDS = {"als": "ALS", "bpr": "BPR", "ease": "EASE", "bm25": "BM25", "tfidf": "TF-IDF", "cf": "CF", "upcf": "UP-CF", "knn": "kNN",
          "tifu": "TIFU", "tifuknn": "TIFU-KNN", "gp": "GP", "topfreq": "TopFreq", "lightfm": "LightFM", "warp": "WARP", "rrf": "RRF",
-         "mmr": "MMR", "tf": "TF", "idf": "IDF", "up": "UP", "kl": "KL", "co": "co-", "own": "own purchases", "ids": "IDs"}
+         "mmr": "MMR", "tf": "TF", "idf": "IDF", "up": "UP", "kl": "KL", "co": "co-", "own": "own purchases", "ids": "IDs",
+         "system3": "system 3"}
 # Colours that stand for the page's own while a figure is drawn for the report.
 INK, GRID = "#010203", "#040506"
 INLINE = {"svg.fonttype": "none", "figure.figsize": (4.6, 3.3), "font.size": 10.5, "axes.titlesize": 10.5, "axes.labelsize": 10.5,

@@ -24,6 +24,7 @@ __all__ = ["code_template_dir", "ship", "to_html", "write_report"]
 COLUMNS = (("precision", 1), ("recall", 1), ("ndcg", 1), ("map", 1), ("hit_rate", 1), ("revenue_share", 1), ("coverage", 1),
            ("novelty", 1), ("mean_price", 0))
 TOP = 8            # models in figures that would not hold all
+BEST = 15          # models in leaderboard.png, and the best popularity
 DEPTHS = (5, 10, 20, 50, 100, 200)
 
 
@@ -72,7 +73,8 @@ def write_report(dataset: str, judged: list["Judged"] | None = None) -> Path:
     with atomic(folder / "leaderboard.csv") as temporary:
         pd.concat([j.board for j in judged]).to_csv(temporary, index=False, float_format="%.6g")
     with atomic(folder / "leaderboard.png") as temporary:
-        figure = plots.leaderboard_bars(judged[0].board).figure
+        board, best = judged[0].board, pick(judged[0].board)["model"]
+        figure = plots.leaderboard_bars(board[board["model"].isin([*best[:BEST], _first(board, "popularity")])]).figure
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
         plots.plt.close(figure)
     page = render("report.html.j2", **_context(data, judged), notebooks=notebook_links(folder))

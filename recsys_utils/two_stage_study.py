@@ -1,4 +1,4 @@
-"""What notebook 10 asks of two stages: recall before any ranker, what each part is worth, system 3's own claim, seconds by step."""
+"""What notebook 10 asks of two stages: what each part is worth, system 3's own claim, seconds by step."""
 
 import resource
 import time
@@ -16,55 +16,19 @@ from .datasets import spec
 from .interactions import Interactions, codes
 from .metrics import per_user
 from .models import Recommender
-from .models.base import BLOCK_BYTES
 from .prefilter import OTHER, relabel
 from .runs import DEPTH, save_run
 from .split import Fold, Stage
 from .store import data_dir, read_parquet
-from .topk import in_blocks, top_k
 from .two_stage import GENERATORS, Examples, TwoStage, standard, train
 
 # System 3 as its text describes it: own purchases or ALS propose 200, six weeks teach a binary classifier that also sees the embeddings.
 SYSTEM3 = {"generators": "system3", "windows": 1, "days": 42, "objective": "binary", "embeddings": True, "rounds": 500, "patience": 50}
-DEPTHS = (10, 25, 50, 100, 200, 400)
 ROWS = 30_000          # of all windows together that a variant learns from
 JUDGED = 5_000          # users
 OBJECTIVES = ("binary", "lambdarank")
 SCORES = ("score", "share", "rank")
 TELLING = ("pair_due", "pair_last", "user_basket_size", "item_trend", "price_to_user", "rank_bm25", "rank_main")
-
-
-# ---- recall
-
-def candidate_recall(generators: Mapping[str, Recommender], stage: Stage, depths: tuple[int, ...] = DEPTHS) -> pd.DataFrame:
-    """Share of the warm truth's pairs among each generator's first n items, and among the union of all: generator, n, recall, candidates.
-
-    candidates: mean number per user. Each generator scores once, for the deepest n.
-    """
-    history, truth = stage.history, compare.warm(stage.truth, stage.history)[["user_id", "item_id"]].drop_duplicates()
-    users, row = np.unique(codes(truth["user_id"], history.user_ids), return_inverse=True)
-    item, size = codes(truth["item_id"], history.item_ids), max(1, BLOCK_BYTES // (4 * history.shape[1]))
-    parts = list(in_blocks(len(users), size, lambda rows: _block(generators, users, rows, row, item, depths)))
-    reached, sizes = np.concatenate([part[0] for part in parts], axis=1), sum(part[1] for part in parts)
-    return pd.DataFrame([(name, n, (reached[i] < n).sum() / len(truth), sizes[i, j] / len(users))
-                         for j, n in enumerate(depths) for i, name in enumerate((*generators, "union"))], columns=["generator", "n", "recall", "candidates"])
-
-
-def _block(generators: Mapping[str, Recommender], users: np.ndarray, rows: slice, row: np.ndarray, item: np.ndarray, depths: tuple[int, ...]
-           ) -> tuple[np.ndarray, np.ndarray]:
-    """(generators + 1, truth's pairs of these users that are known) ranks, and (generators + 1, depths) numbers of candidates."""
-    ranks = [_ranks(np.asarray(model._scores(users[rows]), np.float32), max(depths)) for model in generators.values()]
-    ranks.append(np.minimum.reduce(ranks))
-    mine = (row >= rows.start) & (row < rows.stop) & (item >= 0)
-    return np.stack([r[row[mine] - rows.start, item[mine]] for r in ranks]), np.array([[(r < n).sum() for n in depths] for r in ranks])
-
-
-def _ranks(scores: np.ndarray, n: int) -> np.ndarray:
-    """Rank of every item from 0; n for all below the n-th."""
-    first = top_k(scores, n)
-    ranks = np.full(scores.shape, n, np.int16)
-    np.put_along_axis(ranks, first, np.arange(first.shape[1], dtype=np.int16)[None, :], axis=1)
-    return ranks
 
 
 # ---- what each part is worth
