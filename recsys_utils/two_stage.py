@@ -137,7 +137,7 @@ def train(options: list[dict], examples: list[Examples], patience: int | None = 
     if not any(late.any() for late in held_out):
         learn = _dataset(examples, options[0])
         return [lightgbm.train(each, learn) for each in options]
-    learn, check = (_dataset([_part(e, rows == late) for e, rows in zip(examples, held_out)], options[0]) for late in (False, True))
+    learn, check = (_dataset([part(e, rows == late) for e, rows in zip(examples, held_out)], options[0]) for late in (False, True))
     check.reference = learn
     return [lightgbm.train(each, learn, valid_sets=[check], callbacks=[lightgbm.early_stopping(patience, verbose=False)]) for each in options]
 
@@ -149,9 +149,10 @@ def _dataset(examples: list[Examples], options: dict) -> lightgbm.Dataset:
                             group=np.concatenate([e.sizes for e in examples]), feature_name=examples[0].table.columns.tolist(), params=binning)
 
 
-def _part(example: Examples, rows: np.ndarray) -> Examples:
+def part(example: Examples, rows: np.ndarray | slice, columns: pd.Index | slice = slice(None)) -> Examples:
+    """Some rows of a window, and some of its features."""
     pairs = Candidates(example.pairs.user[rows], example.pairs.item[rows], {name: score[rows] for name, score in example.pairs.scores.items()})
-    return Examples(pairs, example.table[rows], example.bought[rows])
+    return Examples(pairs, example.table.loc[rows, columns], example.bought[rows])
 
 
 def standard(score: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from . import compare
-from .candidates import Candidates, held, union
+from .candidates import held, union
 from .datasets import spec
 from .interactions import Interactions, codes
 from .metrics import per_user
@@ -20,7 +20,7 @@ from .prefilter import OTHER, relabel
 from .runs import DEPTH, save_run
 from .split import Fold, Stage
 from .store import data_dir, read_parquet
-from .two_stage import GENERATORS, Examples, TwoStage, standard, train
+from .two_stage import GENERATORS, Examples, TwoStage, part, standard, train
 
 # System 3 as its text describes it: own purchases or ALS propose 200, six weeks teach a binary classifier that also sees the embeddings.
 SYSTEM3 = {"generators": "system3", "windows": 1, "days": 42, "objective": "binary", "embeddings": True, "rounds": 500, "patience": 50}
@@ -144,24 +144,19 @@ def _variants(b: Bench) -> Iterator[tuple[str, str, Bench, np.ndarray | None]]:
 
 def _cut(b: Bench, columns: pd.Index, generator: str | None = None) -> Bench:
     """With some columns only, and without pairs that nobody but one generator proposed."""
-    def part(example: Examples) -> Examples:
+    def cut(example: Examples) -> Examples:
         others = [said for name, said in proposed(b, example).items() if name != generator]
-        return _kept(example, np.logical_or.reduce(others) if generator else slice(None), columns)
-    return replace(b, examples=[part(e) for e in b.examples], asked=part(b.asked))
+        return part(example, np.logical_or.reduce(others) if generator else slice(None), columns)
+    return replace(b, examples=[cut(e) for e in b.examples], asked=cut(b.asked))
 
 
 def _thinned(examples: list[Examples], rows: int, seed: int) -> list[Examples]:
     """All that was bought and a random share of the rest; of every n-th user only, where what was bought alone would be a quarter of the rows."""
     every = max(1, -(-4 * sum(e.bought.sum() for e in examples) // rows))
-    some = [_kept(e, np.unique(e.pairs.user, return_inverse=True)[1] % every == 0) for e in examples]
+    some = [part(e, np.unique(e.pairs.user, return_inverse=True)[1] % every == 0) for e in examples]
     bought, rng = sum(e.bought.sum() for e in some), np.random.default_rng(seed)
     share = (rows - bought) / max(1, sum(len(e.pairs) for e in some) - bought)
-    return [_kept(e, e.bought | (rng.random(len(e.pairs)) < share)) for e in some]
-
-
-def _kept(example: Examples, rows: np.ndarray | slice, columns: pd.Index | slice = slice(None)) -> Examples:
-    pairs = Candidates(example.pairs.user[rows], example.pairs.item[rows], {name: score[rows] for name, score in example.pairs.scores.items()})
-    return Examples(pairs, example.table.loc[rows, columns], example.bought[rows])
+    return [part(e, e.bought | (rng.random(len(e.pairs)) < share)) for e in some]
 
 
 # ---- system 3's own claim
