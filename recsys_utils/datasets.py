@@ -1,6 +1,7 @@
 """The registry of data sets, and the reader of raw files: TOML in, checked Ibis tables out."""
 
 import csv
+import glob
 import gzip
 import os
 import re
@@ -98,33 +99,28 @@ def revised(made: Spec, **overrides: object) -> Spec:
 
 
 def raw_files(source: Source, spec: Spec) -> list[Path]:
-    """The source's first file that exists in any of the data set's folders; [] where it names none."""
+    """The source's first file that exists in any of the data set's folders, or all that match it if it has a *; [] where it names none."""
     roots = [Path(os.environ["RECSYS_DATA"]) / spec.name] if os.environ.get("RECSYS_DATA") else []
     roots += [home() / "data" / "raw" / spec.name] + ([spec.folder] if spec.folder else [])
-    found = [root / file for file in source.files for root in roots if (root / file).is_file()]
+    found = [paths for file in source.files for root in roots if (paths := _matching(root, file))]
     if source.files and not found:
         looked = ", ".join(str(root) for root in roots)
         raise LabError(f"{' or '.join(source.files)} of data set '{spec.name}' was not found in {looked}: {spec.get}")
-    return found[:1]
+    return found[0] if found else []
 
 
 def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> tuple[Table, Path]:
-    """The raw rows of a source (its own file, or else the purchases' file) and the file they came from."""
-    path = (raw_files(source, spec) or raw_files(spec.purchases, spec))[0]
-    origin = source if source.files else spec.purchases
-    readers = {".parquet": _parquet, ".xlsx": _xlsx, ".xls": _xlsx}
+    """The raw rows of a source (its own file or files, or else the purchases') and the first file they came from."""
+    paths = raw_files(source, spec) or raw_files(spec.purchases, spec)
+    raws = [_read_one(con, path, source if source.files else spec.purchases, source.columns) for path in paths]
+    names = ", ".join(_identifier(name) for name in raws[0].columns)
     try:
-        raw = readers.get(path.suffix.lower(), _csv)(con, path, origin, source.columns)
-        empty = raw.limit(1).count().to_pandas() == 0
-    except LabError:
-        raise
+        raw = raws[0] if len(raws) == 1 else con.sql(" UNION ALL ".join(f"SELECT {names} FROM {raw.get_name()}" for raw in raws))
     except Exception as error:
-        raise LabError(f"{path} cannot be read: {_first_line(error)}") from error
-    if empty:
-        raise LabError(f"{path} has a header and no rows")
-    if origin.drop_copies:
+        raise LabError(f"{paths[0]} and the other files of '{spec.name}' do not fit together: {_first_line(error)}") from error
+    if (source if source.files else spec.purchases).drop_copies:
         raw = raw.mutate(is_copy=ibis.row_number().over(group_by=raw.columns) > 0)
-    return raw, path
+    return raw, paths[0]
 
 
 def select(raw: Table, source: Source, table: str, path: Path) -> Table:
@@ -195,6 +191,25 @@ def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
         raise LabError(f"{where} needs either ts (a date) or order (a basket's number where there are no dates)")
     if table == "purchases" and "order" in columns and made.protocol == "window":
         raise LabError(f"{where} has order and no ts: set protocol = \"next_basket\", a calendar window needs dates")
+
+
+def _matching(root: Path, file: str) -> list[Path]:
+    """The file, or those that match it in the order of their names."""
+    return [root / name for name in (sorted(glob.glob(file, root_dir=root)) if "*" in file else [file]) if (root / name).is_file()]
+
+
+def _read_one(con: ibis.BaseBackend, path: Path, origin: Source, columns: dict[str, str]) -> Table:
+    readers = {".parquet": _parquet, ".xlsx": _xlsx, ".xls": _xlsx}
+    try:
+        raw = readers.get(path.suffix.lower(), _csv)(con, path, origin, columns)
+        empty = raw.limit(1).count().to_pandas() == 0
+    except LabError:
+        raise
+    except Exception as error:
+        raise LabError(f"{path} cannot be read: {_first_line(error)}") from error
+    if empty:
+        raise LabError(f"{path} has a header and no rows")
+    return raw
 
 
 def _parquet(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, str]) -> Table:
@@ -291,7 +306,7 @@ def _sql(raw: Table, source: Source, name: str, table: str, path: Path) -> str:
     value = source.columns[name]
     table, name = name.split("__") if "__" in name else (table, name)       # an attribute that rides on the receipts
     if value in raw.columns:
-        return '"' + value.replace('"', '""') + '"'
+        return _identifier(value)
     hint = f": it was read as one column, set sep in [{table}]" if len(raw.columns) == 1 else ""
     known = re.fullmatch(r"[\w.]+ - [\w.]+", value)
     if re.fullmatch(r"[\w .:-]+", value) and not known and not value.replace(".", "").isdigit():
@@ -312,6 +327,10 @@ def _query(raw: Table, what: str, where: str, run: bool = False) -> Table:
             if len(words) and "No function matches" in str(error):
                 raise LabError(f"{where} cannot be computed: {column} '{words[0]}' is not a number") from error
         raise LabError(f"{where} is not valid: {_first_line(error)}; the file has {', '.join(raw.columns)}") from error
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _quoted(text: str) -> str:

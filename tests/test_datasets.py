@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from recsys_utils import LabError, datasets, pipeline, split, tables
+from recsys_utils import LabError, datasets, pipeline, split, synthetic, tables
+from recsys_utils.online.events import write_csv
 
 COLUMNS = {"user_id": "customer", "item_id": "sku", "ts": "sold_at", "basket_id": "receipt", "quantity": "units",
            "price": "line_total / units"}
@@ -221,6 +222,35 @@ def test_raw_files_are_looked_for_in_three_places(shop: Callable, tmp_path: Path
         (root / "receipts.csv").write_text(HEAD + ROWS)
         monkeypatch.setenv("RECSYS_DATA", str(monkey))
         assert datasets.raw_files(spec.purchases, spec) == [root / "receipts.csv"]
+
+
+def test_a_pattern_reads_all_files_that_match_as_one_table(shop: Callable, tmp_path: Path) -> None:
+    lines, other = ROWS.splitlines(keepends=True), "sku,customer,units,line_total,receipt,sold_at\nA-1,007,1,1.5,R2,2024-01-09 11:30\n"
+    months = {"2024-02.csv": HEAD + lines[2], "2024-01.csv": other, "2024-01.csv.gz": gzip.compress((HEAD + lines[0]).encode()), "2023.csv": HEAD + ROWS}
+    assert bought(shop(toml(source='files = ["2024-*"]'), months)) == EXPECTED
+    assert len(datasets.raw_files(datasets.spec(str(tmp_path / "shop.toml")).purchases, datasets.spec(str(tmp_path / "shop.toml")))) == 3
+
+
+@pytest.mark.parametrize(("other", "words"), [("customer,sku\n1,2\n", ["1.csv", "do not fit together"]), (HEAD + "1,2\n", ["2.csv, row 1"]),
+                                              (HEAD, ["2.csv", "no rows"])])
+def test_one_bad_file_of_a_pattern_is_named(shop: Callable, other: str, words: list[str]) -> None:
+    with pytest.raises(LabError) as error:
+        tables.load(shop(toml(source='files = ["*.csv"]'), {"1.csv": HEAD + ROWS, "2.csv": other}))
+    assert all(word in str(error.value) for word in words) and not JARGON.search(str(error.value))
+
+
+def test_the_cosmetics_shops_months_are_read_as_one_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path))
+    monkeypatch.setenv("RECSYS_DATA", str(tmp_path / "raw"))
+    made = synthetic.generate(6_000, seed=3)
+    days = write_csv(made["events"], made["items"], tmp_path / "days")
+    (tmp_path / "raw" / "cosmetics_events").mkdir(parents=True)
+    for month in ("2025-05", "2025-06"):
+        parts = [path.read_text().splitlines(keepends=True) for path in days if path.name.startswith(month)]
+        (tmp_path / "raw" / "cosmetics_events" / f"{month}.csv").write_text("".join([parts[0][0], *(row for part in parts for row in part[1:])]))
+    data = tables.load("cosmetics_events")
+    assert len(data.events) == len(made["events"]) and len(data.purchases) == (made["events"]["event_type"] == "purchase").sum()
+    assert data.items["category"].notna().all() and set(data.events["event_type"]) == set(datasets.EVENT_TYPES)
 
 
 def test_the_example_of_a_shop_runs_as_it_is(shop: Callable) -> None:
