@@ -28,24 +28,26 @@ class Interactions:
     item_ids: pd.Index
     user: np.ndarray            # int32 codes, aligned with the rows of `purchases`
     item: np.ndarray
+    events: pd.DataFrame | None = None      # user_id, item_id, event_type, ts before `as_of`; None where the shop keeps receipts only
 
     @classmethod
     def of(cls, purchases: pd.DataFrame, items: pd.DataFrame | None = None, users: pd.DataFrame | None = None,
-           as_of: pd.Timestamp | None = None, catalogue: pd.Series | None = None) -> "Interactions":
-        """Number the users and items of a purchases table. `as_of` defaults to its last timestamp.
+           as_of: pd.Timestamp | None = None, catalogue: pd.Series | None = None, events: pd.DataFrame | None = None) -> "Interactions":
+        """Number the users and items of a purchases table. `as_of` defaults to the last timestamp of purchases and events.
 
         catalogue: ids that are on sale, though perhaps nobody bought them yet: they are numbered too.
         """
-        as_of = pd.Timestamp(as_of if as_of is not None else purchases["ts"].max())
-        if len(purchases) and purchases["ts"].max() > as_of:
-            raise LabError(f"purchases reach {purchases['ts'].max()}, after as_of {as_of}: a model may see none of them, cut first")
+        logs = {name: rows["ts"].max() for name, rows in (("purchases", purchases), ("events", events)) if rows is not None and len(rows)}
+        as_of = pd.Timestamp(as_of if as_of is not None else max(logs.values(), default=pd.NaT))
+        if late := [name for name in logs if logs[name] > as_of]:
+            raise LabError(f"{late[0]} reach {logs[late[0]]}, after as_of {as_of}: a model may see none of them, cut first")
         user_ids, known = distinct(purchases["user_id"]), distinct(purchases["item_id"])
         if catalogue is not None:
             known = known.union(distinct(catalogue)).rename("item_id")
         recent = codes(purchases["item_id"][purchases["ts"] >= as_of - pd.Timedelta(days=RECENT_DAYS)], known)
         item_ids = known[np.argsort(-np.bincount(recent, minlength=len(known)), kind="stable")]
         return cls(purchases, as_of, _attributes(items, item_ids), _attributes(users, user_ids), user_ids, item_ids,
-                   codes(purchases["user_id"], user_ids), codes(purchases["item_id"], item_ids))
+                   codes(purchases["user_id"], user_ids), codes(purchases["item_id"], item_ids), events)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -66,6 +68,15 @@ class Interactions:
     def sold(self) -> np.ndarray:
         """(items,) bool: whether anybody bought the item; false for those that are only in the catalogue."""
         return np.bincount(self.item, minlength=self.shape[1]) > 0
+
+    @cached_property
+    def log(self) -> pd.DataFrame:
+        """Everything that happened before `as_of`, by time: user_id, item_id, event_type, ts. Receipts are its purchases, all of them without `events`."""
+        columns = ["user_id", "item_id", "event_type", "ts"]
+        bought = self.purchases.assign(event_type="purchase")[columns]
+        browsed = self.events[self.events["event_type"] != "purchase"][columns] if self.events is not None else bought[:0]
+        both = pd.concat([part.astype({"user_id": str, "item_id": str, "event_type": str}) for part in (bought, browsed)])
+        return both.sort_values(["ts", *columns[:3]], ignore_index=True)
 
     @cached_property
     def price(self) -> np.ndarray:

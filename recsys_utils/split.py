@@ -57,6 +57,7 @@ class Fold:
     repeats: bool = True
     listed: bool = False
     registered: bool = False
+    events: pd.DataFrame | None = None      # views, carts, removals, purchases, where the shop keeps a log of them
 
     @cached_property
     def tuning(self) -> Stage:
@@ -76,8 +77,15 @@ class Fold:
     def _stage(self, history: pd.DataFrame, truth: pd.DataFrame, as_of: pd.Timestamp | None) -> Stage:
         catalogue = self.items["item_id"] if self.listed else None
         profiles = self.users.astype({"user_id": str}).set_index("user_id") if self.registered else None
-        return Stage(Interactions.of(history, self.items, self.users, as_of, catalogue), truth.reset_index(drop=True),
-                     None if self.repeats else "bought", profiles)
+        made = Interactions.of(history, self.items, self.users, as_of, catalogue, self._events(history, as_of))
+        return Stage(made, truth.reset_index(drop=True), None if self.repeats else "bought", profiles)
+
+    def _events(self, history: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFrame | None:
+        """Events before the cut; where each shopper has a cut of their own, up to their last receipt before it."""
+        if self.events is None or as_of is not None:
+            return self.events if self.events is None else self.events[self.events["ts"] < as_of]
+        last = history.groupby(history["user_id"].astype(str))["ts"].max()
+        return self.events[self.events["ts"] <= self.events["user_id"].astype(str).map(last)]
 
 
 def window_borders(ts: pd.Series, test_weeks: float = 3, valid_weeks: float = 6, back: int = 0) -> dict[str, pd.Timestamp]:
@@ -144,9 +152,10 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
     rows = read_parquet(*(folder / f"{part}.parquet" for part in PARTS), cure=cure)     # together: the parts share their categories
     ends = np.cumsum([0, *meta["rows"]])
     parts = {part: rows[a:b].reset_index(drop=True) for part, a, b in zip(PARTS, ends, ends[1:])}
+    events = read_parquet(data / "events.parquet") if (data / "events.parquet").exists() else None
     return Fold(dataset, name, meta["protocol"], meta["borders"], **parts, items=read_parquet(data / "items.parquet"),
                 users=read_parquet(data / "users.parquet"), hash=meta["hash"], repeats=meta["repeats"],
-                listed=_own_file(made, "items"), registered=_own_file(made, "users"))
+                listed=_own_file(made, "items"), registered=_own_file(made, "users"), events=events)
 
 
 def load_folds(dataset: str) -> Iterator[Fold]:
