@@ -12,12 +12,15 @@ from .runs import DEPTH, save_run
 from .split import Fold, Stage
 
 
-def record(model: Recommender, fold: Fold, name: str, note: str = "") -> pd.DataFrame:
-    """Refit on everything before the test window, recommend for every test user, time both, save the table."""
+def record(model: Recommender, fold: Fold, name: str, note: str = "", exclude: str | None = None) -> pd.DataFrame:
+    """Refit on everything before the test window, recommend for every test user, time both, save the table.
+
+    exclude: "bought" keeps the model from listing what was bought also where the data set has repeats.
+    """
     start = time.perf_counter()
     model.fit(fold.testing.history)
     fitted = time.perf_counter()
-    recs = model.recommend(fold.testing.users, DEPTH, fold.testing.exclude, profiles=fold.testing.profiles)
+    recs = model.recommend(fold.testing.users, DEPTH, exclude or fold.testing.exclude, profiles=fold.testing.profiles)
     save_run(recs, fold, name, model.family, model.params, fitted - start, time.perf_counter() - fitted, note)
     return recs
 

@@ -8,7 +8,8 @@ from .main_recommender import MainRecommender
 from .next_basket import TIFUKNN, UPCF
 from .popularity import OwnPurchases, Popular
 from .preference_pairs import PreferencePairs
+from .progressive import Progressive
 from .two_tower import TwoTower
 
 __all__ = ["ALS", "BPR", "EASE", "REGISTRY", "TIFUKNN", "UPCF", "CoPurchase", "ItemCF",
-           "LightFM", "MainRecommender", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs", "Recommender", "TwoTower", "load_model"]
+           "LightFM", "MainRecommender", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs", "Progressive", "Recommender", "TwoTower", "load_model"]

@@ -170,10 +170,12 @@ def cosines(vectors: np.ndarray, item: int) -> np.ndarray:
 
 def with_habits(scores: np.ndarray, own: float, habits: sparse.csr_matrix) -> np.ndarray:
     """Scores standardised per user plus `own` times what they buy anyway (users × items, decayed counts); as they are where own is 0."""
-    if not own:
-        return scores
-    centred = scores - scores.mean(axis=1, keepdims=True)
-    return np.asarray(centred / np.maximum(scores.std(axis=1, keepdims=True), 1e-9) + own * habits.toarray(), np.float32)
+    return np.asarray(standardised(scores) + own * habits.toarray(), np.float32) if own else scores
+
+
+def standardised(scores: np.ndarray) -> np.ndarray:
+    """Each row with mean 0 and standard deviation 1; all 0 where its scores are equal."""
+    return (scores - scores.mean(axis=1, keepdims=True)) / np.maximum(scores.std(axis=1, keepdims=True), 1e-9)
 
 
 def load_model(folder: Path) -> Recommender:

@@ -1,0 +1,90 @@
+"""System 4 as a model among models: a cold network, updated day by day with what shoppers looked at, put into carts and bought."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from tqdm import tqdm
+
+from ..interactions import Interactions, codes
+from ..online import WEIGHTS
+from ..online.network import INTEREST, PurchaseNet, labels, log_odds
+from .base import Recommender, check_params, cosines, standardised
+
+NETWORK = ("dim", "hidden", "negatives", "learning_rate", "weight_decay", "batch_size", "epochs", "patience", "update_rate", "update_batch",
+           "update_epochs", "memory")
+
+
+@dataclass
+class Progressive(Recommender):
+    """A network of purchase probability, trained on `days` of history, then updated with each of the last `online_days`; and the queue.
+
+    The score is the network's log-odds standardised per shopper, plus `own` times what they buy anyway, plus `queue` times the queue's score
+    (view +1, cart +3, removal −1; none once it is bought), which fades with `fade` days; None: it never does, as system 4 describes.
+    System 4's rule never to recommend what was bought is `recommend(…, exclude="bought")`. A shop that keeps receipts only has
+    purchases for events: then the queue is empty.
+    """
+
+    family: ClassVar[str] = "online"
+    days: float = 365
+    online_days: int = 21
+    interest: float = INTEREST
+    queue: float = 1.0
+    fade: float | None = 7
+    own: float = 2.0
+    tau: float = 180
+    dim: int = 32
+    hidden: int = 64
+    negatives: int = 4
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    batch_size: int = 1024
+    epochs: int = 30
+    patience: int = 2
+    update_rate: float = 5e-4
+    update_batch: int = 256
+    update_epochs: int = 3
+    memory: int = 50_000
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        check_params(self, days=(0.01, 100_000), online_days=(0, 10_000), interest=(0, 1), queue=(0, 1e6), fade=(0.01, 100_000), own=(0, 100),
+                     tau=(0.01, 100_000), dim=(1, 4096), hidden=(1, 65_536), negatives=(1, 1000), learning_rate=(0, 10), weight_decay=(0, 10),
+                     batch_size=(1, 1e7), epochs=(1, 10_000), patience=(0, 10_000), update_rate=(0, 10), update_batch=(1, 1e7), update_epochs=(1, 1000), memory=(0, 1e9))
+
+    def _fit(self, data: Interactions) -> None:
+        log, age = data.log, (data.as_of - data.log["ts"]).dt.total_seconds().to_numpy() / 86400
+        cold = (age >= self.online_days) & (age < self.online_days + self.days)
+        if not cold.any():      # a history shorter than the stream: all of it is cold
+            cold = age >= 0
+        net = PurchaseNet.cold(labels(log[cold], interest=0), self.seed, **{name: getattr(self, name) for name in NETWORK})
+        days = range(self.online_days - 1, -1, -1) if cold.sum() < len(log) else ()
+        for day in tqdm(days, desc="days", leave=False, disable=None):
+            today, before = (age >= day) & (age < day + 1), log[(age >= day + 1) & (log["event_type"] == "purchase").to_numpy()]
+            net = net.updated(labels(log[today], pd.MultiIndex.from_frame(before[["user_id", "item_id"]]), self.interest), self.seed + day)
+        self._keep(net, data, log, age)
+
+    def _keep(self, net: PurchaseNet, data: Interactions, log: pd.DataFrame, age: np.ndarray) -> None:
+        w = net.with_mean()
+        self.user_vectors_ = w["user"][net.user_ids.get_indexer(data.user_ids)]
+        self.item_vectors_ = w["item"][net.item_ids.get_indexer(data.item_ids)]
+        self.w1_, self.b1_, self.w2_, self.b2_ = (w[name] for name in ("w1", "b1", "w2", "b2"))
+        self.taste_, self.pool_ = data.matrix(self.tau), self._pool(data, log, age)
+
+    def _pool(self, data: Interactions, log: pd.DataFrame, age: np.ndarray) -> sparse.csr_matrix:
+        """Users × items: what the queue says of pairs that are not bought yet, faded to `as_of`."""
+        weight = log["event_type"].map(WEIGHTS).fillna(0).to_numpy(float) * (np.exp(-age / self.fade) if self.fade else 1)
+        user, item = codes(log["user_id"], data.user_ids), codes(log["item_id"], data.item_ids)
+        known = (user >= 0) & (item >= 0) & (weight != 0)
+        pool = sparse.csr_matrix((weight[known], (user[known], item[known])), shape=data.shape)
+        return (pool - pool.multiply(data.seen > 0)).tocsr().astype(np.float32)
+
+    def _scores(self, users: np.ndarray) -> np.ndarray:
+        w = {"w1": self.w1_, "b1": self.b1_, "w2": self.w2_, "b2": self.b2_}
+        standard = standardised(log_odds(w, self.user_vectors_[users], self.item_vectors_))
+        return np.asarray(standard + self.own * self.taste_[users] + self.queue * self.pool_[users], np.float32)
+
+    def _similar(self, item: int) -> np.ndarray:
+        return cosines(self.item_vectors_, item)
