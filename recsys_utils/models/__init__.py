@@ -12,4 +12,5 @@ from .progressive import Progressive
 from .two_tower import TwoTower
 
 __all__ = ["ALS", "BPR", "EASE", "REGISTRY", "TIFUKNN", "UPCF", "CoPurchase", "ItemCF",
-           "LightFM", "MainRecommender", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs", "Progressive", "Recommender", "TwoTower", "load_model"]
+           "LightFM", "MainRecommender", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs",
+           "Progressive", "Recommender", "TwoTower", "load_model"]

@@ -31,8 +31,8 @@ class Progressive(Recommender):
     days: float = 365
     online_days: int = 21
     interest: float = INTEREST
-    queue: float = 1.0
-    fade: float | None = 7
+    queue: float = 10.0
+    fade: float | None = 3
     own: float = 2.0
     tau: float = 180
     dim: int = 32
@@ -52,7 +52,8 @@ class Progressive(Recommender):
     def __post_init__(self) -> None:
         check_params(self, days=(0.01, 100_000), online_days=(0, 10_000), interest=(0, 1), queue=(0, 1e6), fade=(0.01, 100_000), own=(0, 100),
                      tau=(0.01, 100_000), dim=(1, 4096), hidden=(1, 65_536), negatives=(1, 1000), learning_rate=(0, 10), weight_decay=(0, 10),
-                     batch_size=(1, 1e7), epochs=(1, 10_000), patience=(0, 10_000), update_rate=(0, 10), update_batch=(1, 1e7), update_epochs=(1, 1000), memory=(0, 1e9))
+                     batch_size=(1, 1e7), epochs=(1, 10_000), patience=(0, 10_000),
+                     update_rate=(0, 10), update_batch=(1, 1e7), update_epochs=(1, 1000), memory=(0, 1e9))
 
     def _fit(self, data: Interactions) -> None:
         log, age = data.log, (data.as_of - data.log["ts"]).dt.total_seconds().to_numpy() / 86400

@@ -24,7 +24,7 @@ from ..store import atomic
 BLOCK = 1 << 18         # numbers of one block of hidden layers when everything is scored: what a core keeps near
 KEY = 1 << 32           # user code × KEY + item code names a pair
 INTEREST = 1.0          # what a look is worth, as part of a purchase, while its outcome is open: the knob of notebook 12
-STEPS = 60              # of an update's epoch, at most about (1 + negatives) times as many
+STEPS = 48              # batches of an epoch's pairs, without negatives: at least of a cold model's, at most of an update's
 VALID = 0.1             # share of the cold pairs that say when to stop
 
 
@@ -79,7 +79,8 @@ class PurchaseNet:
         coded = net._coded(pairs)
         held_out, seen = rng.random(coded.shape[1]) < VALID, _keys(*coded[:2])
         valid = net._beside_negatives(coded[:, held_out], seen, rng)
-        net.curve = net._descend(coded[:, ~held_out], seen, rng, net.epochs, net.learning_rate, net.batch_size, valid)
+        batch = int(np.clip(coded.shape[1] // STEPS, 1, net.batch_size))        # few pairs need their steps too
+        net.curve = net._descend(coded[:, ~held_out], seen, rng, net.epochs, net.learning_rate, batch, valid)
         net._remember(coded, rng)
         return net
 

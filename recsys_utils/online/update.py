@@ -29,7 +29,8 @@ SELECT user_id, item_id, SUM(event_type = 'view') AS view, SUM(event_type = 'car
     (SELECT COALESCE(SUM(shown), 0) FROM log WHERE log.user_id = events.user_id AND log.item_id = events.item_id) AS counter
 FROM events WHERE user_id IN (SELECT value FROM json_each(?)) GROUP BY user_id, item_id ORDER BY user_id, item_id"""
 PAIRS = """
-SELECT user_id, item_id, MAX(event_type = 'purchase') AS label FROM events WHERE event_time <= ? GROUP BY user_id, item_id ORDER BY user_id, item_id"""
+SELECT user_id, item_id, MAX(event_type = 'purchase') AS label FROM events WHERE event_time <= ?
+GROUP BY user_id, item_id ORDER BY user_id, item_id"""
 
 
 class Busy(LabError):
@@ -174,7 +175,8 @@ class Learner:
                                (_json(event_ids),))["event_id"]
 
     def _bought(self, user_ids: pd.Series) -> pd.MultiIndex:
-        pairs = self.queue.read("SELECT user_id, item_id FROM purchases WHERE user_id IN (SELECT value FROM json_each(?))", (_json(user_ids.unique()),))
+        pairs = self.queue.read("SELECT user_id, item_id FROM purchases WHERE user_id IN (SELECT value FROM json_each(?))",
+                                (_json(user_ids.unique()),))
         return pd.MultiIndex.from_frame(pairs)
 
 
