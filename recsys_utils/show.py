@@ -42,12 +42,13 @@ def by_scope(recs: dict[str, pd.DataFrame], stage: Stage, k: int = 5) -> pd.Data
 
 def sweep(model: Recommender, parameter: str, values: Iterable[float], stage: Stage, k: int = 5) -> pd.DataFrame:
     """Precision by scope of a fitted model for values of a parameter that acts on its scores alone; the model keeps the best."""
-    lists = {}
+    lists, before = {}, getattr(model, parameter)
     for value in values:
         setattr(model, parameter, value)
         lists[value] = model.recommend(stage.users, DEPTH, stage.exclude)
     table = by_scope(lists, stage, k).rename_axis(parameter)
-    setattr(model, parameter, float(table["any"].idxmax()))
+    table.insert(0, "any", table.pop("any") if "any" in table else float("nan"))       # nobody to judge: nothing to choose by
+    setattr(model, parameter, float(table["any"].idxmax()) if table["any"].notna().any() else before)
     return table.fillna("")
 
 

@@ -1,6 +1,7 @@
 """System 4's network, the model of the leaderboard, and what an update is worth and costs."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from recsys_utils import LabError
 from recsys_utils import progressive_study as study
 from recsys_utils.interactions import Interactions
 from recsys_utils.models import Progressive
+from recsys_utils.online.events import EventFile
 from recsys_utils.online.network import PurchaseNet, labels, model_path
+from recsys_utils.online.queue import Queue
 from recsys_utils.split import Fold, window_parts
 
 SMALL = {"dim": 8, "hidden": 16, "epochs": 6}
@@ -338,3 +341,22 @@ def test_s4_18_the_story_of_one_pair(tmp_path: Path) -> None:
                         pd.Series({"soap": "Soap"}), tmp_path / "recommendation.db")
     assert story["score"].tolist() == [1, 2, 5, 4, "", ""] and story["products"].tolist() == [1, 1, 1, 1, 0, 0]
     assert story["pool"].iloc[2] == "Soap (5)" and json.dumps(story["product"].unique().tolist()) == '["Soap"]'
+
+
+# ---- a real log
+
+@pytest.mark.skipif(not os.environ.get("RECSYS_DATA"), reason="needs RECSYS_DATA with rees46_events")
+def test_s4_05_three_hours_of_a_real_shop(tmp_path: Path) -> None:
+    """Every line is read; most of what is bought for the first time was in the shopper's queue, and nobody gets a purchased product again."""
+    file = EventFile(Path(os.environ["RECSYS_DATA"]) / "rees46_events" / "2019-Oct.csv.gz", pd.Timestamp("2020-01-01"), tmp_path)
+    log = pd.concat(file)
+    assert len(log) == 17_434 and not file.rejects.counts and not (tmp_path / "rejects").exists()
+    with Queue(tmp_path / "recommendation.db") as queue:
+        counts = queue.post(log)
+        assert counts.new + counts.copies == 17_434 and counts.copies >= 5 and counts.purchases >= 200 and queue.check() == []
+        buyers = log.loc[log["event_type"] == "purchase", "user_id"].unique()
+        shown = queue.recommend(buyers, 5, at=log["ts"].max())
+    bought = pd.MultiIndex.from_frame(log.loc[log["event_type"] == "purchase", ["user_id", "item_id"]])
+    assert len(shown) == 5 * len(buyers) and not pd.MultiIndex.from_frame(shown[["user_id", "item_id"]]).isin(bought).any()
+    lead = study.gains(study.prequential(log.sort_values(["ts", "event_id"], ignore_index=True), pd.Timestamp("2019-10-01 02:00"), refit=False)[0])
+    assert lead.loc["queue", "low"] > 0.1
