@@ -13,7 +13,7 @@ from .confidence import calibration_error
 from .hybrid import Hybrid
 from .interactions import distinct
 from .metrics import per_user, whole
-from .plots import display_name, percent, svg
+from .plots import display_name, percent
 from .rerank import Facts, rerank
 from .split import Stage
 from .tuning import tuned
@@ -44,7 +44,7 @@ def _recall(table: pd.DataFrame) -> list[tuple[str, str]]:
     order = {name: n for n, name in enumerate(["union", *last[last != "union"][:LINES]])}
     shown = table[table["generator"].isin(order)].sort_values("generator", key=lambda names: names.map(order), kind="stable")
     shown = shown.rename(columns={"n": "Candidates per shopper and generator", "recall": "Recall"})
-    return [_figure("Purchases among the candidates", plots.curve, shown, "Candidates per shopper and generator", "Recall", "generator")]
+    return [plots.figure("Purchases among the candidates", plots.curve, shown, "Candidates per shopper and generator", "Recall", "generator")]
 
 
 def _ablation(table: pd.DataFrame) -> list[tuple[str, str]]:
@@ -54,7 +54,7 @@ def _ablation(table: pd.DataFrame) -> list[tuple[str, str]]:
     for kind, title in KINDS.items():
         rows = table[table["kind"] == kind].sort_values("change", kind="stable")
         reach = 1.1 * np.nanmax(np.abs(table.loc[other == (kind == "ranker"), ["change", "low", "high"]].to_numpy(float)), initial=0)
-        made += [_figure(title, plots_studies.change, rows, "without", "Change of Precision@5", reach)] if len(rows) else []
+        made += [plots.figure(title, plots_studies.change, rows, "without", "Change of Precision@5", reach)] if len(rows) else []
     return made
 
 
@@ -64,7 +64,7 @@ def _knobs(table: pd.DataFrame) -> list[tuple[str, str]]:
     changes = np.concatenate([plots_studies.knob_changes(rows).to_numpy().ravel() for _, rows in groups] + [[-0.02, 0.02]])
     room = 0.06 * np.ptp(changes)
     limits = changes.min() - room, changes.max() + room
-    return [_figure(name, _limited, rows, limits) for name, rows in groups]
+    return [plots.figure(name, _limited, rows, limits) for name, rows in groups]
 
 
 def _limited(rows: pd.DataFrame, limits: tuple[float, float]) -> Axes:
@@ -75,11 +75,7 @@ def _limited(rows: pd.DataFrame, limits: tuple[float, float]) -> Axes:
 
 def _reliability(table: pd.DataFrame) -> list[tuple[str, str]]:
     error = calibration_error(table)
-    return [_figure(f"Confidence against what was bought: off by {percent(error)} on average", plots_studies.reliability, table)]
-
-
-def _figure(caption: str, draw: object, *args: object) -> tuple[str, str]:
-    return svg(caption, draw, *args), caption
+    return [plots.figure(f"Confidence against what was bought: off by {percent(error)} on average", plots_studies.reliability, table)]
 
 
 def knob_costs(model: Hybrid, off: dict, knobs: Mapping[str, Mapping[str, dict]], stage: Stage, k: int = 5) -> pd.DataFrame:

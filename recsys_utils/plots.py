@@ -214,6 +214,11 @@ def histogram(values: Iterable[float], xlabel: str = "", title: str = "", bins: 
     return ax
 
 
+def figure(caption: str, draw: object, *args: object) -> tuple[str, str]:
+    """A figure for the report: its SVG and its caption."""
+    return svg(caption, draw, *args), caption
+
+
 def svg(title: str, draw: Callable[..., Axes], *args: object, **options: object) -> str:
     """A figure as inline SVG that follows the page's colours and font; the same bytes every time."""
     with _drawing(title):

@@ -228,13 +228,13 @@ def figures(judged: Judged) -> dict[str, list[tuple[str, str]]]:
     board, several = judged.board, len(judged.runs) > 1
     xs = {"revenue_share": "accuracy against revenue", "coverage": "accuracy against coverage", "seconds": "accuracy against cost"}
     prefixes = {"history: ": "By baskets before the test window", "segment: ": "By segment", "country: ": "By country"}
-    made = {"bars": [_figure("Precision@5, warm shoppers", plots.leaderboard_bars, board), _reach(judged)], "tradeoffs": [], "overlap": [],
-            "groups": [_figure(f"{title} (shoppers)", plots.by_group, board, prefix) for prefix, title in prefixes.items()
+    made = {"bars": [plots.figure("Precision@5, warm shoppers", plots.leaderboard_bars, board), _reach(judged)], "tradeoffs": [], "overlap": [],
+            "groups": [plots.figure(f"{title} (shoppers)", plots.by_group, board, prefix) for prefix, title in prefixes.items()
                        if plots.groups_of(board, prefix)],
-            "repeat": [_figure("Precision@5 where only repeats, or only new items, count", plots.repeat_vs_new, board)]
+            "repeat": [plots.figure("Precision@5 where only repeats, or only new items, count", plots.repeat_vs_new, board)]
             if {"repeat", "new"} <= set(board["scope"]) else []}
     if several:
-        made["tradeoffs"] = [_figure(title.capitalize(), plots.tradeoff, board, x) for x, title in xs.items()
+        made["tradeoffs"] = [plots.figure(title.capitalize(), plots.tradeoff, board, x) for x, title in xs.items()
                              if x == "seconds" or len(pick(board, x))]
         made["overlap"] = _overlaps(judged)
     return made
@@ -245,7 +245,7 @@ def _reach(judged: Judged) -> tuple[str, str]:
     truth, best = compare.warm(judged.fold.testing.truth, judged.fold.testing.history), pick(judged.board).drop_duplicates("family").head(5)
     rows = [{"model": m, "family": f, "Length of the list": k, "Recall": per_user(judged.runs[m], truth, k)["recall"].mean()}
             for m, f in zip(best["model"], best["family"]) for k in DEPTHS]
-    return _figure("Purchases within longer lists", plots.curve, pd.DataFrame(rows), "Length of the list", "Recall", "model")
+    return plots.figure("Purchases within longer lists", plots.curve, pd.DataFrame(rows), "Length of the list", "Recall", "model")
 
 
 def _overlaps(judged: Judged) -> list[tuple[str, str]]:
@@ -255,12 +255,8 @@ def _overlaps(judged: Judged) -> list[tuple[str, str]]:
     values = {m: every[m][every[m].index.isin(judged.groups["warm"])] for m in best}
     alone = np.array([v["hit_rate"].mean() for v in values.values()])
     gain = compare.ensemble_gain(values) - np.maximum.outer(alone, alone)
-    return [_figure("First ten items in common, percent", plots.heatmap, compare.overlap({m: judged.runs[m] for m in best})),
-            _figure("Hit rate@5 that an oracle would add, points", plots.heatmap, gain)]
-
-
-def _figure(caption: str, draw: object, *args: object) -> tuple[str, str]:
-    return plots.svg(caption, draw, *args), caption
+    return [plots.figure("First ten items in common, percent", plots.heatmap, compare.overlap({m: judged.runs[m] for m in best})),
+            plots.figure("Hit rate@5 that an oracle would add, points", plots.heatmap, gain)]
 
 
 def _left_out(judged: Judged) -> list[str]:
@@ -271,6 +267,7 @@ def _left_out(judged: Judged) -> list[str]:
             "results by segment or country (users have neither)": not {"segment", "country"} & set(fold.users),
             "cold shoppers (the window has none)": not len(judged.groups["cold"]),
             "the prefiltered catalogue (notebook 02 has not written it)": judged.catalogue is None,
+            "views and carts (the shop keeps receipts only: purchases are the online models' events)": fold.events is None,
             "comparisons between models (there is only one)": len(judged.runs) == 1}
     return [what for what, missing in gaps.items() if missing]
 

@@ -29,12 +29,19 @@ def save_run(recs: pd.DataFrame, fold: Fold, model: str, family: str, params: di
 
 def load_runs(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """All tables saved for this very fold, by model, and what is known of them; tables of an older cut are left out."""
+    metas = load_metas(fold)
+    folder = data_dir(spec(fold.dataset).name, "runs", fold.name)
+    return {model: read_parquet(_unchanged(folder / f"{model}.parquet", meta)) for model, meta in metas.iterrows()}, metas
+
+
+def load_metas(fold: Fold) -> pd.DataFrame:
+    """What is known of the tables saved for this very fold, by model: family, params, seconds, …"""
     folder = data_dir(spec(fold.dataset).name, "runs", fold.name)
     metas = [read_json(path) for path in sorted(folder.glob("*.json"))]
     metas = [m for m in metas if m["fold_hash"] == fold.hash]
     if not metas:
         raise LabError(f"no recommendation tables in {folder}: run ./run_all.sh --dataset {fold.dataset}")
-    return {m["model"]: read_parquet(_unchanged(folder / f"{m['model']}.parquet", m)) for m in metas}, pd.DataFrame(metas).set_index("model")
+    return pd.DataFrame(metas).set_index("model")
 
 
 def save_study(table: pd.DataFrame, fold: Fold, name: str, note: str = "") -> None:

@@ -8,20 +8,26 @@ import pandas as pd
 from .compare import restrict, scopes, warm
 from .metrics import per_user
 from .models import Recommender
-from .runs import DEPTH, save_run
+from .runs import DEPTH, load_metas, save_run
 from .split import Fold, Stage
 
 
-def record(model: Recommender, fold: Fold, name: str, note: str = "", exclude: str | None = None) -> pd.DataFrame:
-    """Refit on everything before the test window, recommend for every test user, time both, save the table.
-
-    exclude: "bought" keeps the model from listing what was bought also where the data set has repeats.
-    """
+def record(model: Recommender, fold: Fold, name: str, note: str = "") -> pd.DataFrame:
+    """Refit on everything before the test window, recommend for every test user, time both, save the table."""
     start = time.perf_counter()
     model.fit(fold.testing.history)
-    fitted = time.perf_counter()
-    recs = model.recommend(fold.testing.users, DEPTH, exclude or fold.testing.exclude, profiles=fold.testing.profiles)
-    save_run(recs, fold, name, model.family, model.params, fitted - start, time.perf_counter() - fitted, note)
+    return _recorded(model, fold, name, note, time.perf_counter() - start, fold.testing.exclude)
+
+
+def record_new(model: Recommender, fold: Fold, name: str, of: str, note: str = "") -> pd.DataFrame:
+    """The lists of a model that was just recorded as `of`, without what was bought before, as a table of their own."""
+    return _recorded(model, fold, name, note, load_metas(fold).loc[of, "fit_seconds"], "bought")
+
+
+def _recorded(model: Recommender, fold: Fold, name: str, note: str, fit_seconds: float, exclude: str | None) -> pd.DataFrame:
+    start = time.perf_counter()
+    recs = model.recommend(fold.testing.users, DEPTH, exclude, profiles=fold.testing.profiles)
+    save_run(recs, fold, name, model.family, model.params, fit_seconds, time.perf_counter() - start, note)
     return recs
 
 

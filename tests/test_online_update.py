@@ -546,7 +546,7 @@ def test_s4_31_what_cannot_be_written_was_not_shown(state: Path) -> None:
     assert dump(state) == before and out
 
 
-def test_the_command_line_trains_updates_recommends_and_says_how_it_stands(days: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_s4_02_the_command_line_trains_updates_recommends_and_says_how_it_stands(days: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     history, events, state = (str(p) for p in (folder(tmp_path / "h", *days[:2]), folder(tmp_path / "e", *days[2:4]), tmp_path / "s"))
     first, later = (sum(len(pd.read_csv(p)) for p in part) for part in (days[:2], days[2:4]))
     assert main(["train", "--history", history, "--state", state, "--until", "2025-12-31"]) == 0

@@ -167,7 +167,7 @@ def test_studies_stand_between_repeats_and_shoppers(shop: Path, home: Path) -> N
 
 def test_what_cannot_be_computed_is_said(plain: Path) -> None:
     text = plain.read_text()
-    for gap in ("receipts have no prices", "ids stand in", "there is only one", "there is no other model", "Without prices"):
+    for gap in ("receipts have no prices", "ids stand in", "there is only one", "keeps receipts only", "there is no other model", "Without prices"):
         assert gap in text
     assert 'id="tradeoffs"' not in text and 'id="overlap"' not in text
 

@@ -185,7 +185,7 @@ def test_events_with_gaps_are_counted_and_rejected(shop: Callable) -> None:
     assert sum(rows for rows, _ in rules.values()) == 4
 
 
-def test_events_with_an_unknown_type_are_refused(shop: Callable) -> None:
+def test_s4_04_events_with_an_unknown_type_are_refused(shop: Callable) -> None:
     """S4-03: the error lists the four."""
     dataset = shop(EVENTS, events="u,i,e,t\n1,a,view,2024-01-01\n1,a,wish,2024-01-01\n")
     with pytest.raises(LabError, match="event_type 'wish' is unknown, it takes view, cart, remove_from_cart, purchase$"):

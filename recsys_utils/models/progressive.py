@@ -28,7 +28,7 @@ class Progressive(Recommender):
     """
 
     family: ClassVar[str] = "online"
-    days: float = 365
+    days: float = 180
     online_days: int = 21
     interest: float = INTEREST
     queue: float = 10.0
