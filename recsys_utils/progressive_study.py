@@ -153,15 +153,16 @@ def _applied(run: Callable[[], Report], state: Path) -> dict:
 
 
 def story(events: pd.DataFrame, names: pd.Series, path: Path) -> pd.DataFrame:
-    """One shopper's queue, event by event: time, event, product, its score ("" once bought), and the pool's first three as product (score)."""
+    """One shopper's queue, event by event: time, event, product, its score ("" once bought), what stands first, how many there are."""
     rows = []
     with Queue(path) as queue:
         for event in canonical(events).itertuples():
             queue.post(pd.DataFrame([event._asdict()]))
             pool = queue.pool(event.user_id)["pool"]
+            score = {item: score for item, _, score in pool}.get(event.item_id, "")
+            first = f"{names.get(pool[0][0], pool[0][0])} ({pool[0][2]})" if pool else ""
             rows.append({"time": event.ts.strftime("%d %b %H:%M"), "event": event.event_type, "product": names.get(event.item_id, event.item_id),
-                         "score": {item: score for item, _, score in pool}.get(event.item_id, ""),
-                         "pool": ", ".join(f"{names.get(item, item)} ({score})" for item, _, score in pool[:3]), "products": len(pool)})
+                         "score": score, "first in the queue": first, "products": len(pool)})
     return pd.DataFrame(rows)
 
 

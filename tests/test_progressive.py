@@ -340,7 +340,7 @@ def test_s4_18_the_story_of_one_pair(tmp_path: Path) -> None:
     story = study.story(events("ann soap view\nann soap view\nann soap cart\nann soap remove_from_cart\nann soap purchase\nann soap view"),
                         pd.Series({"soap": "Soap"}), tmp_path / "recommendation.db")
     assert story["score"].tolist() == [1, 2, 5, 4, "", ""] and story["products"].tolist() == [1, 1, 1, 1, 0, 0]
-    assert story["pool"].iloc[2] == "Soap (5)" and json.dumps(story["product"].unique().tolist()) == '["Soap"]'
+    assert story["first in the queue"].tolist()[2:5] == ["Soap (5)", "Soap (4)", ""] and json.dumps(story["product"].unique().tolist()) == '["Soap"]'
 
 
 # ---- a real log

@@ -57,7 +57,7 @@ class PurchaseNet:
     batch_size: int = 1024
     epochs: int = 30
     patience: int = 2
-    update_rate: float = 5e-4
+    update_rate: float = 4e-4
     update_batch: int = 256
     update_epochs: int = 3
     memory: int = 50_000
