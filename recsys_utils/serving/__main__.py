@@ -1,0 +1,72 @@
+"""The service on the command line: serve what was trained, or train it."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from .. import LabError
+from ..datasets import spec
+from ..store import data_dir
+from .app import create_app
+from .artifacts import read_manifest
+from .settings import Settings
+from .telemetry import log_to_stderr
+
+DRAIN = 10      # seconds that requests have to end in after a stop
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0, or 2 with the error in one sentence."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.artifacts = _folder(options)
+        return _train(options) if options.command == "train" else _serve(options)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m recsys_utils.serving", description="Serve recommendations, or train what is served.")
+    parser.add_argument("command", nargs="?", choices=("serve", "train"), default="serve")
+    parser.add_argument("--dataset", default="synthetic", metavar="NAME|FILE.toml", help="default: synthetic")
+    parser.add_argument("--artifacts", type=Path, metavar="FOLDER", help="default: $MODEL_PATH, or data/<dataset>/serving")
+    parser.add_argument("--models", metavar="NAME,NAME", help="train: the leaderboard models whose lists are made; default: all")
+    parser.add_argument("--db", type=Path, metavar="FILE", help="serve: the queue's database; default: online/recommendation.db of the artifacts")
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    return parser
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    return options.artifacts or Path(os.environ.get("MODEL_PATH", "").strip() or data_dir(spec(options.dataset).name, "serving"))
+
+
+def _train(options: argparse.Namespace) -> int:
+    from .train import main as train  # brings in everything that trains
+    return train(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = Settings.from_env().model_copy(update={"model_path": options.artifacts})
+    manifest = _trained(options)
+    print(f"{manifest['title']}{' (synthetic data)' if manifest['synthetic'] else ''}, trained {manifest['trained_at']}: hybrid, als, item_cf, "
+          f"popularity, {', '.join(manifest['lists'])}\nhttp://{options.host}:{options.port}", flush=True)
+    log_to_stderr(settings.debug)
+    uvicorn.run(create_app(options.artifacts, options.db, settings), host=options.host, port=options.port, log_config=None, access_log=False,
+                timeout_graceful_shutdown=DRAIN, server_header=False)
+    return 0
+
+
+def _trained(options: argparse.Namespace) -> dict:
+    try:
+        return read_manifest(options.artifacts)
+    except LabError as error:
+        raise LabError(str(error).replace("--dataset NAME", f"--dataset {options.dataset}")) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

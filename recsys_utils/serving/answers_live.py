@@ -1,0 +1,84 @@
+"""Answers of systems 2, 3 and 4: events, queues, forms, ratings, predictions."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .answers import Answer
+
+
+class EventsResponse(Answer):
+    """What became of posted events; when this is answered, they are on the disk."""
+
+    accepted: int
+    duplicates: int
+    late: int
+    purchases: int
+
+
+class Shown(Answer):
+    """A product of the queue whose turn it is."""
+
+    rank: int
+    item_id: str
+    item_name: str
+    score: int
+    counter: int
+    source: Literal["events", "cf", "category", "popular"]
+
+
+class QueueResponse(Answer):
+    """A shopper's queue. pool: [product, times shown, score]."""
+
+    user_id: str
+    pool: list[tuple[str, int, int]]
+    names: dict[str, str]
+    purchased: list[str]
+    shown: list[Shown]
+    weights: dict[str, int]
+
+
+class FormField(Answer):
+    """A field of the new customer's form."""
+
+    field: str
+    kind: Literal["choice", "text", "number"]
+    options: list[str]
+    minimum: float | None
+    maximum: float | None
+
+
+class FieldsResponse(Answer):
+    """The form; not available where the data hold no ratings."""
+
+    available: bool
+    fields: list[FormField]
+    item_fields: list[FormField]
+
+
+class RatedItem(Answer):
+    """A product's attributes and its predicted rating, 1 to 5."""
+
+    item: dict[str, str]
+    rating: Annotated[float, Field(ge=1, le=5)]
+
+
+class NewCustomerResponse(Answer):
+    """The best products for a profile."""
+
+    recommendations: list[RatedItem]
+
+
+class RatingResponse(Answer):
+    """A rating in [1, 5], and as people read it."""
+
+    rating: Annotated[float, Field(ge=1, le=5)]
+    text: str
+
+
+class Prediction(Answer):
+    """Five items for a user."""
+
+    user_id: str
+    recommendations: list[str]
+    new_user: bool

@@ -1,0 +1,106 @@
+"""The routes of systems 2, 3 and 4: new customers and ratings, predictions of five, events and queues."""
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from ..online import WEIGHTS
+from ..standalone import StandaloneRecommender, format_rating
+from .answers_live import EventsResponse, FieldsResponse, FormField, NewCustomerResponse, Prediction, QueueResponse, RatedItem, RatingResponse, Shown
+from .errors import NotFound
+from .lists import Ask
+from .online import naive
+from .routes import keyed, loaded, service
+from .schemas import EventsRequest, Id, NewCustomerRequest, PredictListRequest, PredictRequest, RatingRequest
+
+FIVE = 5
+FEW = 60        # options that a list to choose from may have
+api = APIRouter(prefix="/api/v1")
+predictions = APIRouter(tags=["system 3"])
+
+
+@api.post("/events", tags=["online"], dependencies=[Depends(keyed)])
+def post_events(request: Request, body: EventsRequest) -> EventsResponse:
+    """Keep events: a view adds 1, a cart 3, a removal −1, a purchase ends the product's place. The same event twice is one."""
+    mine = service(request)
+    counts = loaded(request).online.post(body.events, naive(mine.clock))
+    mine.telemetry.events.labels("new").inc(counts.new)
+    mine.telemetry.events.labels("duplicate").inc(len(body.events) - counts.new)
+    return EventsResponse(accepted=counts.new, duplicates=len(body.events) - counts.new, late=counts.late, purchases=counts.purchases)
+
+
+@api.get("/queue/{user_id}", tags=["online"])
+def queue(request: Request, user_id: Id, n: int = Query(3, ge=1, le=20), advance: bool = False) -> QueueResponse:
+    """A shopper's queue; advance=true shows the next n products and counts them, which writes."""
+    now = loaded(request)
+    if advance:
+        keyed(request, request.headers.get("X-API-Key"))
+    names = now.art.name_of
+    rows = now.online.show(user_id, n, naive(service(request).clock)).to_dict("records") if advance else []
+    pool, purchased = now.online.standing(user_id)
+    shown = [Shown(item_name=names.get(row["item_id"], row["item_id"]), **{k: v for k, v in row.items() if k != "user_id"})
+             for row in rows]
+    return QueueResponse(user_id=user_id, pool=pool, names={item: names.get(item, item) for item, _, _ in pool},
+                         purchased=purchased, shown=shown, weights=WEIGHTS)
+
+
+@api.get("/new-customer/fields", tags=["new customers"])
+def fields(request: Request) -> FieldsResponse:
+    """The form: any of these fields may be given."""
+    tower = loaded(request).art.tower
+    if tower is None:
+        return FieldsResponse(available=False, fields=[], item_fields=[])
+    mine = tower.encoder
+    return FieldsResponse(available=True, fields=[_field(tower, name) for name in tower.fields],
+                          item_fields=[_field(tower, c) for c in mine.item_cat_cols])
+
+
+@api.post("/new-customer/recommendations", tags=["new customers"])
+def for_new_customer(request: Request, body: NewCustomerRequest) -> NewCustomerResponse:
+    """The best products for a profile; what is missing or never seen counts as unknown."""
+    best = _tower(request).recommend_for_new_user(body.profile, body.top_k)
+    return NewCustomerResponse(recommendations=[RatedItem(item=item, rating=rating) for item, rating in best])
+
+
+@api.post("/new-customer/rating", tags=["new customers"])
+def rating(request: Request, body: RatingRequest) -> RatingResponse:
+    """A predicted rating of a product, by name or attributes, for a profile or a customer."""
+    tower = _tower(request)
+    if body.customer_id is not None and body.customer_id not in tower.profiles.index:
+        raise NotFound(f"customer '{body.customer_id[:60]}' has no ratings: give a profile instead")
+    made = min(max(tower.predict_rating(body.profile if body.customer_id is None else body.customer_id, body.item), 1.0), 5.0)
+    return RatingResponse(rating=made, text=format_rating(made))
+
+
+@predictions.post("/predict")
+def predict(request: Request, body: PredictRequest) -> Prediction:
+    """Five items for a user, by the two-stage ranker where it was trained."""
+    return _predicted(request, body.user_id)
+
+
+@predictions.post("/predict_user_list")
+def predict_user_list(request: Request, body: PredictListRequest) -> list[Prediction]:
+    """Five items for each user."""
+    return [_predicted(request, user) for user in body.user_ids]
+
+
+def _predicted(request: Request, user: str) -> Prediction:
+    mine, now = service(request), loaded(request)
+    model = "two_stage" if "two_stage" in now.art.lists else "hybrid"
+    answer = mine.recommend(Ask(user, FIVE, model))
+    return Prediction(user_id=user, recommendations=[row.item_id for row in answer.recommendations], new_user=answer.user_info.user_type == "unknown")
+
+
+def _tower(request: Request) -> StandaloneRecommender:
+    tower = loaded(request).art.tower
+    if tower is None:
+        raise NotFound("this shop's data hold no ratings, so there is no model for new customers: train on data with ratings")
+    return tower
+
+
+def _field(tower: StandaloneRecommender, name: str) -> FormField:
+    """One field with what it takes."""
+    if name in tower.encoder.user_num_cols:
+        numbers = tower.profiles[name].dropna()
+        low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
+        return FormField(field=name, kind="number", options=[], minimum=low, maximum=high)
+    options = list(tower.encoder.mappings[name])
+    return FormField(field=name, kind="choice" if len(options) <= FEW else "text", options=options, minimum=None, maximum=None)

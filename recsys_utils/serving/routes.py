@@ -1,0 +1,202 @@
+"""The JSON API of lists, items, users and the system itself, at /api/v1."""
+
+import time
+from hmac import compare_digest
+
+import pandas as pd
+from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi.security import APIKeyHeader
+
+from ..hybrid import MODELS
+from .answers import (
+    ConfigResponse,
+    Explanation,
+    Health,
+    ItemsResponse,
+    ModelsResponse,
+    PopularResponse,
+    ProfileResponse,
+    RecommendationResponse,
+    ReloadResponse,
+    SimilarResponse,
+    Stats,
+    UsersResponse,
+)
+from .errors import Forbidden, NotFound
+from .explain import DEEP, explained
+from .lists import STRANGER, Ask, history, ids_of, moved
+from .schemas import CustomRequest, Id, Ids, Moment, Price, RecommendationRequest, Words
+from .service import VERSION, Loaded, Service, models, profile_info, since
+from .views import catalogue, popular, profile, similar, users
+
+api = APIRouter(prefix="/api/v1")
+key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="Needed by writing requests where the service has a key")
+DESCRIPTION = {"tuning": "every knob of the hybrid", "service": "settings from the environment; the key itself is never shown",
+               "event_weights": "what an event adds to a product's score in the queue; a purchase ends its place there",
+               "queue": "sizes of a shopper's queue"}
+NONE = Query([])
+ARCHITECTURE = {"level_1": "candidates: the best of a weighted blend of ALS, item-item and popularity",
+                "level_2": "re-ranking: segment and price limits, repurchase cycles, upsell",
+                "lists": "leaderboard models, ranked in training, looked up here"}
+
+
+def service(request: Request) -> Service:
+    """The app's service."""
+    return request.app.state.service
+
+
+def loaded(request: Request) -> Loaded:
+    """What it serves; 503 while there is nothing."""
+    return service(request).ready()
+
+
+def keyed(request: Request, given: str | None = Security(key_header)) -> None:
+    """Let a writing request through that brings the key, where there is one."""
+    key = service(request).config.api_key
+    if key is not None and not compare_digest((given or "").encode(), key.get_secret_value().encode()):
+        raise Forbidden("this request writes: send the key in the header X-API-Key")
+
+
+def _n(most: int, default: int) -> object:
+    return Query(default, ge=1, le=most, description=f"how many, 1 to {most}")
+
+
+def _naive(moment: object) -> pd.Timestamp | None:
+    return None if moment is None else pd.Timestamp(moment)
+
+
+@api.get("/recommendations/anonymous", tags=["recommendations"])
+def anonymous(request: Request, n: int = _n(20, 5), price_min: Price | None = None, price_max: Price | None = None,
+              category: Words | None = None, in_stock_only: bool = False, exclude_items: Ids = NONE) -> RecommendationResponse:
+    """What sells, for somebody unknown."""
+    return service(request).recommend(Ask(STRANGER, n, "popularity", None, False, tuple(exclude_items), price_min, price_max, category,
+                                          in_stock_only))
+
+
+@api.post("/recommendations/custom", tags=["recommendations"])
+def custom(request: Request, body: CustomRequest) -> RecommendationResponse:
+    """A list for a history made up on the spot."""
+    return service(request).recommend(Ask(STRANGER, body.n, as_of=_naive(body.timestamp), history=tuple(body.items)))
+
+
+@api.get("/recommendations/{user_id}", tags=["recommendations"])
+def recommend(request: Request, user_id: Id, n: int = _n(20, 5), model: Words = "hybrid", timestamp: Moment | None = None,
+              exclude_purchased: bool = False, exclude_items: Ids = NONE, price_min: Price | None = None,
+              price_max: Price | None = None, category: Words | None = None, in_stock_only: bool = False) -> RecommendationResponse:
+    """The n best items for a user. timestamp: the moment to look from (UTC where it names no zone); what was bought until then counts."""
+    return service(request).recommend(Ask(user_id, n, model, _naive(timestamp), exclude_purchased, tuple(exclude_items), price_min, price_max,
+                                          category, in_stock_only))
+
+
+@api.post("/recommendations", tags=["recommendations"])
+def recommend_post(request: Request, body: RecommendationRequest) -> RecommendationResponse:
+    """The same as GET, asked in a body."""
+    return service(request).recommend(Ask(body.user_id, body.num_recommendations, body.model_type, _naive(body.timestamp), body.exclude_purchased,
+                                          tuple(body.exclude_items), body.price_range_min, body.price_range_max, body.category, body.in_stock_only))
+
+
+@api.get("/recommendations/{user_id}/explain", tags=["recommendations"])
+def explain(request: Request, user_id: Id, item_id: Id, model: Words = "hybrid", timestamp: Moment | None = None) -> Explanation:
+    """Why an item stands where it does in a user's list."""
+    now = loaded(request)
+    ask = Ask(user_id, DEEP, model, _naive(timestamp))
+    past = history(now.art, ask, now.online)
+    ask = moved(ask, now.art, past)
+    return Explanation(**explained(now.art, ask, _code(now, item_id), past))
+
+
+@api.get("/items/popular", tags=["items"])
+def popular_items(request: Request, n: int = _n(100, 10)) -> PopularResponse:
+    """What sells best."""
+    items = popular(loaded(request).art, n)
+    return PopularResponse(count=len(items), items=items)
+
+
+@api.get("/items/{item_id}/similar", tags=["items"])
+def similar_items(request: Request, item_id: Id, n: int = _n(20, 5)) -> SimilarResponse:
+    """Items that are bought with one; the confidence is the share of its shoppers who bought both."""
+    start, now = time.perf_counter(), loaded(request)
+    item = _code(now, item_id)
+    rows = similar(now.art, item, n)
+    return SimilarResponse(item_id=item_id, item_name=now.art.names[item], similar_items=rows, processing_time_ms=since(start))
+
+
+@api.get("/items", tags=["items"])
+def items(request: Request, q: Words = "", limit: int = _n(100, 20)) -> ItemsResponse:
+    """Items by words of their name, id or category."""
+    return ItemsResponse(**catalogue(loaded(request).art, q, limit))
+
+
+@api.get("/users", tags=["users"])
+def all_users(request: Request, q: Words = "", limit: int = _n(100, 100), offset: int = Query(0, ge=0, le=1_000_000_000)) -> UsersResponse:
+    """Known users by type, those whose id holds q; limit and offset count within each type."""
+    return UsersResponse(**users(loaded(request), q, limit, offset))
+
+
+@api.get("/users/{user_id}/profile", tags=["users"])
+def user_profile(request: Request, user_id: Id) -> ProfileResponse:
+    """What is known of a user."""
+    now = loaded(request)
+    past = now.online.since(user_id)
+    known = ids_of(now.art, user_id) >= 0 or past is not None
+    return ProfileResponse(user_id=user_id, user_info=profile_info(now, user_id), profile=profile(now, user_id, past) if known else None,
+                           is_known_user=known)
+
+
+@api.get("/health", tags=["system"])
+def health(request: Request) -> Health:
+    """How the service is; 200 while it is loading too."""
+    mine = service(request)
+    now = mine.loaded
+    names = [*MODELS, *now.art.lists] if now else []
+    return Health(status="healthy" if now else mine.status, version=VERSION, models_loaded=names,
+                  model_version=now.version if now else None, timestamp=mine.now())
+
+
+@api.get("/health/live", tags=["system"])
+def live(request: Request) -> Health:
+    """Whether the process answers."""
+    return health(request)
+
+
+@api.get("/health/ready", tags=["system"])
+def ready(request: Request) -> Health:
+    """Whether lists can be asked for; 503 until they can."""
+    loaded(request)
+    return health(request)
+
+
+@api.get("/models", tags=["system"])
+def all_models(request: Request) -> ModelsResponse:
+    """The models to choose, with the weights of the live configuration."""
+    now = loaded(request)
+    about = {name: now.art.manifest[name] for name in ("dataset", "title", "currency", "synthetic", "as_of")}
+    return ModelsResponse(models=models(now), default="hybrid", architecture=ARCHITECTURE, **about)
+
+
+@api.get("/stats", tags=["system"])
+def stats(request: Request) -> Stats:
+    """Counts, cache and latency since the start."""
+    return Stats(**service(request).stats())
+
+
+@api.get("/config", tags=["system"])
+def config(request: Request) -> ConfigResponse:
+    """The live configuration."""
+    return ConfigResponse(config=service(request).shown(), description=DESCRIPTION)
+
+
+@api.post("/reload", tags=["system"], dependencies=[Depends(keyed)])
+def reload(request: Request) -> ReloadResponse:
+    """Serve the newest trained version; whoever is being answered still gets the old one."""
+    mine = service(request)
+    before = mine.loaded.version if mine.loaded else None
+    mine.load()
+    return ReloadResponse(model_version=mine.ready().version, previous_version=before, seconds=mine.ready().seconds)
+
+
+def _code(now: Loaded, item_id: str) -> int:
+    code = int(now.art.items.index.get_indexer([item_id])[0])
+    if code < 0:
+        raise NotFound(f"item '{item_id[:60]}' is not in the catalogue of {len(now.art.items):,}: find items at /api/v1/items?q=")
+    return code

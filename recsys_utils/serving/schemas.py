@@ -1,0 +1,133 @@
+"""What goes in, typed; bad input is refused here, with the field's name."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+
+TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$"         # no control characters
+MAX_ID = 200
+YEARS = (1970, 2200)
+
+
+def _moment(value: datetime) -> datetime:
+    """UTC without zone; a time without zone is UTC already."""
+    if not YEARS[0] <= value.year < YEARS[1]:
+        raise ValueError(f"the year is {value.year}: give a time of {YEARS[0]} to {YEARS[1] - 1}")
+    return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
+
+
+def _number_as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Id = Annotated[str, BeforeValidator(_number_as_text), StringConstraints(min_length=1, max_length=MAX_ID, pattern=TEXT)]
+Words = Annotated[str, StringConstraints(max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Moment = Annotated[datetime, AfterValidator(_moment)]
+ShopTime = Annotated[datetime, WithJsonSchema(
+    {"type": "string", "description": "the shop's time, without zone", "examples": ["2025-01-10T14:30:00"]})]
+Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=20)]
+Ids = Annotated[list[Id], Field(max_length=1000)]
+EventType = Literal["view", "cart", "remove_from_cart", "purchase"]
+
+
+class Body(BaseModel):
+    """A request's body; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+class RecommendationRequest(Body):
+    """What GET takes in its query, by system 5's names."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra={"examples": [
+        {"user_id": "41786230378", "num_recommendations": 5, "model_type": "als", "exclude_purchased": True, "price_range_min": 5,
+         "price_range_max": 20, "timestamp": "2025-01-15T10:00:00"}]})
+
+    user_id: Id
+    num_recommendations: Count = 5
+    model_type: str = "hybrid"
+    exclude_purchased: bool = False
+    exclude_items: Ids = []
+    price_range_min: Price | None = None
+    price_range_max: Price | None = None
+    category: Words | None = None
+    in_stock_only: bool = False
+    timestamp: Moment | None = None
+
+
+class CustomRequest(Body):
+    """A history made up on the spot."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"items": ["I00404", "I00421"], "n": 5}]})
+
+    items: Annotated[list[Id], Field(min_length=1, max_length=1000)]
+    n: Count = 5
+    timestamp: Moment | None = None
+
+
+class Event(Body):
+    """Something that a shopper did. Without event_id, two events equal in everything else are one; without timestamp it happens now."""
+
+    user_id: Id
+    item_id: Id
+    event_type: EventType
+    timestamp: Moment | None = None
+    event_id: Id | None = None
+
+
+class EventsRequest(Body):
+    """Events to post together: all are kept or none."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
+        {"events": [{"user_id": "U000003", "item_id": "I00404", "event_type": "cart", "timestamp": "2025-07-01T09:30:00Z", "event_id": "web-1"}]}]})
+
+    events: Annotated[list[Event], Field(min_length=1, max_length=1000)]
+
+
+Number = Annotated[float, Field(strict=True, ge=-1e12, le=1e12, allow_inf_nan=False)]
+Attributes = Annotated[dict[Words, Words | Number | None], Field(max_length=50)]
+
+
+class NewCustomerRequest(Body):
+    """A profile: any of the form's fields."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
+        {"profile": {"Age": 28, "Gender": "F", "Country": "France", "Income": "High"}, "top_k": 5}]})
+
+    profile: Attributes
+    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class RatingRequest(Body):
+    """A profile or a customer's id, and a product's name or attributes."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
+        {"profile": {"Age": 28, "Gender": "F"}, "item": {"Product_Category": "Household", "Product_Brand": "Greenway"}}]})
+
+    profile: Attributes | None = None
+    customer_id: Id | None = None
+    item: Words | Attributes
+
+    @model_validator(mode="after")
+    def _one(self) -> "RatingRequest":
+        if (self.profile is None) == (self.customer_id is None):
+            raise ValueError("give either profile or customer_id")
+        return self
+
+
+class PredictRequest(Body):
+    """System 3's question."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "U000003"}]})
+
+    user_id: Id
+
+
+class PredictListRequest(Body):
+    """System 3's question for many."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_ids": ["U000003", "a stranger"]}]})
+
+    user_ids: Annotated[list[Id], Field(min_length=1, max_length=1000)]

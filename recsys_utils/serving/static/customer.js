@@ -1,0 +1,96 @@
+// New customer: a form made from the fields that the model knows, its best products, and a predicted rating.
+
+import { api, words } from "./api.js";
+import { card, cards, combobox, el, empty, fill, findUsers } from "./ui.js";
+
+const root = document.querySelector("#view-customer");
+const form = root.querySelector("form");
+const results = root.querySelector(".results");
+const rating = root.querySelector(".rating");
+let product = "";       // the attribute that is a product's name
+let made = false;
+
+export function start() {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    fill(results, () => api("new-customer/recommendations", { profile: filled(form), top_k: 6 }), picks);
+  });
+}
+
+export function open() {
+  if (made) return;
+  made = true;
+  fill(form.querySelector(".form"), () => api("new-customer/fields"), drawn, el("div.lines.ghost", {}, el("p.vh", {}, "Loading …")));
+}
+
+function drawn({ available, fields, item_fields: itemFields }) {
+  if (!available) return empty("No ratings here",
+    "This data set holds no ratings, so nothing can be predicted from a profile. Choose a data set with ratings.");
+  results.replaceChildren(empty("Nobody yet", "Fill in a profile, or leave it empty, and ask for products."));
+  product = itemFields[0].field;
+  rating.replaceChildren(rater(itemFields));
+  return [el("div.fields.grid", {}, fields.map((one) => field(one, "customer"))),
+    el("div.row", {}, el("button.main", {}, "Recommend"), el("button.quiet", { type: "reset" }, "Clear"))];
+}
+
+/** A labelled control: a number, a choice, or a text with a list to search. */
+function field({ field: name, kind, options, minimum, maximum }, prefix) {
+  const id = `${prefix}-${name}`;
+  const range = minimum === null ? "unknown" : `${minimum} to ${maximum}`;
+  const typed = kind === "number" ? { type: "number", step: "any", inputmode: "decimal", placeholder: range }
+    : { placeholder: "unknown", maxlength: 200 };
+  const control = kind === "choice"
+    ? el("select", { id, name }, el("option", { value: "" }, "unknown"), options.map((option) => el("option", { value: option }, option)))
+    : el("input", { id, name, ...typed });
+  const made = el("div.field", {}, el("label", { for: id }, words(name)), control);
+  if (kind === "text") combobox(control, async (text) => found(options, text));
+  return made;
+}
+
+const found = (options, text) => options.filter((option) => option.toLowerCase().includes(text.toLowerCase())).slice(0, 10)
+  .map((option) => ({ value: option, label: option, fill: option }));
+
+/** What was filled in; numbers as numbers. */
+function filled(within) {
+  const inputs = [...within.querySelectorAll("[name]")].filter((input) => input.value.trim() !== "");
+  return Object.fromEntries(inputs.map((input) => [input.name, input.type === "number" ? input.valueAsNumber : input.value.trim()]));
+}
+
+function picks({ recommendations }) {
+  if (!recommendations.length) return empty("Nothing to show", "The catalogue is empty.");
+  return [el("div.heading", {}, el("h2", {}, "For this profile")), cards(recommendations.map(({ item, rating: stars }, n) =>
+    card(described(item), n + 1, rated(stars))), "Products for this profile")];
+}
+
+/** A product's attributes as a card shows them. */
+function described({ [product]: name, ...rest }) {
+  return { item_name: name, category: Object.values(rest).join(" · ") };
+}
+
+/** 3.8 of 5 as stars that fill by the fraction. */
+function rated(value) {
+  const full = el("span.full", { "aria-hidden": "true" }, "★★★★★");
+  full.style.width = `${(value / 5) * 100}%`;
+  return el("p.rated", { "aria-label": `${value.toFixed(2)} of 5`, role: "img" },
+    el("span.stars", {}, el("span", { "aria-hidden": "true" }, "★★★★★"), full), el("b", {}, value.toFixed(2)));
+}
+
+function rater(fields) {
+  const who = el("input", { id: "rating-customer", placeholder: "the profile in the form", maxlength: 200 });
+  const out = el("div", { "aria-live": "polite" });
+  const known = el("div.field", {}, el("label", { for: who.id }, "Known customer"), who);
+  combobox(who, findUsers);
+  return el("form.panel", { novalidate: true, onsubmit: (event) => { event.preventDefault(); predict(event.target, who.value.trim(), out); } },
+    el("h2", {}, "Predict a rating"), el("p.soft", {}, "Of a product by name, or of one that does not exist yet by what is known of it."),
+    el("div.fields.grid", {}, fields.map((one) => field(one, "rating")), known),
+    el("div.row", {}, el("button.main", {}, "Predict")), out);
+}
+
+function predict(within, customer, out) {
+  const item = filled(within);
+  if (!Object.keys(item).length) return out.replaceChildren(el("p.warning", { role: "alert" }, "Name a product, or one of its attributes, first."));
+  const asked = customer ? { customer_id: customer, item } : { profile: filled(form), item };
+  return fill(out, () => api("new-customer/rating", asked), (answer) => el("div", {}, rated(answer.rating),
+    el("p.soft.small", {}, `${answer.text}, predicted for ${customer || "this profile"} and ${item[product] ?? "such a product"}.`)),
+  el("p.soft", {}, "…"));
+}

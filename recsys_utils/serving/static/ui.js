@@ -1,0 +1,196 @@
+// Small parts that every tab uses: elements, states, meters, cards, a search field, dialogs. Text of others only ever becomes a text node.
+
+import { api, modelName, money, nameOf, query, ServiceError } from "./api.js";
+
+/** el("p.soft", {id: "a"}, "text", node): an element; on… are listeners, false and null attributes are left out. */
+export function el(spec, attributes = {}, ...children) {
+  const [tag, ...classes] = spec.split(".");
+  const node = document.createElement(tag);
+  if (classes.length) node.className = classes.join(" ");
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+const turns = new WeakMap();
+
+/** Show the skeleton, then what render makes of the answer; or the error with a way to try again. An older answer never replaces a newer one. */
+export async function fill(place, load, render, skeleton = waiting(3)) {
+  const turn = (turns.get(place) ?? 0) + 1;
+  turns.set(place, turn);
+  place.setAttribute("aria-busy", "true");
+  place.replaceChildren(skeleton);
+  let made;
+  try {
+    made = render(await load());
+  } catch (error) {
+    made = failed(error, () => fill(place, load, render, skeleton));
+  }
+  if (turns.get(place) !== turn) return;
+  place.removeAttribute("aria-busy");
+  place.replaceChildren(...[made].flat().filter(Boolean));
+  say(place);
+}
+
+/** Tell a screen reader what is new: its title and how much there is, not all of it. An error tells itself. */
+function say(place) {
+  const [title, n] = [place.querySelector("h2, .big, caption")?.textContent, place.querySelectorAll(".card, .line, tbody tr").length];
+  if (title && !place.querySelector("[role=alert]")) document.querySelector("#said").textContent = n ? `${title}: ${n} shown` : title;
+}
+
+export const waiting = (n) =>
+  el("div.cards", {}, el("p.vh", {}, "Loading …"), Array.from({ length: n }, () => el("div.card.ghost", { "aria-hidden": "true" })));
+
+export const empty = (title, text, ...more) => el("div.state", {}, el("p.big", {}, title), el("p.soft", {}, text), ...more);
+
+export function failed(error, again) {
+  if (!(error instanceof ServiceError)) console.error(error);
+  const known = error instanceof ServiceError;
+  if (error.status === 401) askKey();
+  return el("div.state.error", { role: "alert" },
+    el("p.big", {}, title(error.status, known)),
+    el("p", {}, known ? error.message : "The page could not show this answer."),
+    error.requestId ? el("p.soft.small", {}, "Request ", el("code", {}, error.requestId)) : null,
+    again ? el("button.quiet", { type: "button", onclick: again }, "Try again") : null);
+}
+
+function title(status, known) {
+  if (!known) return "Something went wrong here";
+  if (status === 0) return "No connection";
+  if (status === 503) return "Not ready yet";
+  if (status === 401 || status === 403) return "A key is needed";
+  return status >= 500 ? "The service has a problem" : "That did not work";
+}
+
+/** A bar whose width is the value, 0…1. */
+export function meter(label, value) {
+  const known = typeof value === "number";
+  const share = Math.min(1, Math.max(0, known ? value : 0));
+  const fillin = el("span.fill");
+  fillin.style.width = `${share * 100}%`;
+  return el("div.meter", { role: "meter", "aria-label": label, "aria-valuemin": 0, "aria-valuemax": 1, "aria-valuenow": share,
+    "aria-valuetext": known ? `${Math.round(share * 100)} %` : "unknown" },
+  el("span.name", {}, label), el("span.track", {}, fillin), el("span.value", {}, known ? `${Math.round(share * 100)} %` : "–"));
+}
+
+export function stock(item) {
+  const said = { in_stock: ["in", "In stock"], out_of_stock: ["out", "Sold out"], unknown: ["unknown", "Stock unknown"] }[item.stock];
+  return said ? el(`span.badge.${said[0]}`, {}, said[1]) : null;
+}
+
+/** A picture for a product without one: its initials on a colour of its category. */
+export function tile(item) {
+  const words = String(nameOf(item)).split(/\s+/).filter((word) => /^[\p{L}\p{N}]/u.test(word));
+  const initials = words.length > 1 ? words[0][0] + words[1][0] : (words[0] ?? "?").slice(0, 2);
+  const node = el("span.tile", { "aria-hidden": "true" }, initials.toUpperCase());
+  node.style.setProperty("--hue", [...String(item.category ?? nameOf(item))].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 360, 7));
+  return node;
+}
+
+/** One product as a card; foot: what stands below it. */
+export function card(item, rank, ...foot) {
+  return el("li.card", {}, el("div.top", {}, tile(item), el("span.rank", {}, el("span.vh", {}, "Rank "), String(rank))),
+    el("h3", {}, nameOf(item)),
+    el("p.soft.small", {}, [item.category, nameOf(item) === item.item_id ? null : item.item_id].filter(Boolean).join(" · ")),
+    item.item_price === undefined ? null : el("p.price", {}, money(item.item_price), " ", stock(item)), ...foot);
+}
+
+export const cards = (items, label) => el("ol.cards", { "aria-label": label }, items);
+/** A name, and the id where that is something else. */
+export const titled = (item) => [nameOf(item), nameOf(item) === item.item_id ? null : el("span.soft.small", {}, ` ${item.item_id}`)].filter(Boolean);
+
+export const source = (name) => el("span.tag", {}, modelName(name));
+
+/** A search field with a list (ARIA combobox): find(text) gives [{value, label, hint}], picked(value) is called on a choice. */
+export function combobox(input, find, picked = () => {}) {
+  const list = el("ul.options", { role: "listbox", id: `${input.id}-list`, "aria-label": "Suggestions", hidden: true });
+  input.after(list);
+  input.parentElement.classList.add("combo");
+  for (const [name, value] of Object.entries({ role: "combobox", autocomplete: "off", spellcheck: "false", "aria-autocomplete": "list",
+    "aria-expanded": "false", "aria-controls": list.id })) input.setAttribute(name, value);
+  let active = -1;
+  let timer = 0;
+  let turn = 0;
+  let stale = true;       // the list is not that of the text
+  const close = () => {
+    list.hidden = true;
+    active = -1;
+    turn += 1;
+    clearTimeout(timer);
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+  };
+  const choose = (option) => { input.value = option.dataset.label; close(); picked(option.dataset.value, option.dataset.label); };
+  const mark = (to) => {
+    const options = [...list.querySelectorAll("[role=option]")];
+    if (!options.length) return;
+    active = (to + options.length) % options.length;
+    options.forEach((option, n) => option.setAttribute("aria-selected", String(n === active)));
+    options[active].scrollIntoView({ block: "nearest" });
+    input.setAttribute("aria-activedescendant", options[active].id);
+  };
+  const open = async () => {
+    const mine = (turn += 1);
+    const found = await find(input.value.trim()).catch(() => []);
+    if (mine !== turn || document.activeElement !== input) return;
+    list.replaceChildren(...found.map((choice, n) => el("li", { role: "option", id: `${list.id}-${n}`, "aria-selected": "false",
+      "data-value": choice.value, "data-label": choice.fill, onpointerdown: (event) => { event.preventDefault(); choose(event.currentTarget); } },
+    el("span", {}, choice.label), choice.hint ? el("span.soft.small", {}, choice.hint) : null)));
+    active = -1;
+    stale = false;
+    list.hidden = !found.length;
+    input.setAttribute("aria-expanded", String(!list.hidden));
+  };
+  input.addEventListener("input", () => { stale = true; active = -1; clearTimeout(timer); timer = setTimeout(open, 150); });
+  input.addEventListener("click", () => { if (list.hidden) open(); });
+  input.addEventListener("blur", close);
+  input.addEventListener("keydown", async (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      event.preventDefault();
+      if (list.hidden || stale) await open();
+      mark(event.key === "ArrowDown" ? active + 1 : active - 1);
+    } else if (event.key === "Escape" && !list.hidden) {
+      event.preventDefault();
+      close();
+    } else if (event.key === "Enter" && active >= 0) {
+      event.preventDefault();
+      choose(list.querySelectorAll("[role=option]")[active]);
+    } else if (event.key === "Enter") close();
+  });
+}
+
+/** Known shoppers by a part of their id. */
+export async function findUsers(text) {
+  const { users } = await api(query("users", { q: text, limit: 8 }));
+  return ["loyal", "new"].flatMap((kind) => users[kind].slice(0, 8).map((user) => ({ value: user, label: user, fill: user, hint: kind })));
+}
+
+export async function findItems(text) {
+  const { items } = await api(query("items", { q: text, limit: 10 }));
+  return items.map((item) => ({ value: item.item_id, label: nameOf(item), fill: nameOf(item), hint: money(item.item_price) }));
+}
+
+const dialog = document.querySelector("#dialog");
+
+/** Open the dialog and fill it. */
+export function show(heading, load, render) {
+  dialog.querySelector("h2").textContent = heading;
+  if (!dialog.open) dialog.showModal();
+  return fill(dialog.querySelector(".body"), load, render, el("div.lines.ghost", {}, el("p.vh", {}, "Loading …")));
+}
+
+export function askKey() {
+  const key = document.querySelector("#key");
+  if (!key.open) key.showModal();
+}
+
+/** Close on the button and on a click beside; Escape is the browser's. */
+export function wireDialogs() {
+  for (const box of document.querySelectorAll("dialog")) {
+    box.querySelector(".close").addEventListener("click", () => box.close());
+    box.addEventListener("click", (event) => { if (event.target === box) box.close(); });
+  }
+}

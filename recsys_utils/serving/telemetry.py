@@ -1,0 +1,153 @@
+"""What is known of every request: an id, a line of log, counters for Prometheus; and what protects it: size, headers, no trace of a stack."""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections import deque
+from uuid import uuid4
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .settings import BODY
+
+log = logging.getLogger("recsys_utils.serving")
+CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
+       "form-action 'self'; frame-ancestors 'none'")
+HEADERS = {"content-security-policy": CSP, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY"}
+REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+class Telemetry:
+    """Counters of one app, and its latest durations."""
+
+    def __init__(self) -> None:
+        self.registry, self.durations = CollectorRegistry(), deque(maxlen=1000)
+        self.requests = 0
+        self.recommendations = Counter("recommendations", "Lists answered", ["model"], registry=self.registry)
+        self.new_clients = Counter("new_clients", "Lists for users without history", registry=self.registry)
+        self.fallbacks = Counter("fallbacks", "Lists that popularity had to make", registry=self.registry)
+        self.events = Counter("events", "Events posted", ["outcome"], registry=self.registry)
+        self.cache = Counter("cache_lookups", "Lookups in the cache", ["outcome"], registry=self.registry)
+        self.seconds = Histogram("request_duration_seconds", "Time to answer", ["method", "route", "status"], buckets=BUCKETS, registry=self.registry)
+
+    def text(self) -> bytes:
+        """All of it as Prometheus reads it."""
+        return generate_latest(self.registry)
+
+    def total(self, name: str) -> int:
+        """The sum of a counter over its labels."""
+        return int(sum(s.value for metric in getattr(self, name).collect() for s in metric.samples if s.name.endswith("_total")))
+
+    def latency(self) -> dict[str, float | None]:
+        """Milliseconds of the last requests."""
+        seconds = list(self.durations)
+        return {f"p{q}": round(float(np.percentile(seconds, q)) * 1e3, 3) if seconds else None for q in (50, 95, 99)}
+
+
+class TooLarge(Exception):
+    """A body above the limit."""
+
+
+class Gate:
+    """The outermost layer. It answers what nobody else did: bodies that are too large, and our own mistakes, in a sentence."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self.app, self.telemetry = app, telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let one request through."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        visit = Visit(scope, receive, send)
+        try:
+            visit.check(dict(scope["headers"]).get(b"content-length"))
+            await self.app(scope, visit.receive, visit.send)
+        except TooLarge:
+            await visit.problem(413, f"the body is larger than {BODY >> 10} KiB: send less at a time")
+        except Exception:
+            log.exception("failed", extra={"fields": {"request_id": visit.id}})
+            await visit.problem(500, "something went wrong here; the log has it under the request id")
+        visit.finish(self.telemetry)
+
+
+class Visit:
+    """One request on its way through."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send, self.start = scope, receive, send, time.perf_counter()
+        self.status, self.read = 0, 0
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        self.id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
+        scope.setdefault("state", {})["request_id"] = self.id
+
+    def check(self, length: bytes | None) -> None:
+        """Refuse a body that says it is too large before reading it."""
+        if length and length.isdigit() and int(length) > BODY:
+            raise TooLarge
+
+    async def receive(self) -> Message:
+        """The next piece of the body, unless it is one too many."""
+        message = await self._receive()
+        self.read += len(message.get("body", b""))
+        if self.read > BODY:
+            raise TooLarge
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass an answer on, with the headers that all of them have."""
+        if message["type"] == "http.response.start":
+            if self.status == 0 and self.read > BODY:        # the framework took our refusal for a broken body
+                self.read = 0
+                raise TooLarge
+            self.status = message["status"]
+            extra = HEADERS | {"x-request-id": self.id}
+            message["headers"] = [*message.get("headers", []), *((k.encode(), v.encode()) for k, v in extra.items())]
+        await self._send(message)
+
+    async def problem(self, status: int, sentence: str) -> None:
+        """Answer with an error, if no answer has begun."""
+        if self.status:
+            return
+        body = json.dumps({"error": sentence, "request_id": self.id}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+    def finish(self, telemetry: Telemetry) -> None:
+        """Count it and write its line."""
+        seconds, route = time.perf_counter() - self.start, getattr(self.scope.get("route"), "path", "unmatched")
+        telemetry.requests += 1
+        telemetry.durations.append(seconds)
+        telemetry.seconds.labels(self.scope["method"] if self.scope["method"] in METHODS else "other", route, self.status).observe(seconds)
+        fields = {"request_id": self.id, "method": self.scope["method"], "path": self.scope["path"], "route": route, "status": self.status,
+                  "ms": round(seconds * 1e3, 2)}
+        log.info("request", extra={"fields": fields})
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level, what happened, and the fields of it."""
+        made = {"time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"), "level": record.levelname.lower(), "event": record.getMessage()}
+        made |= getattr(record, "fields", {})
+        if record.exc_info:
+            made["trace"] = self.formatException(record.exc_info)
+        return json.dumps(made, default=str)
+
+
+def log_to_stderr(debug: bool) -> None:
+    """Structured logs of the service and its server; debug says more."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in ("recsys_utils.serving", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.DEBUG if debug else logging.INFO)

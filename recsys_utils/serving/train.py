@@ -1,0 +1,191 @@
+"""What the service loads, made offline: the hybrid, every leaderboard model's lists, confidence, the towers, the queue with its cold model."""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .. import LabError, __version__, tables
+from ..confidence import fit as fit_confidence
+from ..hybrid import MODELS, Hybrid
+from ..interactions import Interactions
+from ..models import TIFUKNN, ItemCF, MainRecommender, OwnPurchases, PreferencePairs, Progressive, Recommender
+from ..online.events import write_csv
+from ..online.update import DATABASE, train_cold
+from ..runs import load_runs
+from ..split import Stage, load_fold
+from ..standalone import save_recommender
+from ..store import data_dir, digest, read_json, write_json, write_parquet
+from ..training import save_models
+from ..tuning import load_tuning
+from ..two_stage import TwoStage
+from .artifacts import SCHEMA, sealed
+
+LISTS = {"two_stage": TwoStage, "main_recommender": MainRecommender, "tifuknn": TIFUKNN, "item_bm25": ItemCF,
+         "preference_pairs": PreferencePairs, "progressive": Progressive, "own_decayed": OwnPurchases}
+DEPTH, CHECKED = 100, 10            # places of a list that are kept; of a validation list, that confidence is learnt from
+WINDOW = pd.Timedelta(days=21)      # validation: the last of the data
+BATCH = 200_000                     # events that are posted together
+RATINGS = 1_000                     # fewer teach the towers nothing
+
+
+def train(dataset: str, folder: Path | str | None = None, models: Iterable[str] = tuple(LISTS), now: pd.Timestamp | None = None,
+          say: Callable[[str], None] = print) -> dict:
+    """Fit everything on all that the data set has and write it below `folder`; the manifest, which comes last and names the new version.
+
+    A running service and a killed training are safe: a version has a folder of its own, and the manifest is replaced in one step.
+    """
+    data, now = tables.load(dataset), now or pd.Timestamp.now("UTC").tz_localize(None).floor("us")
+    folder = Path(folder or data_dir(data.spec.name, "serving"))
+    if odd := [name for name in models if name not in LISTS]:
+        raise LabError(f"model '{odd[0]}' is unknown: choose of {', '.join(LISTS)}")
+    made = folder / f"v-{now:%Y%m%dT%H%M%S%f}"
+    try:
+        about = _written(data, dataset, made, list(models), say)
+        _timed(say, "online queue", lambda: _online(data, folder / "online", now))
+        return _named(folder, made, about | {"trained_at": f"{now.isoformat(timespec='seconds')}Z", "dataset": data.spec.name})
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def _written(data: tables.Tables, dataset: str, folder: Path, models: list[str], say: Callable[[str], None]) -> dict:
+    """Every file of a version but the manifest; what the manifest says of the data."""
+    receipts, made = _interactions(data), data.spec
+    hybrid = _timed(say, "hybrid", lambda: Hybrid(tuning=load_tuning().to_dict()).fit(receipts))
+    save_models(hybrid, folder / "hybrid", {"data": made.name, "n_purchases": len(receipts.purchases)})
+    fitted = {name: _timed(say, name, lambda name=name: _model(name, made.name).fit(receipts)) for name in models}
+    exclude = None if made.repeats else "bought"
+    for name, model in fitted.items():
+        write_parquet(model.recommend(receipts.user_ids, DEPTH, exclude), folder / "lists" / f"{name}.parquet")
+    _facts(receipts, data, folder)
+    if (cells := _timed(say, "confidence", lambda: _confidence(data, dataset, models))) is not None:
+        write_parquet(cells, folder / "confidence.parquet")
+    _timed(say, "towers", lambda: _towers(data, folder / "tower"))
+    return {"title": made.title, "currency": made.currency, "synthetic": made.synthetic, "repeats": made.repeats, "as_of": str(receipts.as_of),
+            "lists": {name: {"family": model.family, "params": model.params} for name, model in fitted.items()}}
+
+
+def _named(folder: Path, made: Path, about: dict) -> dict:
+    """Let the manifest name a version, then remove the older ones."""
+    files = sorted(path for path in made.rglob("*") if path.is_file())
+    sha = {path.relative_to(made).as_posix(): digest(path) for path in files}
+    manifest = sealed({"schema": SCHEMA, "version": __version__, "folder": made.name, "sha256": sha, **about})
+    write_json(manifest, folder / "manifest.json")
+    for old in set(folder.glob("v-*")) - {made}:
+        shutil.rmtree(old, ignore_errors=True)
+    return manifest
+
+
+def _timed(say: Callable[[str], None], name: str, work: Callable[[], object]) -> object:
+    start = time.perf_counter()
+    made = work()
+    say(f"{name:<18} {time.perf_counter() - start:6.1f} s")
+    return made
+
+
+def _interactions(data: tables.Tables, until: pd.Timestamp | None = None) -> Interactions:
+    """All receipts and events, or those before a time."""
+    events = data.events if len(data.events) else None
+    purchases = data.purchases
+    if until is not None:
+        purchases = purchases[purchases["ts"] < until].reset_index(drop=True)
+        events = None if events is None else events[events["ts"] < until].reset_index(drop=True)
+    return Interactions.of(purchases, data.items, data.users, until, data.items["item_id"] if len(data.items) else None, events)
+
+
+def _model(name: str, dataset: str) -> Recommender:
+    """A leaderboard model, with the parameters that the notebooks chose for this data set where they have run."""
+    runs = data_dir(dataset, "folds", "folds.json")
+    path = data_dir(dataset, "runs", read_json(runs)["folds"][0], f"{name}.json") if runs.exists() else runs
+    params = read_json(path)["params"] if path.exists() else {}
+    known = {field.name for field in fields(LISTS[name])}
+    return LISTS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in params.items() if key in known})
+
+
+def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:
+    """Items and users as people read them, in the order of the models' codes; stock as it is."""
+    items = receipts.items.drop(columns=["price"], errors="ignore").assign(
+        price=receipts.price, units=np.bincount(receipts.item, receipts.purchases["quantity"].to_numpy(float), receipts.shape[1]),
+        lines=np.bincount(receipts.item, minlength=receipts.shape[1]))
+    baskets = receipts.purchases["basket_id"].groupby(receipts.user).nunique()
+    users = receipts.users.assign(baskets=baskets.reindex(range(receipts.shape[0]), fill_value=0).to_numpy())
+    write_parquet(items.reset_index(), folder / "items.parquet")
+    write_parquet(users.reset_index(), folder / "users.parquet")
+    if len(data.stock):
+        write_parquet(data.stock, folder / "stock.parquet")
+
+
+def _confidence(data: tables.Tables, dataset: str, models: list[str]) -> pd.DataFrame | None:
+    """How often what each model suggests is bought, by score and history, on the last weeks; None where nobody returned in them.
+
+    The notebooks' lists for the last window do, where there are any; what is missing is fitted on the time before it.
+    """
+    stage, lists = _validation(data, dataset)
+    users = stage.history.user_ids.intersection(pd.Index(stage.truth["user_id"].unique().astype(str)))
+    if not len(users):
+        return None
+    for name in set(models) - set(lists):
+        lists[name] = _model(name, data.spec.name).fit(stage.history).recommend(users, CHECKED, stage.exclude)
+    hybrid = Hybrid().fit(stage.history)
+    lists = {name: lists[name] for name in models} | {name: hybrid.retuned(_alone(name)).recommend(users, CHECKED) for name in MODELS}
+    return fit_confidence(lists, stage.truth, stage.history)
+
+
+def _validation(data: tables.Tables, dataset: str) -> tuple[Stage, dict[str, pd.DataFrame]]:
+    """The last window and the lists that were made for it."""
+    try:
+        fold = load_fold(dataset)
+        return fold.testing, load_runs(fold)[0]
+    except LabError:
+        cut = data.purchases["ts"].max().floor("D") + pd.Timedelta(days=1) - WINDOW
+        before = _interactions(data, cut) if (data.purchases["ts"] < cut).any() else _interactions(data)
+        return Stage(before, data.purchases[data.purchases["ts"] >= max(cut, before.as_of)], None if data.spec.repeats else "bought"), {}
+
+
+def _alone(model: str) -> dict:
+    """Knobs that give one part of the hybrid all the weight."""
+    return {} if model == "hybrid" else {"model_weights": {part: float(part == model) for part in MODELS[:-1]}}
+
+
+def _towers(data: tables.Tables, folder: Path) -> None:
+    """System 2's files, where the receipts hold ratings."""
+    from ..tower_study import columns, fit_ratings  # figures come with it: only training needs them
+    from ..tower_training import prepare, transactions
+    if "rating" not in data.purchases or data.purchases["rating"].notna().sum() < RATINGS:
+        return
+    rows = transactions(data.purchases, data.users, data.items)
+    parts = prepare(rows, *columns(rows), mode="rating", negatives=0)
+    save_recommender(fit_ratings(parts), parts.encoder, parts.assets, parts.stats, folder)
+
+
+def _online(data: tables.Tables, state: Path, now: pd.Timestamp) -> None:
+    """Post purchases and events as the shop's files would bring them, and train the cold model; what was posted since then stays."""
+    log = _interactions(data).log
+    with tempfile.TemporaryDirectory() as inbox:
+        days, one = write_csv(log, data.items, Path(inbox, "days")), Path(inbox, "one")
+        one.mkdir()
+        with (one / "log.csv").open("w") as file:       # one file is posted in a few steps, two years of days in hundreds
+            file.writelines(line for n, day in enumerate(days) for line in day.open().readlines()[n > 0:])
+        report = train_cold(one, state, now=max(now, log["ts"].max()), batch=BATCH, wait=60)
+    if report.errors:
+        raise LabError(f"{state / DATABASE}: {report.errors[0]}")
+
+
+def main(options: object) -> int:
+    """`python -m recsys_utils.serving train`: 0, or 2 with the error in one sentence."""
+    start = time.perf_counter()
+    try:
+        models = options.models.split(",") if options.models else tuple(LISTS)
+        manifest = train(options.dataset, options.artifacts, models)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{manifest['title']}: {len(manifest['sha256'])} files in {time.perf_counter() - start:.0f} s")
+    return 0

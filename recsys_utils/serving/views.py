@@ -1,0 +1,69 @@
+"""Items and users as the API shows them."""
+
+import numpy as np
+import pandas as pd
+
+from ..confidence import confidence
+from .answers import Bought, Item, PopularItem, Profile, SimilarItem
+from .artifacts import Artifacts
+from .lists import STOCK, ids_of
+from .service import Loaded, number
+
+HISTORY = 20        # latest items of a profile
+
+
+def popular(art: Artifacts, n: int) -> list[PopularItem]:
+    """What sells best by the hybrid's popularity."""
+    model = art.hybrid
+    best = np.argsort(-model.counts_, kind="stable")[:n].tolist()
+    score = model.counts_ / max(model.counts_.max(), 1e-12)
+    sure = None if art.cells is None else confidence(art.cells, "popularity", score, 0)
+    lines = art.items["lines"].to_numpy()
+    return [PopularItem(item_id=art.items.index[i], item_name=art.names[i], item_price=number(model.price_[i]), popularity_score=float(score[i]),
+                        confidence_score=None if sure is None else float(sure[i]), purchase_count=int(lines[i]),
+                        unique_buyers=int(model.shoppers_[i]))
+            for i in best]
+
+
+def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
+    """Items bought with one, most alike first."""
+    rows = art.hybrid.similar(art.items.index[item], n)
+    rows = rows[rows["score"] > 0]
+    others = art.items.index.get_indexer(rows["item_id"])
+    mine = art.buyers[:, [item]]
+    both = np.asarray(art.buyers[:, others].multiply(mine).sum(axis=0)).ravel() / max(1, mine.nnz)
+    return [SimilarItem(item_id=art.items.index[i], item_name=art.names[i], relevance_score=min(max(float(score), 0), 1),
+                        confidence_score=float(share), item_price=number(art.hybrid.price_[i]))
+            for i, score, share in zip(others.tolist(), rows["score"], both)]
+
+
+def catalogue(art: Artifacts, words: str, limit: int) -> dict:
+    """Items that have the words in name, id or category; how many do, and every category."""
+    found = np.flatnonzero(art.text.str.contains(words.strip().casefold(), regex=False).to_numpy())
+    stock = art.stock_of(-1)
+    rows = [Item(item_id=art.items.index[i], item_name=art.names[i], category=art.categories[i], item_price=number(art.hybrid.price_[i]),
+                 stock=STOCK[stock[i]]) for i in found[:limit].tolist()]
+    return {"count": len(found), "items": rows, "categories": sorted({c for c in art.categories if c})}
+
+
+def users(now: Loaded, words: str, limit: int, offset: int) -> dict:
+    """Ids of loyal and new users that hold some words."""
+    model = now.art.hybrid
+    ids = pd.Series(model.user_ids_.to_numpy(object))
+    found = ids.str.casefold().str.contains(words.strip().casefold(), regex=False).to_numpy()
+    loyal = np.diff(model.line_start_) >= model.knobs.loyal_purchases
+    groups = {name: ids[found & rows] for name, rows in (("loyal", loyal), ("new", ~loyal))}
+    return {f"{name}_count": len(group) for name, group in groups.items()} | {
+        "users": {name: group.iloc[offset:offset + limit].tolist() for name, group in groups.items()}}
+
+
+def profile(now: Loaded, user: str, past: pd.DataFrame | None) -> Profile:
+    """Attributes and the latest items of a user."""
+    art, code = now.art, ids_of(now.art, user)
+    row = art.users.iloc[code].to_dict() if code >= 0 else {}
+    moment = art.hybrid.as_of if past is None else max(art.hybrid.as_of, past["ts"].max())
+    item, days, _ = art.hybrid._lines(user, moment, past)
+    lines = pd.DataFrame({"item": item, "days": days}).groupby("item")["days"].agg(["size", "min"]).sort_values("min", kind="stable").head(HISTORY)
+    history = [Bought(item_id=art.items.index[i], item_name=art.names[i], times=n, last_purchase_date=(moment - pd.Timedelta(days=d)).round("us"))
+               for i, n, d in zip(lines.index.tolist(), lines["size"].tolist(), lines["min"].tolist())]
+    return Profile(attributes={name: value for name, value in row.items() if pd.notna(value)}, history=history)
