@@ -225,6 +225,14 @@ def test_paired_is_the_exact_permutation_test_of_few_users() -> None:
     assert paired(of(a=[3, 1, 0], b=[0, 0, 1]))["p"].item() == pytest.approx(6 / 8, abs=0.02)
 
 
+def test_many_models_do_not_hide_a_clear_winner() -> None:
+    """Holm multiplies the smallest p by the number of pairs: with too few flips forty models would all tie."""
+    rng = np.random.default_rng(0)
+    x = pd.DataFrame(rng.random((300, 40))).add_prefix("m").assign(best=lambda f: f["m0"] + 0.3)
+    won = paired(x).query("p_holm < 0.05")
+    assert ((won["model_a"] == "best") | (won["model_b"] == "best")).sum() == 40
+
+
 def test_paired_is_symmetric() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.random(40), rng.random(40)
