@@ -144,10 +144,11 @@ class JsonLines(logging.Formatter):
 
 
 def log_to_stderr(debug: bool) -> None:
-    """Structured logs of the service and its server; debug says more."""
+    """Structured logs of the service, its server and the libraries' warnings; debug says more."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for name in ("recsys_utils.serving", "uvicorn.error"):
+    logging.captureWarnings(True)       # a library's warning is a line of JSON too
+    for name in ("recsys_utils.serving", "uvicorn.error", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.DEBUG if debug else logging.INFO)
