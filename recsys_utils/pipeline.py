@@ -11,8 +11,10 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+from threading import Lock
 
 from . import LabError, datasets, engine, tables
 from .store import atomic, data_dir, digest, read_json, report_dir, write_json
@@ -20,6 +22,7 @@ from .store import atomic, data_dir, digest, read_json, report_dir, write_json
 PACKAGE = Path(__file__).parent
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 COMMON = ("DATASET", "FAST", "SEED")
+PARSER = Lock()     # CPython 3.11 counts recursion for all threads together: https://github.com/python/cpython/issues/106905
 
 
 @dataclass
@@ -252,16 +255,22 @@ def _code(notebook: Path) -> str:
 def _imported(code: str, seen: set[Path] | None = None, inside: Path = PACKAGE) -> set[Path]:
     """Files of this package that a piece of code imports, directly or not."""
     seen = {PACKAGE / "__init__.py"} if seen is None else seen
-    lines = "\n".join(line for line in code.splitlines() if not re.match(r"\s*[%!]|.*=\s*[%!]", line))
     try:
-        tree = ast.parse(lines)
+        with PARSER:
+            nodes = _imports(code)
     except SyntaxError:     # the notebook will say so when it runs; until then it depends on everything
         return seen | set(PACKAGE.rglob("*.py"))
-    for node in (found for n in ast.walk(tree) for found in _ours(n)):
+    for node in nodes:
         for path in set(_files(node, inside)) - seen:
             seen.add(path)
             _imported(path.read_text(), seen, path.parent)
     return seen
+
+
+@cache
+def _imports(code: str) -> tuple[ast.ImportFrom, ...]:
+    lines = "\n".join(line for line in code.splitlines() if not re.match(r"\s*[%!]|.*=\s*[%!]", line))
+    return tuple(found for node in ast.walk(ast.parse(lines)) for found in _ours(node))
 
 
 def _ours(node: ast.AST) -> Iterator[ast.ImportFrom]:

@@ -83,9 +83,10 @@ def prequential(log: pd.DataFrame, start: pd.Timestamp, k: int = 5, fade: float 
     for n, (at, before, now) in enumerate(tqdm(list(steps(log, start)), desc="stream", leave=False, disable=None)):
         if refit:
             nets["refit"] = cold(log, at, interest=interest, seed=seed, **params)
-        if len(truth := _first_bought(before, now)):
+        bought, today = _bought(before), _bought(now)
+        if len(truth := today[~today.isin(bought)].to_frame(index=False)):
             rows.append(_judged(nets, before, truth, at, k, fade).assign(time=at))
-        nets["updated"] = nets["updated"].updated(labels(now, _bought(before), interest), seed + n)
+        nets["updated"] = nets["updated"].updated(labels(now, bought, interest), seed + n)
     return pd.concat(rows, ignore_index=True), nets
 
 
@@ -186,11 +187,6 @@ def canonical(events: pd.DataFrame) -> pd.DataFrame:
     """Events as the queue takes them: with an id that follows from what happened."""
     rows = events.astype({"user_id": str, "item_id": str, "event_type": str}).reset_index(drop=True)
     return rows.assign(event_id=event_ids(*(rows[name] for name in ("user_id", "item_id", "event_type", "ts"))), category="")
-
-
-def _first_bought(before: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
-    bought = _bought(now)
-    return bought[~bought.isin(_bought(before))].to_frame(index=False)
 
 
 def _judged(nets: dict[str, PurchaseNet], before: pd.DataFrame, truth: pd.DataFrame, at: pd.Timestamp, k: int, fade: float) -> pd.DataFrame:

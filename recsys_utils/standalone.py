@@ -1,6 +1,5 @@
 """System 2 in service: lists and ratings from a trained model's files alone. Imports nothing that trains."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from safetensors.torch import save_file
 
 from . import LabError, __version__
 from .attributes import text
-from .store import atomic, digest, read_json, write_json, write_parquet
+from .store import atomic, digest, read_json, read_sealed, write_json, write_parquet, write_sealed
 from .towers import Encoder, TwoTowerHybrid
 
 SCHEMA = 1
@@ -38,7 +37,7 @@ def save_recommender(model: TwoTowerHybrid, encoder: Encoder, assets: Mapping[st
         write_parquet(assets[name], paths["assets_path"] / f"{name}.parquet")
     write_json(dict(stats), paths["assets_path"] / "rating_stats.json")
     manifest = {"schema": SCHEMA, "version": __version__, "sha256": {role: digest(path) for role, path in _files(**paths).items()}}
-    write_json(manifest | {"seal": _seal(manifest)}, paths["assets_path"] / "manifest.json")
+    write_sealed(manifest, paths["assets_path"] / "manifest.json")
     return paths
 
 
@@ -223,11 +222,7 @@ def _check_files(files: Mapping[str, Path], folder: Path) -> None:
     """Refuse what is missing, of another version or changed, by name."""
     if missing := [path for path in files.values() if not path.is_file()]:
         raise LabError(f"{missing[0]} is missing: train and save the recommender first")
-    manifest = read_json(folder / "manifest.json", "train and save the recommender")
-    if manifest.get("schema") != SCHEMA:
-        raise LabError(f"{folder}/manifest.json has schema {manifest.get('schema')}, this version reads {SCHEMA}: train again")
-    if manifest.pop("seal", None) != _seal(manifest):
-        raise LabError(f"{folder}/manifest.json was changed after it was saved: train again")
+    manifest = read_sealed(folder / "manifest.json", SCHEMA, "train and save the recommender")
     if changed := [path for role, path in files.items() if digest(path) != manifest["sha256"][role]]:
         raise LabError(f"{changed[0]} was changed after it was saved, or belongs to another model: train again")
 
@@ -240,7 +235,3 @@ def _load_model(path: Path) -> TwoTowerHybrid:
     except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise LabError(f"{path} is no two-tower model of this version: train again") from error
     return model.eval()
-
-
-def _seal(manifest: dict) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

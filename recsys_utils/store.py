@@ -100,7 +100,7 @@ def save_arrays(arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, f
     The arrays' file is named by its digest, so a reader holding the old manifest still finds the old arrays.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, **_flatten(arrays))
+    np.savez(buffer, **flatten(arrays))
     sha = hashlib.sha256(buffer.getbuffer()).hexdigest()
     path = folder / f"arrays-{sha[:16]}.npz"
     with atomic(path) as temporary:
@@ -108,7 +108,7 @@ def save_arrays(arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, f
     shapes = {k: list(a.shape) for k, a in arrays.items() if sparse.issparse(a)}
     libraries = {lib: version(lib) for lib in LIBRARIES}
     manifest = {"schema": SCHEMA, "file": path.name, "sha256": sha, "sparse": shapes, "libraries": libraries, **meta}
-    write_json(manifest | {"seal": _seal(manifest)}, folder / "manifest.json")
+    write_sealed(manifest, folder / "manifest.json")
     for old in set(folder.glob("arrays-*.npz")) - {path}:
         old.unlink()
     return folder
@@ -127,24 +127,35 @@ def load_arrays(folder: Path) -> tuple[dict[str, np.ndarray | sparse.csr_matrix]
             return load_arrays(folder)
         raise LabError(f"{path} is missing or was changed after it was saved: train again")
     with np.load(io.BytesIO(content), allow_pickle=False) as flat:
-        return _unflatten(dict(flat), meta["sparse"]), meta
+        return unflatten(dict(flat), meta["sparse"]), meta
+
+
+def write_sealed(manifest: dict, path: Path) -> Path:
+    """Write a manifest that vouches for itself as well."""
+    return write_json(manifest | {"seal": _seal(manifest)}, path)
+
+
+def read_sealed(path: Path, schema: int, cure: str) -> dict:
+    """A manifest, after checking its schema and that nobody edited it."""
+    meta = read_json(path, cure)
+    found = meta.get("schema") if isinstance(meta, dict) else None
+    if found != schema:
+        raise LabError(f"{path} has schema {found}, this version reads {schema}: train again")
+    if meta.pop("seal", None) != _seal(meta):
+        raise LabError(f"{path} was changed after it was saved: train again")
+    return meta
 
 
 def _manifest(folder: Path) -> dict:
-    """The manifest, after checking its schema and that nobody edited it."""
-    meta = read_json(folder / "manifest.json", "train and save the model")
-    if meta.get("schema") != SCHEMA:
-        raise LabError(f"{folder}/manifest.json has schema {meta.get('schema')}, this version reads {SCHEMA}: train again")
-    if meta.pop("seal", None) != _seal(meta):
-        raise LabError(f"{folder}/manifest.json was changed after it was saved: train again")
-    return meta
+    return read_sealed(folder / "manifest.json", SCHEMA, "train and save the model")
 
 
 def _seal(manifest: dict) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _flatten(arrays: dict) -> dict[str, np.ndarray]:
+def flatten(arrays: dict) -> dict[str, np.ndarray]:
+    """Named arrays, dense or CSR, as dense ones only: what an npz can hold."""
     flat = {}
     for key, a in arrays.items():
         parts = {"data": a.data, "indices": a.indices, "indptr": a.indptr} if sparse.issparse(a) else None
@@ -152,7 +163,8 @@ def _flatten(arrays: dict) -> dict[str, np.ndarray]:
     return flat
 
 
-def _unflatten(flat: dict[str, np.ndarray], shapes: dict[str, list[int]]) -> dict:
+def unflatten(flat: dict[str, np.ndarray], shapes: dict[str, list[int]]) -> dict:
+    """The arrays that `flatten` made flat; shapes: of the sparse ones."""
     arrays = {key: a for key, a in flat.items() if ":" not in key}
     for key, shape in shapes.items():
         parts = tuple(flat[f"{key}:{part}"] for part in ("data", "indices", "indptr"))

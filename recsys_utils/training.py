@@ -16,7 +16,7 @@ from .eda import SPENDING
 from .hybrid import Hybrid
 from .interactions import Interactions
 from .rerank import segment_bounds, segments
-from .store import _flatten, _seal, _unflatten, atomic, digest, read_json, read_parquet, write_json
+from .store import atomic, digest, flatten, read_parquet, read_sealed, unflatten, write_sealed
 from .tables import load
 from .tuning import load_tuning
 
@@ -60,7 +60,7 @@ def save_models(model: Hybrid, output_path: Path | str, about: dict | None = Non
         meta = {"schema": SCHEMA, "version": __version__, "trained_at": datetime.now(UTC).isoformat(timespec="seconds"), "as_of": str(model.as_of),
                 "n_users": len(model.user_ids_), "n_items": len(model.item_ids_), "params": model.params, "config": model.knobs.to_dict(),
                 **(about or {}), "sha256": {name: digest(paths[name]) for name in FILES}}
-        write_json(meta | {"seal": _seal(meta)}, paths[METADATA])
+        write_sealed(meta, paths[METADATA])
     return meta
 
 
@@ -83,13 +83,7 @@ def load_models(path: Path | str) -> Hybrid:
 
 def load_metadata(path: Path | str) -> dict:
     """Who was trained when on what: metadata.json, checked."""
-    file = Path(path) / METADATA
-    meta = read_json(file, "python -m recsys_utils.training --data-path NAME --output-path FOLDER")
-    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-        raise LabError(f"{file} has schema {meta.get('schema') if isinstance(meta, dict) else None}, this version reads {SCHEMA}: train again")
-    if meta.pop("seal", None) != _seal(meta):
-        raise LabError(f"{file} was changed after it was saved: train again")
-    return meta
+    return read_sealed(Path(path) / METADATA, SCHEMA, "python -m recsys_utils.training --data-path NAME --output-path FOLDER")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -122,7 +116,7 @@ def _receipts(data_path: Path | str) -> Interactions:
 
 def _write_arrays(arrays: dict, path: Path) -> None:
     with path.open("wb") as file:
-        np.savez(file, **_flatten(arrays), shapes=_shapes(arrays))
+        np.savez(file, **flatten(arrays), shapes=_shapes(arrays))
 
 
 def _shapes(arrays: dict) -> np.ndarray:
@@ -134,7 +128,7 @@ def _read_arrays(path: Path) -> dict:
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as flat:
         arrays = dict(flat)
     shapes = {name: (int(rows), int(columns)) for name, rows, columns in arrays.pop("shapes")}
-    return _unflatten(arrays, shapes)
+    return unflatten(arrays, shapes)
 
 
 def _frames(model: Hybrid) -> dict[str, pd.DataFrame]:

@@ -1,11 +1,13 @@
 """What `./run_all.sh` runs, skips, repeats and survives, shown on tiny notebooks."""
 
+import gc
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -306,3 +308,31 @@ def test_after_a_kill_the_next_run_goes_on(lab: Lab) -> None:
     states = [read_json(p) for p in lab.home.glob("data/synthetic/state/*.json")]
     assert len(states) == 2 and not [f for s in states for f in s["outputs"] if f.endswith(".tmp")]
     assert lab.run()[1] == []
+
+
+class Garbage:
+    """A cycle whose end runs Python: the collector then lets other threads in."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        sum(range(50))
+
+
+def test_threads_read_imports_at_once() -> None:
+    """CPython 3.11 counts the parser's depth for all threads together, so a lock keeps them apart."""
+    code = "\n".join(f"def f{n}(a, b=({n}, [1, 2, {{3: 4}}])):\n    return [x for x in g(a)(b) if x.y.z > {n}]" for n in range(200))
+
+    def read(n: int) -> set:
+        garbage = [Garbage() for _ in range(20)]
+        del garbage
+        return pipeline._imported(f"from recsys_utils import store\nn = {n}\n{code}")
+
+    before = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(50), sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert len({frozenset(files) for files in pool.map(read, range(60))}) == 1
+    finally:
+        gc.set_threshold(*before[0]), sys.setswitchinterval(before[1])

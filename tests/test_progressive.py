@@ -181,6 +181,13 @@ def test_a_history_without_events_is_said() -> None:
         PurchaseNet.cold(pairs([]))
 
 
+@pytest.mark.parametrize("params", [{"dim": 0}, {"epochs": 0}, {"memory": -1}, {"learning_rate": -0.1}])
+def test_a_parameter_out_of_range_is_named(params: dict) -> None:
+    for make in (lambda: PurchaseNet(**params), lambda: Progressive(network=params)):
+        with pytest.raises(LabError, match=f"{next(iter(params))} takes"):
+            make()
+
+
 PAIR = st.tuples(st.sampled_from("uvw"), st.sampled_from("ijk"), st.sampled_from([0.0, 0.5, 1.0]))
 
 
@@ -198,14 +205,14 @@ def browsing(shop: Shop) -> Interactions:
     return Interactions.of(data.purchases, shop.tables["items"], shop.tables["users"], cut, events=log[log["ts"] < cut])
 
 
-FAST = {"dim": 8, "hidden": 16, "epochs": 5, "online_days": 5}
+FAST = {"network": {"dim": 8, "hidden": 16, "epochs": 5}, "online_days": 5}
 
 
 def test_s4_14_15_16_17_the_queue_of_a_pair_is_its_score_until_it_is_bought() -> None:
     log = events("ann milk view\nann tea view\nann tea cart\nann jam cart\nann jam remove_from_cart\nbob tea view")
     rows = receipts("ann milk a 2024-01-02 1 1\nbob jam b 2024-01-02 1 1\ncat tea c 2024-01-02 1 1")
     data = Interactions.of(rows, events=log)
-    model = Progressive(fade=None, online_days=0, **{k: v for k, v in FAST.items() if k != "online_days"}).fit(data)
+    model = Progressive(fade=None, **FAST | {"online_days": 0}).fit(data)
     pool = pd.DataFrame(model.pool_.toarray(), data.user_ids, data.item_ids)
     assert pool.loc["ann", ["milk", "tea", "jam"]].tolist() == [0, 4, 2] and pool.loc["cat"].sum() == 0
     assert pool.loc["bob", ["tea", "jam"]].tolist() == [1, 0]
@@ -214,7 +221,7 @@ def test_s4_14_15_16_17_the_queue_of_a_pair_is_its_score_until_it_is_bought() ->
 def test_the_queue_fades() -> None:
     log, rows = events("ann tea view"), receipts("ann milk a 2024-01-08 1 1\nbob tea b 2024-01-08 1 1")
     data = Interactions.of(rows, events=log)
-    model = Progressive(fade=7, online_days=0, epochs=2).fit(data)
+    model = Progressive(fade=7, online_days=0, network={"epochs": 2}).fit(data)
     assert model.pool_.max() == pytest.approx(np.exp(-1), abs=1e-5)
 
 

@@ -18,8 +18,8 @@ from test_serving_shop import base, current, folder  # noqa: F401 - fixtures
 
 from recsys_utils.online.queue import Queue
 from recsys_utils.online.update import DATABASE
-from recsys_utils.serving.artifacts import read_manifest, sealed
-from recsys_utils.store import write_json
+from recsys_utils.serving.artifacts import read_manifest
+from recsys_utils.store import write_sealed
 
 API = "/api/v1"
 
@@ -148,7 +148,7 @@ def test_reload_under_load_answers_everybody(folder: Path) -> None:
             thread.start()
         memory = []
         for n in range(20):
-            write_json(second if n % 2 == 0 else first, folder / "manifest.json")
+            write_sealed(second if n % 2 == 0 else first, folder / "manifest.json")
             answer = client.post(f"{API}/reload")
             assert answer.status_code == 200 and answer.json()["model_version"] == (second if n % 2 == 0 else first)["folder"]
             memory.append(psutil.Process(server.pid).memory_info().rss)
@@ -164,7 +164,7 @@ def _other(folder: Path, manifest: dict) -> dict:
     """The same files as another version."""
     import shutil
     shutil.copytree(current(folder), folder / "v-other")
-    return sealed({key: value for key, value in manifest.items() if key != "seal"} | {"folder": "v-other"})
+    return manifest | {"folder": "v-other"}
 
 
 def _ask_until(url: str, done: threading.Event, answers: list, n: int) -> None:

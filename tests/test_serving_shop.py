@@ -159,7 +159,7 @@ def test_a_changed_or_missing_file_is_refused_by_name(folder: Path, name: str) -
         Artifacts.load(folder)
 
 
-@pytest.mark.parametrize(("change", "message"), [({"title": "Another"}, "changed after it was saved"), ({"schema": 99}, "another version")])
+@pytest.mark.parametrize(("change", "message"), [({"title": "Another"}, "changed after it was saved"), ({"schema": 99}, "has schema 99, this version reads 1")])
 def test_a_changed_manifest_is_refused(folder: Path, change: dict, message: str) -> None:
     path = folder / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))

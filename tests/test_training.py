@@ -147,7 +147,7 @@ def test_another_version_of_the_files_is_refused(fitted: Hybrid, tmp_path: Path,
         load_models(tmp_path)
 
 
-@pytest.mark.parametrize("stage", ["_write_arrays", "_frames", "digest", "write_json"])
+@pytest.mark.parametrize("stage", ["_write_arrays", "_frames", "digest", "write_sealed"])
 def test_a_failure_leaves_the_old_files_and_nothing_half_written(fitted: Hybrid, folder: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 

@@ -1,6 +1,6 @@
 """System 4 as a model among models: a cold network, updated day by day with what shoppers looked at, put into carts and bought."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -13,9 +13,6 @@ from ..online import WEIGHTS
 from ..online.network import INTEREST, PurchaseNet, labels, log_odds
 from .base import Recommender, check_params, cosines, standardised
 
-NETWORK = ("dim", "hidden", "negatives", "learning_rate", "weight_decay", "batch_size", "epochs", "patience", "update_rate", "update_batch",
-           "update_epochs", "memory")
-
 
 @dataclass
 class Progressive(Recommender):
@@ -24,7 +21,7 @@ class Progressive(Recommender):
     The score is the network's log-odds standardised per shopper, plus `own` times what they buy anyway, plus `queue` times the queue's score
     (view +1, cart +3, removal −1; none once it is bought), which fades with `fade` days; None: it never does, as system 4 describes.
     System 4's rule never to recommend what was bought is `recommend(…, exclude="bought")`. A shop that keeps receipts only has
-    purchases for events: then the queue is empty.
+    purchases for events: then the queue is empty. network: parameters of `PurchaseNet`.
     """
 
     family: ClassVar[str] = "online"
@@ -35,32 +32,20 @@ class Progressive(Recommender):
     fade: float | None = 3
     own: float = 2.0
     tau: float = 180
-    dim: int = 32
-    hidden: int = 64
-    negatives: int = 4
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-4
-    batch_size: int = 1024
-    epochs: int = 30
-    patience: int = 2
-    update_rate: float = 4e-4
-    update_batch: int = 256
-    update_epochs: int = 3
-    memory: int = 50_000
+    network: dict = field(default_factory=dict)
     seed: int = 42
 
     def __post_init__(self) -> None:
         check_params(self, days=(0.01, 100_000), online_days=(0, 10_000), interest=(0, 1), queue=(0, 1e6), fade=(0.01, 100_000), own=(0, 100),
-                     tau=(0.01, 100_000), dim=(1, 4096), hidden=(1, 65_536), negatives=(1, 1000), learning_rate=(0, 10), weight_decay=(0, 10),
-                     batch_size=(1, 1e7), epochs=(1, 10_000), patience=(0, 10_000),
-                     update_rate=(0, 10), update_batch=(1, 1e7), update_epochs=(1, 1000), memory=(0, 1e9))
+                     tau=(0.01, 100_000))
+        PurchaseNet(**self.network)
 
     def _fit(self, data: Interactions) -> None:
         log, age = data.log, (data.as_of - data.log["ts"]).dt.total_seconds().to_numpy() / 86400
         cold = (age >= self.online_days) & (age < self.online_days + self.days)
         if not cold.any():      # a history shorter than the stream: all of it is cold
             cold = age >= 0
-        net = PurchaseNet.cold(labels(log[cold], interest=0), self.seed, **{name: getattr(self, name) for name in NETWORK})
+        net = PurchaseNet.cold(labels(log[cold], interest=0), self.seed, **self.network)
         days = range(self.online_days - 1, -1, -1) if cold.sum() < len(log) else ()
         for day in tqdm(days, desc="days", leave=False, disable=None):
             today, before = (age >= day) & (age < day + 1), log[(age >= day + 1) & (log["event_type"] == "purchase").to_numpy()]

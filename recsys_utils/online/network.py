@@ -22,6 +22,7 @@ from ..interactions import codes
 from ..store import atomic
 
 BLOCK = 1 << 18         # numbers of one block of hidden layers when everything is scored: what a core keeps near
+COUNTS = ("dim", "hidden", "negatives", "batch_size", "epochs", "update_batch", "update_epochs")      # of which there must be one
 KEY = 1 << 32           # user code × KEY + item code names a pair
 INTEREST = 1.0          # what a look is worth, as part of a purchase, while its outcome is open: the knob of notebook 12
 STEPS = 48              # batches of an epoch's pairs, without negatives: at least of a cold model's, at most of an update's
@@ -62,6 +63,11 @@ class PurchaseNet:
     update_epochs: int = 3
     memory: int = 50_000
     replay: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < (least := int(name in COUNTS)):
+                raise LabError(f"PurchaseNet({name}={value}): {name} takes {least} or more")
 
     @classmethod
     def cold(cls, pairs: pd.DataFrame, seed: int = 42, **params: object) -> Self:

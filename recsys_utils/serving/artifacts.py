@@ -1,7 +1,5 @@
 """What was trained, checked byte by byte and held in memory: a request reads no file."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +13,7 @@ from .. import LabError
 from ..hybrid import Hybrid
 from ..interactions import codes
 from ..standalone import StandaloneRecommender
-from ..store import digest, read_json, read_parquet
+from ..store import digest, read_json, read_parquet, read_sealed
 from ..training import load_models
 
 SCHEMA = 1
@@ -141,17 +139,7 @@ def read_manifest(folder: Path) -> dict:
     path = folder / "manifest.json"
     if not path.is_file():
         raise NotTrained(f"{folder} holds nothing to serve: run python -m recsys_utils.serving train --dataset NAME")
-    meta = read_json(path, "python -m recsys_utils.serving train --dataset NAME")
-    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
-        raise LabError(f"{path} is of another version: run python -m recsys_utils.serving train --dataset NAME again")
-    if sealed({key: value for key, value in meta.items() if key != "seal"})["seal"] != meta.get("seal"):
-        raise LabError(f"{path} was changed after it was saved: train again")
-    return meta
-
-
-def sealed(manifest: dict) -> dict:
-    """A manifest that vouches for itself."""
-    return manifest | {"seal": hashlib.sha256(json.dumps(manifest, sort_keys=True, default=str).encode()).hexdigest()}
+    return read_sealed(path, SCHEMA, "python -m recsys_utils.serving train --dataset NAME")
 
 
 def _in_stock(quantity: pd.Series, items: pd.Index) -> np.ndarray:

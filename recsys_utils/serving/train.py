@@ -21,11 +21,11 @@ from ..online.update import DATABASE, train_cold
 from ..runs import load_runs
 from ..split import Stage, load_fold
 from ..standalone import save_recommender
-from ..store import data_dir, digest, read_json, write_json, write_parquet
+from ..store import data_dir, digest, read_json, write_parquet, write_sealed
 from ..training import save_models
 from ..tuning import load_tuning
 from ..two_stage import TwoStage
-from .artifacts import SCHEMA, sealed
+from .artifacts import SCHEMA
 
 LISTS = {"two_stage": TwoStage, "main_recommender": MainRecommender, "tifuknn": TIFUKNN, "item_bm25": ItemCF,
          "preference_pairs": PreferencePairs, "progressive": Progressive, "own_decayed": OwnPurchases}
@@ -76,8 +76,8 @@ def _named(folder: Path, made: Path, about: dict) -> dict:
     """Let the manifest name a version, then remove the older ones."""
     files = sorted(path for path in made.rglob("*") if path.is_file())
     sha = {path.relative_to(made).as_posix(): digest(path) for path in files}
-    manifest = sealed({"schema": SCHEMA, "version": __version__, "folder": made.name, "sha256": sha, **about})
-    write_json(manifest, folder / "manifest.json")
+    manifest = {"schema": SCHEMA, "version": __version__, "folder": made.name, "sha256": sha, **about}
+    write_sealed(manifest, folder / "manifest.json")
     for old in set(folder.glob("v-*")) - {made}:
         shutil.rmtree(old, ignore_errors=True)
     return manifest
