@@ -73,7 +73,7 @@ INSERT INTO items SELECT item_id, COALESCE(MIN(NULLIF(category, '')), ''), 0, 0 
 ON CONFLICT (item_id) {_category}
 """
 EVENTS = "INSERT INTO events SELECT event_id, user_id, item_id, event_type, event_time, ? FROM batch"
-KNOWN = "DELETE FROM batch WHERE event_id IN (SELECT event_id FROM main.events)"
+KNOWN = "DELETE FROM batch WHERE EXISTS (SELECT 1 FROM main.events WHERE events.event_id = batch.event_id)"      # IN would read all events
 COUNT = "SELECT COUNT(*), TOTAL((event_time, event_id) <= (?, ?)), TOTAL(event_type = 'purchase') FROM batch"
 POST = (
     """INSERT INTO items SELECT item_id, '', SUM(event_type = 'purchase'), COUNT(*) FROM batch WHERE true GROUP BY item_id
