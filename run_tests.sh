@@ -10,4 +10,7 @@ if [ $# -gt 0 ]; then exec "$PYTHON" -m pytest "$@"; fi
 "$PYTHON" -m pytest -n 2 --dist loadfile
 home="$(mktemp -d)"
 trap 'rm -rf "$home"' EXIT
-RECSYS_HOME="$home" "$PYTHON" -m pytest --nbval notebooks
+export RECSYS_HOME="$home"
+"$PYTHON" -m pytest --nbval notebooks/0[12]_*.ipynb                                                             # data and folds
+"$PYTHON" -m pytest --nbval -n 2 --dist loadfile notebooks/0[3-9]_*.ipynb notebooks/1[0-2]_*.ipynb               # models
+"$PYTHON" -m pytest --nbval -n 2 --dist loadfile notebooks/1[3-9]_*.ipynb                                       # what reads all of them

@@ -22,6 +22,7 @@ from .store import atomic, data_dir, digest, read_json, report_dir, write_json
 PACKAGE = Path(__file__).parent
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 COMMON = ("DATASET", "FAST", "SEED")
+COMPARISON = 13     # the first notebook that reads what the models' notebooks wrote
 PARSER = Lock()     # CPython 3.11 counts recursion for all threads together: https://github.com/python/cpython/issues/106905
 
 
@@ -127,7 +128,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--fast", action="store_true", help="smaller grids and fewer epochs")
     parser.add_argument("--only", metavar="NN[,NN]", help="only these notebooks")
     parser.add_argument("--from", dest="start", metavar="NN", help="this notebook and the later ones")
-    parser.add_argument("--jobs", type=_positive, default=1, metavar="N", help="notebooks at the same time (default 1: honest seconds)")
+    parser.add_argument("--jobs", type=_positive, default=min(2, os.cpu_count() or 1), metavar="N",
+                        help="notebooks at the same time, each on one core (default %(default)s)")
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="seed of the models (default 42)")
     parser.add_argument("--engine", default=os.environ.get("RECSYS_ENGINE", "duckdb"), help="where tables are made: " + ", ".join(engine.ENGINES))
     parser.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="override a notebook's parameter")
@@ -173,9 +175,9 @@ def _typed(name: str, text: str, default: object) -> object:
 
 
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
-    """01 → 02 → the models; ensembles (10 and later) read earlier models, everything from 13 reads all before it."""
+    """01 → 02 → the models, none of which reads another's tables → everything from 13, which reads them all."""
     number = int(notebook.stem[:2])
-    last = 2 if 3 <= number < 10 else number - 1
+    last = number - 1 if number < 3 else 2 if number < COMPARISON else COMPARISON - 1
     return [p.stem for p in every if int(p.stem[:2]) <= last]
 
 
@@ -223,11 +225,13 @@ def _digest(task: Task, files: list[str]) -> str:
 def _execute(task: Task) -> tuple[Path, str]:
     """Execute with papermill; the executed notebook, and the error in one line ('' if none)."""
     import papermill
+
+    from .kernel import Quiet
     out = data_dir(task.dataset, "notebooks", task.path.name)
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(str(task.path), str(out), task.params, kernel_name="python3", cwd=str(task.path.parent),
-                                   progress_bar={"leave": False} if sys.stderr.isatty() else False, extra_arguments=["--log-level=CRITICAL"])
+                                   progress_bar={"leave": False} if sys.stderr.isatty() else False, kernel_manager_class=Quiet)
     except papermill.PapermillExecutionError as error:
         return out, " ".join(f"{error.ename} in cell {error.exec_count}: {error.evalue}".split())
     except Exception as error:      # the kernel itself died, e.g. of memory
