@@ -77,10 +77,10 @@ class Hybrid(Recommender):
         """Level 1: each user's `candidate_pool_size` best allowed items before any rule: user_id, item_id, score, rank, source."""
         users = pd.Index(pd.unique(pd.Series(users, dtype=str)), name="user_id")
         known, banned, weights = self.user_ids_.get_indexer(users), self._banned(users, exclude), self._weights(model)
-        closed = self._closed(price_min, price_max) | (False if only is None else ~self.item_ids_.isin([str(item) for item in only]))
+        closed = self.outside(price_min, price_max) | (False if only is None else ~self.item_ids_.isin([str(item) for item in only]))
 
         def block(rows: slice) -> tuple[np.ndarray, ...]:
-            parts, share = self._parts(self._raw(known[rows]), weights)
+            parts, share = _blended(self._raw(known[rows]), weights)
             columns, scores = self._block(parts.sum(axis=0), banned[rows] if banned is not None else None, closed, self.knobs.candidate_pool_size)
             return columns, scores, np.take_along_axis(_source(parts, share), columns, axis=1)
 
@@ -89,36 +89,84 @@ class Hybrid(Recommender):
         return self._table(users, columns, scores).assign(source=pd.Categorical.from_codes(source[scores > -np.inf], list(PARTS)))
 
     def explain_list(self, user: str, n: int = 5, model: str = "hybrid", as_of: pd.Timestamp | str | None = None, exclude_purchased: bool = False,
-                     price_min: float | None = None, price_max: float | None = None, history: pd.DataFrame | None = None) -> Answer:
+                     price_min: float | None = None, price_max: float | None = None, history: pd.DataFrame | None = None,
+                     closed: np.ndarray | None = None) -> Answer:
         """The n best items for one user at a moment, with price, reason and source; fewer only where fewer are allowed.
 
         as_of: what was bought until then counts for the rules; the models know what was bought until their cut. history:
-        purchases since (item_id, ts, [price]) that count too; those of a stranger become what item_cf goes by.
+        purchases since (item_id, ts, [price]) that count too; those of a stranger become what item_cf goes by. closed: (items,)
+        bool, what else must not be listed.
         """
         _check_n(n)
-        item, days, price = self._lines(user, as_of, history)
-        since, weights = self._since(item, days), self._weights(model)
-        closed = self._closed(price_min, price_max) | (exclude_purchased & ~np.isnan(since))
-        parts, share = self._parts(self._one(user, item, days), weights)
+        item, days, price = self.lines(user, as_of, history)
+        since = self.since(item, days)
+        closed = self.outside(price_min, price_max) | (exclude_purchased & ~np.isnan(since)) | (False if closed is None else closed)
+        parts, share = self.shares(user, model, item, days)
         blend = parts.sum(axis=0)
-        final, drop = self._ruled(blend, np.array([_mean(price)]), since[None])
+        final, drop = self._ruled(blend, np.array([mean_price(price)]), since[None])
         score = self._tiers(np.where(closed, -np.inf, blend), final, drop)[0]
         score[closed | drop[0]] = -np.inf
         best = top_k(score[None], n)[0]
         best = best[score[best] > -np.inf]
-        fell = share[:2].max() == 0 and weights[:2].max() > 0       # neither ALS nor item_cf knows the user
+        fell = share[:2].max() == 0 and self._weights(model)[:2].max() > 0      # neither ALS nor item_cf knows the user
         rows = self._explained(best, _relevance(final[0, best], score[best] >= 0), _source(parts, share)[0, best], item, since[best])
         return Answer(rows, "popularity" if fell else model, bool(fell))
 
     def user_info(self, user: str, as_of: pd.Timestamp | str | None = None, history: pd.DataFrame | None = None) -> dict:
         """A user at a moment: user_type, spending_segment, lines, distinct items, mean price, last purchase (SPEC S5-41 to S5-43)."""
-        item, days, price = self._lines(user, as_of, history)
-        mean, lines = _mean(price), len(item)
+        item, days, price = self.lines(user, as_of, history)
+        mean, lines = mean_price(price), len(item)
         segment = segments(np.array([mean]), self.bounds_, self.knobs.user_segments)[0]
         return {"user_id": str(user), "user_type": "unknown" if not lines else "loyal" if lines >= self.knobs.loyal_purchases else "new",
                 "spending_segment": SPENDING[segment], "total_purchases": lines, "unique_items": len(np.unique(item)),
                 "avg_item_price": None if np.isnan(mean) else float(mean),
                 "last_purchase_date": (self._now(as_of) - pd.Timedelta(days=days.min())).round("us") if lines else None}
+
+    def lines(self, user: str, as_of: pd.Timestamp | str | None, history: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Items, days before the moment and prices of a user's lines until then; items outside the catalogue are left out."""
+        now, code = self._now(as_of), self.user_ids_.get_indexer([str(user)])[0]
+        mine = slice(*self.line_start_[code:code + 2]) if code >= 0 else slice(0, 0)
+        item, days, price = self.line_item_[mine], self.line_age_[mine] + (now - self.as_of) / DAY, self.line_price_[mine]
+        if history is not None:
+            if missing := [column for column in ("item_id", "ts") if column not in history]:
+                raise LabError(f"history lacks the column {missing[0]}: it takes item_id, ts and optional price")
+            given = history["price"].to_numpy(float) if "price" in history else np.full(len(history), np.nan)
+            item, price = np.append(item, codes(history["item_id"], self.item_ids_)), np.append(price, given)
+            days = np.append(days, (now - history["ts"]) / DAY)
+        past = (days >= -1e-9) & (item >= 0)        # a nanosecond of rounding is not the future
+        return item[past], np.maximum(days[past], 0), price[past]
+
+    def since(self, item: np.ndarray, days: np.ndarray) -> np.ndarray:
+        """(items,) days since each item's last purchase, NaN for never."""
+        since = np.full(len(self.item_ids_), np.nan)
+        np.fmin.at(since, item, days)
+        return since
+
+    def outside(self, low: float | None = None, high: float | None = None) -> np.ndarray:
+        """(items,) bool: outside the price range, both ends inclusive; an item without a price is in no range."""
+        if low is None and high is None:
+            return np.zeros(len(self.price_), bool)
+        low, high = _price("price_min", low, 0.0), _price("price_max", high, np.inf)
+        if low > high:
+            raise LabError(f"price_min is {low:g}, above price_max, {high:g}: swap them")
+        if np.isnan(self.price_).all():
+            raise LabError("price_min and price_max need prices, and these receipts have none: leave them out")
+        return ~((self.price_ >= low) & (self.price_ <= high))
+
+    def shares(self, user: str, model: str, item: np.ndarray, days: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One user's blend for the lines given: (models, 1, items) contributions and the models' (models, 1) shares.
+
+        A stranger's lines are what item_cf goes by. An item is most like itself, so that a few lines would leave their neighbours
+        next to nothing of the scale: what was bought scores no more than the best of what was not.
+        """
+        code = self.user_ids_.get_indexer([str(user)])
+        raw = self._raw(code)
+        if code[0] < 0 and len(item):
+            tau = self._models()["item_cf"].tau
+            score = self.similarity_[item].T @ np.exp(-days / (tau or np.inf))
+            score[item] = np.minimum(score[item], np.delete(score, item).max(initial=0))
+            raw[1, 0] = score
+        return _blended(raw, self._weights(model))
 
     def _models(self) -> dict[str, Recommender]:
         return {"als": ALS(**{"factors": 64, "weighting": "signal"} | self.als), "item_cf": CoPurchase(**self.item_cf),
@@ -146,7 +194,7 @@ class Hybrid(Recommender):
 
     def _all_scores(self, users: np.ndarray, names: pd.Index | None, profiles: pd.DataFrame | None) -> np.ndarray:
         """Codes −1, without history, have popularity and the default segment's limit; profiles say nothing here."""
-        blend = self._parts(self._raw(users), self._weights("hybrid"))[0].sum(axis=0)
+        blend = _blended(self._raw(users), self._weights("hybrid"))[0].sum(axis=0)
         since, known = np.full(blend.shape, np.nan, np.float64), np.flatnonzero(users >= 0)
         last = self.last_[users[known]]
         since[np.repeat(known, np.diff(last.indptr)), last.indices] = last.data
@@ -163,29 +211,12 @@ class Hybrid(Recommender):
             raw[m, rows] = part._scores(self, users[rows])
         return raw
 
-    def _one(self, user: str, item: np.ndarray, days: np.ndarray) -> np.ndarray:
-        """The raw scores of one user; item_cf knows a stranger by the lines given."""
-        code = self.user_ids_.get_indexer([str(user)])
-        raw = self._raw(code)
-        if code[0] < 0 and len(item):
-            tau = self._models()["item_cf"].tau
-            raw[1, 0] = self.similarity_[item].T @ np.exp(-days / (tau or np.inf))
-        return raw
-
     def _weights(self, model: str) -> np.ndarray:
         """(models,) shares of a selectable model (SPEC S5-08)."""
         if model not in MODELS:
             raise LabError(f"model '{model}' is unknown: choose {', '.join(MODELS)}")
         weights = self.knobs.model_weights
         return np.array([getattr(weights, name) if model == "hybrid" else float(name == model) for name in PARTS], np.float32)
-
-    def _parts(self, raw: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(models, users, items) contributions to the blend, and the (models, users) shares of the models able to score the user."""
-        scaled, able = min_max(raw)
-        share = able * weights[:, None]
-        share[-1] = np.where(share.sum(axis=0) > 0, share[-1], 1)       # popularity where no model is able
-        share /= share.sum(axis=0)
-        return scaled * share[:, :, None], share
 
     def _ruled(self, blend: np.ndarray, mean: np.ndarray, since: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(users, items) relevance after the rules, and which items they drop."""
@@ -198,40 +229,9 @@ class Hybrid(Recommender):
         np.put_along_axis(made, pool, np.take_along_axis(final, pool, axis=1), axis=1)
         return np.where(drop, final - 4, made)
 
-    def _closed(self, low: float | None, high: float | None) -> np.ndarray:
-        """(items,) bool: outside the price range, both ends inclusive; an item without a price is in no range."""
-        if low is None and high is None:
-            return np.zeros(len(self.price_), bool)
-        low, high = _price("price_min", low, 0.0), _price("price_max", high, np.inf)
-        if low > high:
-            raise LabError(f"price_min is {low:g}, above price_max, {high:g}: swap them")
-        if np.isnan(self.price_).all():
-            raise LabError("price_min and price_max need prices, and these receipts have none: leave them out")
-        return ~((self.price_ >= low) & (self.price_ <= high))
-
     def _now(self, as_of: pd.Timestamp | str | None) -> pd.Timestamp:
         moment = self.as_of if as_of is None else pd.Timestamp(as_of)
         return moment if moment.tz is None else moment.tz_convert(None)
-
-    def _lines(self, user: str, as_of: pd.Timestamp | str | None, history: pd.DataFrame | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Items, days before the moment and prices of a user's lines until then; items outside the catalogue are left out."""
-        now, code = self._now(as_of), self.user_ids_.get_indexer([str(user)])[0]
-        mine = slice(*self.line_start_[code:code + 2]) if code >= 0 else slice(0, 0)
-        item, days, price = self.line_item_[mine], self.line_age_[mine] + (now - self.as_of) / DAY, self.line_price_[mine]
-        if history is not None:
-            if missing := [column for column in ("item_id", "ts") if column not in history]:
-                raise LabError(f"history lacks the column {missing[0]}: it takes item_id, ts and optional price")
-            given = history["price"].to_numpy(float) if "price" in history else np.full(len(history), np.nan)
-            item, price = np.append(item, codes(history["item_id"], self.item_ids_)), np.append(price, given)
-            days = np.append(days, (now - history["ts"]) / DAY)
-        past = (days >= -1e-9) & (item >= 0)        # a nanosecond of rounding is not the future
-        return item[past], np.maximum(days[past], 0), price[past]
-
-    def _since(self, item: np.ndarray, days: np.ndarray) -> np.ndarray:
-        """(items,) days since each item's last purchase, NaN for never."""
-        since = np.full(len(self.item_ids_), np.nan)
-        np.fmin.at(since, item, days)
-        return since
 
     def _explained(self, best: np.ndarray, relevance: np.ndarray, source: np.ndarray, item: np.ndarray, since: np.ndarray) -> pd.DataFrame:
         source, mine = np.array(list(PARTS))[source], np.unique(item)
@@ -247,6 +247,15 @@ def min_max(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (raw - low) / np.where(able, high - low, 1), able[..., 0]
 
 
+def _blended(raw: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(models, users, items) contributions to the blend, and the (models, users) shares of the models able to score the user."""
+    scaled, able = min_max(raw)
+    share = able * weights[:, None]
+    share[-1] = np.where(share.sum(axis=0) > 0, share[-1], 1)       # popularity where no model is able
+    share /= share.sum(axis=0)
+    return scaled * share[:, :, None], share
+
+
 def _source(parts: np.ndarray, share: np.ndarray) -> np.ndarray:
     """(users, items) number of the model with the largest contribution, of those that have a share."""
     return np.where(share[..., None] > 0, parts, -1).argmax(axis=0)
@@ -260,7 +269,8 @@ def _relevance(final: np.ndarray, candidate: np.ndarray) -> np.ndarray:
     return final
 
 
-def _mean(price: np.ndarray) -> float:
+def mean_price(price: np.ndarray) -> float:
+    """The mean of the known prices, NaN where there is none above 0."""
     known = price[~np.isnan(price)]
     return float(positive(known.mean())) if len(known) else np.nan
 

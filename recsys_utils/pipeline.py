@@ -211,9 +211,10 @@ def _up_to_date(task: Task, wanted: str) -> bool:
 
 
 def _written(task: Task, since: float) -> list[str]:
-    """Files of the data set that appeared while the notebook ran."""
+    """Files of the data set that appeared while the notebook ran; of what is served, the manifest, since a service writes beside it."""
     root = data_dir(task.dataset)
-    files = (p for part in ("tables", "folds", "runs", "studies", "models") for p in (root / part).rglob("*") if p.is_file())
+    files = [p for part in ("tables", "folds", "runs", "studies", "models") for p in (root / part).rglob("*") if p.is_file()]
+    files += (root / "serving").glob("manifest.json")
     return sorted(str(p.relative_to(root)) for p in files if p.stat().st_mtime >= since and not p.name.endswith(".tmp"))
 
 

@@ -36,10 +36,25 @@ def precision(table: pd.DataFrame, scope: str = "any") -> pd.Series:
     return rows.set_index("model")["value"]
 
 
+def page_walk(home: Path, dataset: str, folder: Path) -> None:
+    """The page on what notebook 14 trained; skipped where there is no browser."""
+    from test_page import walked
+    walked(home / "data" / dataset / "serving", folder)
+
+
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     home = tmp_path_factory.mktemp("home")
     return home, run(home, "--fast")
+
+
+@pytest.fixture(scope="module")
+def retail(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not os.environ.get("RECSYS_DATA"):
+        pytest.skip("RECSYS_DATA is not set")
+    home = tmp_path_factory.mktemp("retail")
+    run(home, "--fast", "--dataset", "online_retail")
+    return home
 
 
 def test_one_command_writes_report_leaderboard_and_pages(first: tuple[Path, str]) -> None:
@@ -68,6 +83,10 @@ def test_a_second_run_does_nothing_and_is_quick(first: tuple[Path, str]) -> None
     said = run(first[0], "--fast")
     assert said.count("up to date") == len(list((ROOT / "notebooks").glob("*.ipynb")))
     assert time.perf_counter() - started < 20       # 2 s on an idle machine
+
+
+def test_s5_54_to_s5_59_every_tab_and_dialog_on_the_synthetic_shop(first: tuple[Path, str], tmp_path: Path) -> None:
+    page_walk(first[0], "synthetic", tmp_path)
 
 
 def test_c7_another_home_and_two_jobs_give_the_same_leaderboard(first: tuple[Path, str], tmp_path: Path) -> None:
@@ -110,11 +129,13 @@ def test_own_shop_with_an_order_of_baskets_only(tmp_path: Path) -> None:
     assert set(table["protocol"]) == {"next_basket"} and not table["metric"].str.startswith("revenue").any()
 
 
-@pytest.mark.skipif(not os.environ.get("RECSYS_DATA"), reason="RECSYS_DATA is not set")
-def test_online_retail_fast(tmp_path: Path) -> None:
-    run(tmp_path, "--fast", "--dataset", "online_retail")
-    found = precision(board(tmp_path, "online_retail"))
+def test_online_retail_fast(retail: Path) -> None:
+    found = precision(board(retail, "online_retail"))
     assert found["item_bm25"] > 0.34 and found["als"] > 0.258
     assert abs(found["popular_28d"] - 0.1341) < 0.003 and abs(found["item_cosine"] - 0.2349) < 0.003
-    for meta in (tmp_path / "data" / "online_retail" / "runs").rglob("*.json"):
+    for meta in (retail / "data" / "online_retail" / "runs").rglob("*.json"):
         assert json.loads(meta.read_text())["peak_mib"] < 8 * 1024
+
+
+def test_s5_54_to_s5_59_every_tab_and_dialog_on_online_retail(retail: Path, tmp_path: Path) -> None:
+    page_walk(retail, "online_retail", tmp_path)

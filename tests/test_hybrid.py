@@ -14,7 +14,7 @@ from recsys_utils import LabError, blend, rerank
 from recsys_utils.hybrid import MODELS, PARTS, Hybrid, min_max
 from recsys_utils.interactions import Interactions
 from recsys_utils.models import ALS, CoPurchase, Popular
-from recsys_utils.tuning import NO_RULES
+from recsys_utils.tuning import NO_RULES, tuned
 
 ALS_SMALL = {"factors": 8, "iterations": 5}
 DAY = pd.Timedelta(days=1)
@@ -154,13 +154,56 @@ def test_a_stranger_s_own_history_is_what_item_cf_goes_by(plain: Hybrid, shop: S
     assert plain.explain_list("stranger", 6, history=history[:0]).fallback_used
 
 
+@pytest.mark.parametrize("bought", [1, 3])
+def test_s5_62_the_neighbours_of_a_stranger_s_few_items_have_the_whole_scale(plain: Hybrid, shop: Shop, bought: int) -> None:
+    """The best item that was not bought reaches 1, what was bought no more; so neighbours lead popularity, which has half the weight."""
+    leading = []
+    for first in range(0, 60, 3):
+        item = np.arange(first, first + bought)
+        parts, share = plain.shares("stranger", "hybrid", item, np.zeros(bought))
+        part, new = parts[1, 0] / share[1, 0], np.setdiff1d(np.arange(len(plain.item_ids_)), item)
+        assert part[new].max() == pytest.approx(1) and part[item].max() <= 1
+        likest = new[plain.similarity_[item].toarray().sum(axis=0)[new].argmax()]
+        assert part[likest] == pytest.approx(1) and share[:, 0] == pytest.approx([0, 2 / 3, 1 / 3])
+        leading.append(parts[:, 0].sum(axis=0)[new].argmax() == np.flatnonzero(new == likest)[0])
+    assert np.mean(leading) > 0.6
+
+
+def test_an_item_without_neighbours_says_nothing_of_a_stranger(shop: Shop) -> None:
+    """Nothing was ever bought beside a, so popularity has to make the list and says so."""
+    rows = receipts("u a 1 2024-01-01 1 1\nv b 2 2024-01-02 1 1\nv c 2 2024-01-02 1 1\nw c 3 2024-01-03 1 1")
+    model, day = Hybrid(als=ALS_SMALL, tuning=NO_RULES).fit(Interactions.of(rows)), pd.Timestamp("2024-01-03")
+    alone, beside = (model.explain_list("x", 3, history=pd.DataFrame({"item_id": [item], "ts": [day]})) for item in "ab")
+    assert (alone.primary_model, alone.fallback_used, items(alone.rows)[0]) == ("popularity", True, "c")
+    assert (beside.primary_model, beside.fallback_used) == ("hybrid", False)
+    everything = model.explain_list("x", 3, history=pd.DataFrame({"item_id": ["a", "b", "c"], "ts": day}))
+    assert everything.fallback_used and len(everything.rows) == 3
+
+
+def test_s5_62_known_users_are_scored_by_their_receipts_whatever_they_bought_since(plain: Hybrid, parts: dict, shop: Shop) -> None:
+    user = shop.history.user_ids[5]
+    item, days, _ = plain.lines(user, None, None)
+    blend, share = plain.shares(user, "item_cf", np.append(item, 3), np.append(days, 0.0))
+    raw = parts["item_cf"]._scores(np.array([5]))[0]
+    assert np.array_equal(blend[1, 0], (raw - raw.min()) / (raw.max() - raw.min())) and share[:, 0].tolist() == [0, 1, 0]
+
+
+def test_s5_19_closed_items_are_out_before_the_candidates_are_chosen(plain: Hybrid, shop: Shop) -> None:
+    small, ids_ = plain.retuned(NO_RULES | {"candidate_pool_size": 5}), shop.history.item_ids
+    for user in (shop.history.user_ids[2], "stranger"):
+        closed = ids_.isin(ids(small, user, 5))
+        assert closed.sum() == 5 and set(ids(small, user, 5, closed=closed)) == set(items(small.candidates([user], only=ids_[~closed])))
+        assert ids(small, user, 5, closed=closed, price_max=2) == items(small.candidates([user], only=ids_[~closed & (small.price_ <= 2)]))
+
+
 def test_a_stranger_s_older_purchases_weigh_less(plain: Hybrid, shop: Shop) -> None:
     """exp(−age / tau) with CoPurchase's tau of 60 days."""
     pair = shop.history.item_ids[[3, 8]]
     near = [CoPurchase().fit(shop.history).similarity_[shop.history.item_ids.get_loc(item)].toarray()[0] for item in pair]
     for ages in ((0, 90), (90, 0), (30, 50)):
         history = pd.DataFrame({"item_id": pair, "ts": [shop.history.as_of - age * DAY for age in ages]})
-        score = sum(np.exp(-age / 60) * row for age, row in zip(ages, near))
+        score, own = sum(np.exp(-age / 60) * row for age, row in zip(ages, near)), [3, 8]
+        score[own] = np.minimum(score[own], np.delete(score, own).max())
         expected = shop.history.item_ids[np.argsort(-score, kind="stable")[:6]].tolist()
         made = plain.explain_list("x", 6, "item_cf", history=history).rows
         assert items(made) == expected and np.allclose(made["relevance"], np.sort(score)[:-7:-1] / score.max(), atol=1e-5)
@@ -254,6 +297,14 @@ def test_s5_49_each_knob_changes_the_output(hybrid: Hybrid, shop: Shop, knob: di
     assert items(lists[0]) != items(lists[1])
 
 
+def test_s5_49_no_knob_is_left_out() -> None:
+    """All of them are above, or below where lists do not show them; `high` can only be 1."""
+    def leaves(tree: dict) -> set[str]:
+        return {f"{name}.{leaf}" if leaf else name for name, value in tree.items() for leaf in (value if isinstance(value, dict) else [""])}
+
+    assert leaves(tuned({}).to_dict()) == set().union(*map(leaves, KNOBS)) | {"loyal_purchases", "popularity_days", "user_segments.high"}
+
+
 def test_s5_49_the_knobs_that_lists_do_not_show(hybrid: Hybrid, shop: Shop) -> None:
     user = shop.history.user_ids[0]
     n = hybrid.user_info(user)["total_purchases"]
@@ -287,7 +338,8 @@ def test_s5_19_price_ranges_are_inclusive_zero_is_a_value_and_lists_stay_full(pl
 
 
 @pytest.mark.parametrize(("options", "message"), [({"price_min": 5, "price_max": 4}, "price_min is 5, above price_max, 4"),
-                                                  ({"price_min": -1}, "price_min is -1"), ({"price_max": float("nan")}, "price_max is nan"), ({"n": 0}, "n is 0"), ({"n": -3}, "n is -3"),
+                                                  ({"price_min": -1}, "price_min is -1"), ({"price_max": float("nan")}, "price_max is nan"),
+                                                  ({"n": 0}, "n is 0"), ({"n": -3}, "n is -3"),
                                                   ({"n": 2.5}, "n is 2.5"), ({"n": True}, "n is True")])
 def test_s5_19_bad_requests_are_refused_by_name(hybrid: Hybrid, options: dict, message: str) -> None:
     with pytest.raises(LabError, match=message):

@@ -77,3 +77,11 @@ def test_model_notebooks_keep_their_order(path: Path) -> None:
     places = [text.index(step) for step in steps]
     assert places == sorted(places)
     assert "fold.tuning" in text and "plots.curve" in text
+
+
+def test_notebook_14_asks_every_endpoint(tmp_path: Path) -> None:
+    """It fails by itself where it leaves one out; this says so without running it."""
+    from recsys_utils.serving.app import create_app
+    text = "\n".join(source(c) for c in cells(ROOT / "notebooks" / "14_serving.ipynb", "code"))
+    there = {f"{method.upper()} {path}" for path, each in create_app(tmp_path).openapi()["paths"].items() for method in each}
+    assert set(re.findall(r'"((?:GET|POST) /[^"]*)"', text)) == there

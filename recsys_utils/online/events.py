@@ -148,20 +148,23 @@ def event_files(folder: Path) -> list[Path]:
     return found
 
 
-def event_ids(user_id: pd.Series, item_id: pd.Series, event_type: pd.Series, ts: pd.Series, session: pd.Series | str = "") -> np.ndarray:
-    """(n,) int64, 63 bits of a hash of the event: one that is delivered twice is the same event."""
-    session = [session] * len(ts) if isinstance(session, str) else session
+def event_ids(user_id: pd.Series, item_id: pd.Series, event_type: pd.Series, ts: pd.Series, session: pd.Series | str = "",
+              own: pd.Series | str = "") -> np.ndarray:
+    """(n,) int64, 63 bits of a hash of the event: one that is delivered twice is the same event. own: the sender's ids, "" for none."""
+    session, own = ([x] * len(ts) if isinstance(x, str) else x for x in (session, own))
     parts = [pa.array(x, pa.string()) for x in (user_id, item_id, event_type, _micros(ts).astype(str), session)]
-    return _hashed(pc.binary_join_element_wise(*parts, "\x1f"))
+    own = pa.array(own, pa.string())
+    return np.where(pc.not_equal(own, ""), _hashed(own), _hashed(pc.binary_join_element_wise(*parts, "\x1f")))
 
 
-def write_csv(events: pd.DataFrame, items: pd.DataFrame, folder: Path) -> list[Path]:
-    """Write events as one CSV per day in the cosmetics shop's layout; the paths. Ids and sessions follow from the rows alone.
+def write_csv(events: pd.DataFrame, items: pd.DataFrame, folder: Path, daily: bool = True) -> list[Path]:
+    """Write events as a CSV per day, or as one, in the cosmetics shop's layout; the paths. Ids and sessions follow from the rows alone.
 
     events: user_id, item_id, event_type, ts. items: item_id, category, and subcategory, brand, price where there are any.
     """
-    about = items.drop_duplicates("item_id").set_index("item_id").reindex(events["item_id"])
+    about = items.drop_duplicates("item_id").set_index("item_id")
     code = about.reindex(columns=["category", "subcategory"]).fillna("").agg(".".join, axis=1).str.strip(".").str.lower().str.replace(" ", "_")
+    about, code = about.reindex(events["item_id"]), code.reindex(events["item_id"], fill_value="")
     day = events["ts"].dt.strftime("%Y-%m-%d")
     table = pd.DataFrame({"event_time": events["ts"].dt.strftime("%Y-%m-%d %H:%M:%S UTC"), "event_type": events["event_type"],
                           "product_id": events["item_id"], "category_id": (pd.util.hash_array(code.to_numpy(object)) >> 4).astype(str),
@@ -169,7 +172,7 @@ def write_csv(events: pd.DataFrame, items: pd.DataFrame, folder: Path) -> list[P
                           "price": about["price"].to_numpy() if "price" in about else 0.0, "user_id": events["user_id"],
                           "user_session": np.char.mod("%016x", pd.util.hash_array((events["user_id"] + day).to_numpy(object)))})
     paths = []
-    for name, rows in table[list(LAYOUT)].groupby(day, sort=True):
+    for name, rows in table[list(LAYOUT)].groupby(day if daily else np.full(len(table), "events"), sort=True):
         paths.append(Path(folder) / f"{name}.csv")
         with atomic(paths[-1]) as temporary:
             rows.to_csv(temporary, index=False)
@@ -219,10 +222,9 @@ def _faults(raw: dict[str, pa.StringArray], now: pd.Timestamp, own_id: bool) -> 
 def _canonical(raw: dict[str, pa.StringArray], ts: pd.Series, good: np.ndarray) -> pd.DataFrame:
     """The good rows as canonical events in the order (ts, event_id)."""
     raw, ts = {name: column.filter(pa.array(good)) for name, column in raw.items()}, ts[good].reset_index(drop=True)
-    made = event_ids(raw["user_id"], raw["product_id"], raw["event_type"], ts, raw["user_session"])
-    own = pc.not_equal(raw["event_id"], "")
+    made = event_ids(raw["user_id"], raw["product_id"], raw["event_type"], ts, raw["user_session"], raw["event_id"])
     category = pc.if_else(pc.equal(raw["category_code"], ""), raw["category_id"], raw["category_code"])
-    frame = pd.DataFrame({"event_id": np.where(own, _hashed(raw["event_id"]), made), "user_id": raw["user_id"].to_pandas(),
+    frame = pd.DataFrame({"event_id": made, "user_id": raw["user_id"].to_pandas(),
                           "item_id": raw["product_id"].to_pandas(), "event_type": raw["event_type"].to_pandas(), "ts": ts,
                           "category": category.to_pandas()})
     return frame.sort_values(["ts", "event_id"], ignore_index=True)

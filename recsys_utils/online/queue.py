@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import repeat
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -194,24 +195,37 @@ class Queue:
     def _prepare(self) -> None:
         """Create what is not there, refuse what is not ours, and order all queues anew where max_pool has changed."""
         with self._told() as con:
-            made = self._made(con)
+            made = self._made()
             if self.read_only:
                 self.max_pool = int(self.get("max_pool"))
                 return
-            con.execute("PRAGMA journal_mode = WAL")
+            self._wal(con)
         if not made:
             with self.transaction() as con:
-                for statement in [] if self._made(con) else schema.TABLES.split(";"):       # another process may have been faster
+                for statement in [] if self._made() else schema.TABLES.split(";"):       # another process may have been faster
                     con.execute(statement)
         if self.get("max_pool") != str(self.max_pool):
             with self.transaction() as con:
                 self.set("max_pool", self.max_pool)
                 self._rebuild(con, "SELECT user_id FROM queue")
 
-    def _made(self, con: sqlite3.Connection) -> bool:
+    def _wal(self, con: sqlite3.Connection) -> None:
+        """Readers go on beside a writer. SQLite does not wait for other processes that make this change, so we do."""
+        end = monotonic() + self.timeout
+        while True:
+            try:
+                con.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() > end:
+                    raise
+                sleep(0.01)
+
+    def _made(self) -> bool:
         """Whether the tables are there; LabError if they are another version's or another program's."""
-        (ours,), (version,), (tables,) = (con.execute(sql).fetchone() for sql in (
-            "PRAGMA application_id", "PRAGMA user_version", "SELECT COUNT(*) FROM main.sqlite_master"))
+        with self.transaction("DEFERRED") as con:       # one moment: another process may be creating them
+            (ours,), (version,), (tables,) = (con.execute(sql).fetchone() for sql in (
+                "PRAGMA application_id", "PRAGMA user_version", "SELECT COUNT(*) FROM main.sqlite_master"))
         if ours != schema.APPLICATION and (tables or self.read_only):
             what = "another program's database" if tables else "empty"
             raise LabError(f"{self.path} is {what}: name another file, or train the cold model first")

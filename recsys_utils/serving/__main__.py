@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -51,11 +52,12 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = Settings.from_env().model_copy(update={"model_path": options.artifacts})
+    settings = Settings.from_env().placed(options.artifacts, options.host)
     manifest = _trained(options)
     print(f"{manifest['title']}{' (synthetic data)' if manifest['synthetic'] else ''}, trained {manifest['trained_at']}: hybrid, als, item_cf, "
           f"popularity, {', '.join(manifest['lists'])}\nhttp://{options.host}:{options.port}", flush=True)
     log_to_stderr(settings.debug)
+    signal.signal(signal.SIGTERM, lambda *_: None)      # the server raises it once more when it has ended in peace: then it is no error
     uvicorn.run(create_app(options.artifacts, options.db, settings), host=options.host, port=options.port, log_config=None, access_log=False,
                 timeout_graceful_shutdown=DRAIN, server_header=False)
     return 0

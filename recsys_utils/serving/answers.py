@@ -112,9 +112,11 @@ class SimilarItem(Answer):
 
     item_id: str
     item_name: str
+    category: str | None
     relevance_score: Share
     confidence_score: Share
     item_price: float | None
+    stock: Stock
 
 
 class SimilarResponse(Answer):
@@ -131,7 +133,9 @@ class PopularItem(Answer):
 
     item_id: str
     item_name: str
+    category: str | None
     item_price: float | None
+    stock: Stock
     popularity_score: Share
     confidence_score: Share | None
     purchase_count: int
@@ -192,7 +196,7 @@ class Model(Answer):
 
 
 class ModelsResponse(Answer):
-    """All of them, and how a list is made."""
+    """All of them, how a list is made, and of whose data. stocks: whether these say what is in stock."""
 
     models: list[Model]
     default: str
@@ -201,6 +205,7 @@ class ModelsResponse(Answer):
     title: str
     currency: str
     synthetic: bool
+    stocks: bool
     as_of: ShopTime
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .answers import Answer
+from .answers import Answer, Stock
 
 
 class EventsResponse(Answer):
@@ -22,6 +22,8 @@ class Shown(Answer):
     rank: int
     item_id: str
     item_name: str
+    item_price: float | None
+    stock: Stock
     score: int
     counter: int
     source: Literal["events", "cf", "category", "popular"]

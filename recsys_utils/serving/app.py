@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
@@ -18,16 +19,17 @@ from starlette.exceptions import HTTPException
 from .. import LabError, __version__
 from . import live, routes
 from .answers import Problem, Status
-from .errors import Forbidden, NotFound, Unavailable
+from .errors import Forbidden, NotFound, Unavailable, sentence
 from .service import Service
 from .settings import Settings
 from .telemetry import Gate
 
 HERE = Path(__file__).parent
+THREADS = 8         # that answer at once: more only wait for one another, and each keeps a connection to the queue with pages of its own
 STATUS = {Unavailable: 503, NotFound: 404, Forbidden: 401}         # of errors; any other LabError is bad input, 422
 ERRORS = {status: {"model": Problem, "description": text} for status, text in {
-    400: "the request cannot be read", 401: "the key is missing or wrong", 404: "not there", 413: "the body is too large",
-    422: "bad input: the sentence names the field and the cure", 503: "nothing can be answered now"}.items()}
+    400: "the request cannot be read, or names another host", 401: "the key is missing or wrong", 403: "another site's page would write", 404: "not there",
+    413: "the body is too large", 422: "bad input: the sentence names the field and the cure", 503: "nothing can be answered now"}.items()}
 log = logging.getLogger("recsys_utils.serving")
 
 
@@ -51,13 +53,15 @@ def create_app(artifacts_dir: Path | str, db_path: Path | str | None = None, con
     if config.cors_origins:
         app.add_middleware(CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["GET", "POST"],
                            allow_headers=["Content-Type", "X-API-Key"])
-    app.add_middleware(Gate, telemetry=app.state.service.telemetry)
+    app.add_middleware(Gate, telemetry=app.state.service.telemetry, config=config)
+    app.openapi()       # builds the routes now: at a first request, pydantic's warnings would depend on what other threads import
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     """Load beside answering, so that health can be asked at once; close when the last answer is given."""
+    to_thread.current_default_thread_limiter().total_tokens = THREADS
     loading = asyncio.create_task(asyncio.to_thread(_load, app.state.service))
     yield
     await loading
@@ -82,7 +86,7 @@ def _pages(app: FastAPI) -> None:
         accept = request.headers.get("accept", "")
         if "application/json" in accept and "text/html" not in accept:
             return JSONResponse({"status": "Green" if app.state.service.loaded else "Yellow", "version": __version__})
-        return FileResponse(HERE / "static" / "index.html", headers={"cache-control": "no-cache"})
+        return FileResponse(HERE / "static" / "index.html")
 
     @app.get("/metrics", tags=["system 3"], responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}, response_class=Response)
     def metrics() -> Response:
@@ -96,8 +100,8 @@ def _pages(app: FastAPI) -> None:
         return HTMLResponse(reference.get_template("reference.html").render(api=app.openapi()))
 
 
-def _problem(request: Request, status: int, sentence: str, headers: dict | None = None) -> JSONResponse:
-    return JSONResponse({"error": sentence, "request_id": request.state.request_id}, status, headers)
+def _problem(request: Request, status: int, text: str, headers: dict | None = None) -> JSONResponse:
+    return JSONResponse({"error": text, "request_id": request.state.request_id}, status, headers)
 
 
 def _told(request: Request, error: LabError) -> JSONResponse:
@@ -107,16 +111,12 @@ def _told(request: Request, error: LabError) -> JSONResponse:
 
 
 def _refused(request: Request, error: HTTPException) -> JSONResponse:
-    """Unknown paths and methods."""
-    sentence = {404: f"there is no {request.url.path[:80]}: see /docs", 405: f"{request.method[:10]} is not allowed here: see /docs"}
-    return _problem(request, error.status_code, sentence.get(error.status_code, str(error.detail)), error.headers)
+    """Unknown paths and methods, bodies that are no text."""
+    said = {400: "the body cannot be read: send JSON in UTF-8", 404: f"there is no {request.url.path[:80]}: see /docs",
+            405: f"{request.method[:10]} is not allowed here: see /docs"}
+    return _problem(request, error.status_code, said.get(error.status_code, str(error.detail)), error.headers)
 
 
 def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-    """The first fault: where, what was given, what it takes."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path")) or "the body"
-    if first["type"] == "json_invalid":
-        return _problem(request, 422, f"the body is not valid JSON ({first['ctx']['error']}): correct it")
-    given = f" is {first['input']!r:.60}" if first["type"] != "missing" and not isinstance(first["input"], dict | list) else ""
-    return _problem(request, 422, f"{where}{given}: {first['msg'].removeprefix('Value error, ')[:300]}")
+    """The first fault."""
+    return _problem(request, 422, sentence(error.errors(), error.body))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ..hybrid import MODELS, PARTS, _mean
+from ..hybrid import MODELS, PARTS, mean_price
 from ..rerank import GRAIN, adjusted, in_force, price_limits
 from .artifacts import Artifacts
 from .lists import Ask, made
@@ -29,12 +29,11 @@ def explained(art: Artifacts, ask: Ask, item: int, since: pd.DataFrame | None) -
 def _parts(art: Artifacts, ask: Ask, item: int, since: pd.DataFrame | None) -> tuple[list[dict], list[dict]]:
     """Each model's share in the hybrid's score of an item, and what every rule does to it."""
     model = art.hybrid
-    lines, days, price = model._lines(ask.user_id, ask.as_of, since)
-    parts, share = model._parts(model._one(ask.user_id, lines, days), model._weights(ask.model))
+    lines, days, price = model.lines(ask.user_id, ask.as_of, since)
+    parts, share = model.shares(ask.user_id, ask.model, lines, days)
     shown = [{"model": name, "weight": float(share[m, 0]), "contribution": float(parts[m, 0, item]),
               "score": float(parts[m, 0, item] / share[m, 0]) if share[m, 0] else 0.0} for m, name in enumerate(PARTS)]
-    ago = model._since(lines, days)[item]
-    return shown, _rules(art, item, _mean(price), float(parts[:, 0, item].sum()), ago)
+    return shown, _rules(art, item, mean_price(price), float(parts[:, 0, item].sum()), model.since(lines, days)[item])
 
 
 def _rules(art: Artifacts, item: int, mean: float, blend: float, ago: float) -> list[dict]:
@@ -60,7 +59,7 @@ def _cycle(model: object, item: int, ago: float) -> str:
 
 def _neighbours(art: Artifacts, ask: Ask, item: int, since: pd.DataFrame | None) -> list[dict]:
     """The items of the history that are most like this one."""
-    mine = np.unique(art.hybrid._lines(ask.user_id, ask.as_of, since)[0])
+    mine = np.unique(art.hybrid.lines(ask.user_id, ask.as_of, since)[0])
     mine = mine[mine != item]
     alike = art.hybrid.similarity_[mine][:, [item]].toarray().ravel()
     best = [n for n in np.argsort(-alike, kind="stable")[:NEIGHBOURS] if alike[n] > 0]

@@ -1,6 +1,5 @@
 """One user's list by any model: filters act before anything is cut off, and whatever falls short is filled by what sells."""
 
-from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +7,7 @@ import pandas as pd
 
 from .. import LabError
 from ..confidence import confidence
-from ..hybrid import MODELS, Hybrid
+from ..hybrid import MODELS
 from .artifacts import IN, UNKNOWN, Artifacts
 from .online import Online
 
@@ -60,7 +59,7 @@ def made(art: Artifacts, ask: Ask, since: pd.DataFrame | None) -> Made:
 def barred(art: Artifacts, ask: Ask, since: pd.DataFrame | None) -> np.ndarray:
     """(items,) bool: what the filters leave out."""
     ids = art.items.index
-    closed = art.hybrid._closed(ask.price_min, ask.price_max) | ids.isin(ask.exclude_items)
+    closed = art.hybrid.outside(ask.price_min, ask.price_max) | ids.isin(ask.exclude_items)
     if ask.category is not None:
         closed |= art.categories != ask.category
     if ask.in_stock_only:
@@ -75,13 +74,13 @@ def barred(art: Artifacts, ask: Ask, since: pd.DataFrame | None) -> np.ndarray:
 def bought(art: Artifacts, ask: Ask, since: pd.DataFrame | None) -> np.ndarray:
     """(items,) bool: what the user bought until the moment asked for."""
     there = np.zeros(len(art.items), bool)
-    there[art.hybrid._lines(ask.user_id, ask.as_of, since)[0]] = True
+    there[art.hybrid.lines(ask.user_id, ask.as_of, since)[0]] = True
     return there
 
 
 def live(art: Artifacts, ask: Ask, since: pd.DataFrame | None, closed: np.ndarray) -> Made:
     """By the hybrid or one of its parts, computed now."""
-    answer = narrowed(art.hybrid, closed).explain_list(ask.user_id, ask.n, ask.model, ask.as_of, history=since)
+    answer = art.hybrid.explain_list(ask.user_id, ask.n, ask.model, ask.as_of, history=since, closed=closed)
     rows = answer.rows
     relevance = np.clip(rows["relevance"].to_numpy(float), 0, 1)
     return Made(art.items.index.get_indexer(rows["item_id"]), relevance, relevance, rows["reason"].tolist(), rows["source"].tolist(),
@@ -102,15 +101,6 @@ def listed(art: Artifacts, ask: Ask, since: pd.DataFrame | None, closed: np.ndar
     fell = not len(item)
     return Made(np.append(item, extra).astype(int), relevance, np.append(score, art.hybrid.counts_[extra]), reason, source,
                 "popularity" if fell else ask.model, fell)
-
-
-def narrowed(model: Hybrid, closed: np.ndarray) -> Hybrid:
-    """The same model with some items closed: they are out before its candidates are chosen."""
-    if not closed.any():
-        return model
-    made = copy(model)
-    made._closed = lambda low, high: model._closed(low, high) | closed
-    return made
 
 
 def scaled(score: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from .. import LabError
 from ..online import WEIGHTS
 from ..standalone import StandaloneRecommender, format_rating
 from .answers_live import EventsResponse, FieldsResponse, FormField, NewCustomerResponse, Prediction, QueueResponse, RatedItem, RatingResponse, Shown
@@ -10,6 +11,8 @@ from .lists import Ask
 from .online import naive
 from .routes import keyed, loaded, service
 from .schemas import EventsRequest, Id, NewCustomerRequest, PredictListRequest, PredictRequest, RatingRequest
+from .service import Loaded
+from .views import shown
 
 FIVE = 5
 FEW = 60        # options that a list to choose from may have
@@ -27,19 +30,18 @@ def post_events(request: Request, body: EventsRequest) -> EventsResponse:
     return EventsResponse(accepted=counts.new, duplicates=len(body.events) - counts.new, late=counts.late, purchases=counts.purchases)
 
 
-@api.get("/queue/{user_id}", tags=["online"])
-def queue(request: Request, user_id: Id, n: int = Query(3, ge=1, le=20), advance: bool = False) -> QueueResponse:
-    """A shopper's queue; advance=true shows the next n products and counts them, which writes."""
+@api.get("/queue/{user_id:id}", tags=["online"])
+def queue(request: Request, user_id: Id) -> QueueResponse:
+    """A shopper's queue."""
+    return _queue(loaded(request), user_id, [])
+
+
+@api.post("/queue/{user_id:id}/next", tags=["online"], dependencies=[Depends(keyed)])
+def queue_next(request: Request, user_id: Id, n: int = Query(3, ge=1, le=20, description="how many, 1 to 20")) -> QueueResponse:
+    """Show the next n products of a shopper's queue, filled where it is short, and count them as shown."""
     now = loaded(request)
-    if advance:
-        keyed(request, request.headers.get("X-API-Key"))
-    names = now.art.name_of
-    rows = now.online.show(user_id, n, naive(service(request).clock)).to_dict("records") if advance else []
-    pool, purchased = now.online.standing(user_id)
-    shown = [Shown(item_name=names.get(row["item_id"], row["item_id"]), **{k: v for k, v in row.items() if k != "user_id"})
-             for row in rows]
-    return QueueResponse(user_id=user_id, pool=pool, names={item: names.get(item, item) for item, _, _ in pool},
-                         purchased=purchased, shown=shown, weights=WEIGHTS)
+    rows = now.online.show(user_id, n, naive(service(request).clock)).drop(columns="user_id")
+    return _queue(now, user_id, shown(now.art, user_id, rows))
 
 
 @api.get("/new-customer/fields", tags=["new customers"])
@@ -64,6 +66,8 @@ def for_new_customer(request: Request, body: NewCustomerRequest) -> NewCustomerR
 def rating(request: Request, body: RatingRequest) -> RatingResponse:
     """A predicted rating of a product, by name or attributes, for a profile or a customer."""
     tower = _tower(request)
+    if (body.profile is None) == (body.customer_id is None):
+        raise LabError("give either profile or customer_id, not both and not neither")
     if body.customer_id is not None and body.customer_id not in tower.profiles.index:
         raise NotFound(f"customer '{body.customer_id[:60]}' has no ratings: give a profile instead")
     made = min(max(tower.predict_rating(body.profile if body.customer_id is None else body.customer_id, body.item), 1.0), 5.0)
@@ -80,6 +84,12 @@ def predict(request: Request, body: PredictRequest) -> Prediction:
 def predict_user_list(request: Request, body: PredictListRequest) -> list[Prediction]:
     """Five items for each user."""
     return [_predicted(request, user) for user in body.user_ids]
+
+
+def _queue(now: Loaded, user: str, rows: list[Shown]) -> QueueResponse:
+    names, (pool, purchased) = now.art.name_of, now.online.standing(user)
+    return QueueResponse(user_id=user, pool=pool, names={item: names.get(item, item) for item, _, _ in pool}, purchased=purchased,
+                         shown=rows, weights=WEIGHTS)
 
 
 def _predicted(request: Request, user: str) -> Prediction:

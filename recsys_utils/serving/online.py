@@ -10,10 +10,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 
 from .. import LabError
-from ..online.events import AHEAD, _hashed, event_ids
+from ..online.events import AHEAD, event_ids
 from ..online.network import PurchaseNet
 from ..online.queue import Counts, Queue
 from ..online.update import load_net
@@ -102,8 +101,6 @@ def _canonical(events: Sequence[Event], now: pd.Timestamp) -> pd.DataFrame:
         raise LabError(f"events.{late[0]}.timestamp is {times[late[0]]}, from the future: it is {now} (UTC), correct the clock or leave it out")
     frame = pd.DataFrame({name: [getattr(event, name) for event in events] for name in ("user_id", "item_id", "event_type")}, dtype=object)
     frame["ts"] = pd.Series(times, dtype="datetime64[us]")
-    own = [event.event_id for event in events]
-    given = _hashed(pa.array([name or "" for name in own], pa.string()))
-    frame["event_id"] = event_ids(*(frame[name] for name in ("user_id", "item_id", "event_type", "ts")))
-    frame["event_id"] = [g if name else made for g, made, name in zip(given, frame["event_id"], own)]
+    own = pd.Series([event.event_id or "" for event in events], dtype=object)
+    frame["event_id"] = event_ids(*(frame[name] for name in ("user_id", "item_id", "event_type", "ts")), own=own)
     return frame.drop_duplicates("event_id").assign(category="")

@@ -6,6 +6,7 @@ from hmac import compare_digest
 import pandas as pd
 from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.security import APIKeyHeader
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from ..hybrid import MODELS
 from .answers import (
@@ -29,12 +30,20 @@ from .schemas import CustomRequest, Id, Ids, Moment, Price, RecommendationReques
 from .service import VERSION, Loaded, Service, models, profile_info, since
 from .views import catalogue, popular, profile, similar, users
 
+
+class Whole(PathConvertor):
+    """An id in a path: a slash or a line end is a part of it, so what has more path behind the id is declared before what has not."""
+
+    regex = "(?s:.+)"
+
+
+register_url_convertor("id", Whole())
 api = APIRouter(prefix="/api/v1")
 key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="Needed by writing requests where the service has a key")
 DESCRIPTION = {"tuning": "every knob of the hybrid", "service": "settings from the environment; the key itself is never shown",
                "event_weights": "what an event adds to a product's score in the queue; a purchase ends its place there",
                "queue": "sizes of a shopper's queue"}
-NONE = Query([])
+NONE = Query([], max_length=1000)
 ARCHITECTURE = {"level_1": "candidates: the best of a weighted blend of ALS, item-item and popularity",
                 "level_2": "re-ranking: segment and price limits, repurchase cycles, upsell",
                 "lists": "leaderboard models, ranked in training, looked up here"}
@@ -76,10 +85,20 @@ def anonymous(request: Request, n: int = _n(20, 5), price_min: Price | None = No
 @api.post("/recommendations/custom", tags=["recommendations"])
 def custom(request: Request, body: CustomRequest) -> RecommendationResponse:
     """A list for a history made up on the spot."""
-    return service(request).recommend(Ask(STRANGER, body.n, as_of=_naive(body.timestamp), history=tuple(body.items)))
+    return service(request).recommend(Ask(STRANGER, body.n, "hybrid", _naive(body.timestamp), *body.filters(), tuple(body.items)))
 
 
-@api.get("/recommendations/{user_id}", tags=["recommendations"])
+@api.get("/recommendations/{user_id:id}/explain", tags=["recommendations"])
+def explain(request: Request, user_id: Id, item_id: Id, model: Words = "hybrid", timestamp: Moment | None = None) -> Explanation:
+    """Why an item stands where it does in a user's list."""
+    now = loaded(request)
+    ask = Ask(user_id, DEEP, model, _naive(timestamp))
+    past = history(now.art, ask, now.online)
+    ask = moved(ask, now.art, past)
+    return Explanation(**explained(now.art, ask, _code(now, item_id), past))
+
+
+@api.get("/recommendations/{user_id:id}", tags=["recommendations"])
 def recommend(request: Request, user_id: Id, n: int = _n(20, 5), model: Words = "hybrid", timestamp: Moment | None = None,
               exclude_purchased: bool = False, exclude_items: Ids = NONE, price_min: Price | None = None,
               price_max: Price | None = None, category: Words | None = None, in_stock_only: bool = False) -> RecommendationResponse:
@@ -91,18 +110,7 @@ def recommend(request: Request, user_id: Id, n: int = _n(20, 5), model: Words = 
 @api.post("/recommendations", tags=["recommendations"])
 def recommend_post(request: Request, body: RecommendationRequest) -> RecommendationResponse:
     """The same as GET, asked in a body."""
-    return service(request).recommend(Ask(body.user_id, body.num_recommendations, body.model_type, _naive(body.timestamp), body.exclude_purchased,
-                                          tuple(body.exclude_items), body.price_range_min, body.price_range_max, body.category, body.in_stock_only))
-
-
-@api.get("/recommendations/{user_id}/explain", tags=["recommendations"])
-def explain(request: Request, user_id: Id, item_id: Id, model: Words = "hybrid", timestamp: Moment | None = None) -> Explanation:
-    """Why an item stands where it does in a user's list."""
-    now = loaded(request)
-    ask = Ask(user_id, DEEP, model, _naive(timestamp))
-    past = history(now.art, ask, now.online)
-    ask = moved(ask, now.art, past)
-    return Explanation(**explained(now.art, ask, _code(now, item_id), past))
+    return service(request).recommend(Ask(body.user_id, body.num_recommendations, body.model_type, _naive(body.timestamp), *body.filters()))
 
 
 @api.get("/items/popular", tags=["items"])
@@ -112,7 +120,7 @@ def popular_items(request: Request, n: int = _n(100, 10)) -> PopularResponse:
     return PopularResponse(count=len(items), items=items)
 
 
-@api.get("/items/{item_id}/similar", tags=["items"])
+@api.get("/items/{item_id:id}/similar", tags=["items"])
 def similar_items(request: Request, item_id: Id, n: int = _n(20, 5)) -> SimilarResponse:
     """Items that are bought with one; the confidence is the share of its shoppers who bought both."""
     start, now = time.perf_counter(), loaded(request)
@@ -133,7 +141,7 @@ def all_users(request: Request, q: Words = "", limit: int = _n(100, 100), offset
     return UsersResponse(**users(loaded(request), q, limit, offset))
 
 
-@api.get("/users/{user_id}/profile", tags=["users"])
+@api.get("/users/{user_id:id}/profile", tags=["users"])
 def user_profile(request: Request, user_id: Id) -> ProfileResponse:
     """What is known of a user."""
     now = loaded(request)
@@ -171,7 +179,7 @@ def all_models(request: Request) -> ModelsResponse:
     """The models to choose, with the weights of the live configuration."""
     now = loaded(request)
     about = {name: now.art.manifest[name] for name in ("dataset", "title", "currency", "synthetic", "as_of")}
-    return ModelsResponse(models=models(now), default="hybrid", architecture=ARCHITECTURE, **about)
+    return ModelsResponse(models=models(now), default="hybrid", architecture=ARCHITECTURE, stocks=bool(now.art.stocks), **about)
 
 
 @api.get("/stats", tags=["system"])

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$"         # no control characters
 MAX_ID = 200
@@ -13,7 +13,7 @@ YEARS = (1970, 2200)
 def _moment(value: datetime) -> datetime:
     """UTC without zone; a time without zone is UTC already."""
     if not YEARS[0] <= value.year < YEARS[1]:
-        raise ValueError(f"the year is {value.year}: give a time of {YEARS[0]} to {YEARS[1] - 1}")
+        raise ValueError(f"a time of the years {YEARS[0]} to {YEARS[1] - 1}")       # what it takes, as `refusal` says it
     return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
 
 
@@ -38,7 +38,22 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class RecommendationRequest(Body):
+class Filtered(Body):
+    """What may be left out of a list, by system 5's names."""
+
+    exclude_purchased: bool = False
+    exclude_items: Ids = []
+    price_range_min: Price | None = None
+    price_range_max: Price | None = None
+    category: Words | None = None
+    in_stock_only: bool = False
+
+    def filters(self) -> tuple:
+        """Its fields in the order of an Ask's."""
+        return (self.exclude_purchased, tuple(self.exclude_items), self.price_range_min, self.price_range_max, self.category, self.in_stock_only)
+
+
+class RecommendationRequest(Filtered):
     """What GET takes in its query, by system 5's names."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra={"examples": [
@@ -47,20 +62,15 @@ class RecommendationRequest(Body):
 
     user_id: Id
     num_recommendations: Count = 5
-    model_type: str = "hybrid"
-    exclude_purchased: bool = False
-    exclude_items: Ids = []
-    price_range_min: Price | None = None
-    price_range_max: Price | None = None
-    category: Words | None = None
-    in_stock_only: bool = False
+    model_type: Words = "hybrid"
     timestamp: Moment | None = None
 
 
-class CustomRequest(Body):
+class CustomRequest(Filtered):
     """A history made up on the spot."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"items": ["I00404", "I00421"], "n": 5}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
+        {"items": ["I00404", "I00421"], "n": 5, "price_range_max": 20, "in_stock_only": True}]})
 
     items: Annotated[list[Id], Field(min_length=1, max_length=1000)]
     n: Count = 5
@@ -109,12 +119,6 @@ class RatingRequest(Body):
     profile: Attributes | None = None
     customer_id: Id | None = None
     item: Words | Attributes
-
-    @model_validator(mode="after")
-    def _one(self) -> "RatingRequest":
-        if (self.profile is None) == (self.customer_id is None):
-            raise ValueError("give either profile or customer_id")
-        return self
 
 
 class PredictRequest(Body):

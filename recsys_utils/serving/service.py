@@ -99,6 +99,8 @@ class Service:
             with self._locked:
                 self.cache[key] = answer
         self._count(ask, answer)
+        log.debug("list", extra={"fields": {"model": ask.model, "primary": answer.primary_model, "items": len(answer.recommendations),
+                                            "cached": found is not None, "ms": since(start)}})
         return answer.model_copy(update={"cached": found is not None, "generated_at": self.now(), "processing_time_ms": since(start)})
 
     def now(self) -> datetime:

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from .. import LabError
 from ..tuning import load_tuning
+from .errors import sentence
 
 BODY = 256 << 10        # bytes of a request's body
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Settings(BaseModel):
@@ -21,6 +23,7 @@ class Settings(BaseModel):
 
     debug: bool = False
     environment: Literal["development", "test", "production"] = "development"
+    allowed_hosts: tuple[str, ...] = LOOPBACK
     cors_origins: tuple[str, ...] = ()
     cache_ttl_seconds: float = Field(3600, ge=0, le=10_000_000, allow_inf_nan=False)
     cache_max_size: int = Field(1000, ge=1, le=1_000_000)
@@ -30,20 +33,24 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """DEBUG, ENVIRONMENT, CORS_ORIGINS, CACHE_TTL_SECONDS, CACHE_MAX_SIZE, MODEL_PATH, API_KEY and TUNING_PATH, a TOML file; empty is unset."""
+        """The fields' names in capitals, and TUNING_PATH, a TOML file; empty is unset. Lists are JSON or comma lists."""
         given = {name: env[name.upper()].strip() for name in cls.model_fields if env.get(name.upper(), "").strip() and name != "tuning"}
-        if "cors_origins" in given:
-            given["cors_origins"] = origins(given["cors_origins"])
+        given |= {name: check(given[name]) for name, check in (("allowed_hosts", hosts), ("cors_origins", origins)) if name in given}
         if env.get("TUNING_PATH", "").strip():
             given["tuning"] = load_tuning(env["TUNING_PATH"].strip()).to_dict()
         try:
             made = cls(**given)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise LabError(f"{str(first['loc'][0]).upper()} is {given.get(first['loc'][0])!r}: {first['msg'].lower()}") from error
+            name, said = sentence(error.errors()).split(" ", 1)
+            raise LabError(f"{name.upper()} {said}") from error
         if made.environment == "production" and made.api_key is None:
             raise LabError("ENVIRONMENT is production and API_KEY is empty: set a key that writing requests must bring")
         return made
+
+    def placed(self, folder: Path, host: str) -> Self:
+        """The same, started for a folder at an address: it answers to that too, unless it was told its names."""
+        named = self.allowed_hosts if "allowed_hosts" in self.model_fields_set else tuple(dict.fromkeys((*LOOPBACK, host.lower())))
+        return self.model_copy(update={"model_path": folder, "allowed_hosts": named})
 
     def shown(self) -> dict:
         """All of it as plain values for GET /config, the key only as whether there is one."""
@@ -52,11 +59,23 @@ class Settings(BaseModel):
 
 def origins(text: str) -> list[str]:
     """CORS origins from a JSON list or a comma list."""
-    try:
-        made = json.loads(text) if text.startswith("[") else text.split(",")
-    except ValueError as error:
-        raise LabError(f'CORS_ORIGINS is {text!r}: write ["http://localhost:3000"] or a comma list') from error
-    made = [str(origin).strip().rstrip("/") for origin in made if str(origin).strip()]
+    made = [origin.rstrip("/") for origin in _listed("CORS_ORIGINS", text, "http://localhost:3000")]
     if odd := [origin for origin in made if origin != "*" and not origin.startswith(("http://", "https://"))]:
         raise LabError(f"CORS_ORIGINS names {odd[0]!r}: an origin begins with http:// or https://")
     return made
+
+
+def hosts(text: str) -> list[str]:
+    """Names and addresses that the service answers to, from a JSON list or a comma list; * is any."""
+    made = [host.lower().strip("[]") for host in _listed("ALLOWED_HOSTS", text, "shop.example")]
+    if odd := [host for host in made if "/" in host or host.count(":") == 1] or [text] * (not made):
+        raise LabError(f"ALLOWED_HOSTS names {odd[0]!r}: a host is a name or an address without scheme, port and path")
+    return made
+
+
+def _listed(name: str, text: str, example: str) -> list[str]:
+    try:
+        made = json.loads(text) if text.startswith("[") else text.split(",")
+    except ValueError as error:
+        raise LabError(f'{name} is {text!r}: write ["{example}"] or a comma list') from error
+    return [str(part).strip() for part in made if str(part).strip()]

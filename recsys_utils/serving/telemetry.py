@@ -12,12 +12,14 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .settings import BODY
+from .guard import refusal
+from .settings import BODY, Settings
 
 log = logging.getLogger("recsys_utils.serving")
 CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
        "form-action 'self'; frame-ancestors 'none'")
-HEADERS = {"content-security-policy": CSP, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY"}
+HEADERS = {"content-security-policy": CSP, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY",
+           "cache-control": "no-cache"}         # a new page must not meet old modules, nor a new list an old one
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -55,20 +57,23 @@ class TooLarge(Exception):
 
 
 class Gate:
-    """The outermost layer. It answers what nobody else did: bodies that are too large, and our own mistakes, in a sentence."""
+    """The outermost layer. It answers what nobody else did: strangers' sites, bodies that are too large, and our own mistakes, in a sentence."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
-        self.app, self.telemetry = app, telemetry
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, config: Settings) -> None:
+        self.app, self.telemetry, self.config = app, telemetry, config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        visit = Visit(scope, receive, send)
+        visit, refused = Visit(scope, receive, send), refusal(scope, self.config)
         try:
-            visit.check(dict(scope["headers"]).get(b"content-length"))
-            await self.app(scope, visit.receive, visit.send)
+            if refused:
+                await visit.problem(*refused)
+            else:
+                visit.check(dict(scope["headers"]).get(b"content-length"))
+                await self.app(scope, visit.receive, visit.send)
         except TooLarge:
             await visit.problem(413, f"the body is larger than {BODY >> 10} KiB: send less at a time")
         except Exception:
@@ -122,7 +127,7 @@ class Visit:
 
     def finish(self, telemetry: Telemetry) -> None:
         """Count it and write its line."""
-        seconds, route = time.perf_counter() - self.start, getattr(self.scope.get("route"), "path", "unmatched")
+        seconds, route = time.perf_counter() - self.start, getattr(self.scope.get("route"), "path_format", "unmatched")
         telemetry.requests += 1
         telemetry.durations.append(seconds)
         telemetry.seconds.labels(self.scope["method"] if self.scope["method"] in METHODS else "other", route, self.status).observe(seconds)

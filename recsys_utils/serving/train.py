@@ -36,10 +36,11 @@ RATINGS = 1_000                     # fewer teach the towers nothing
 
 
 def train(dataset: str, folder: Path | str | None = None, models: Iterable[str] = tuple(LISTS), now: pd.Timestamp | None = None,
-          say: Callable[[str], None] = print) -> dict:
+          say: Callable[[str], None] = print, fast: bool = False) -> dict:
     """Fit everything on all that the data set has and write it below `folder`; the manifest, which comes last and names the new version.
 
-    A running service and a killed training are safe: a version has a folder of its own, and the manifest is replaced in one step.
+    fast: fewer epochs of the queue's and the ratings' networks. A running service and a killed training are safe: a version has a
+    folder of its own, and the manifest is replaced in one step.
     """
     data, now = tables.load(dataset), now or pd.Timestamp.now("UTC").tz_localize(None).floor("us")
     folder = Path(folder or data_dir(data.spec.name, "serving"))
@@ -47,15 +48,15 @@ def train(dataset: str, folder: Path | str | None = None, models: Iterable[str] 
         raise LabError(f"model '{odd[0]}' is unknown: choose of {', '.join(LISTS)}")
     made = folder / f"v-{now:%Y%m%dT%H%M%S%f}"
     try:
-        about = _written(data, dataset, made, list(models), say)
-        _timed(say, "online queue", lambda: _online(data, folder / "online", now))
+        about = _written(data, dataset, made, list(models), say, fast)
+        _timed(say, "online queue", lambda: _online(data, folder / "online", now, fast))
         return _named(folder, made, about | {"trained_at": f"{now.isoformat(timespec='seconds')}Z", "dataset": data.spec.name})
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
 
 
-def _written(data: tables.Tables, dataset: str, folder: Path, models: list[str], say: Callable[[str], None]) -> dict:
+def _written(data: tables.Tables, dataset: str, folder: Path, models: list[str], say: Callable[[str], None], fast: bool) -> dict:
     """Every file of a version but the manifest; what the manifest says of the data."""
     receipts, made = _interactions(data), data.spec
     hybrid = _timed(say, "hybrid", lambda: Hybrid(tuning=load_tuning().to_dict()).fit(receipts))
@@ -67,7 +68,7 @@ def _written(data: tables.Tables, dataset: str, folder: Path, models: list[str],
     _facts(receipts, data, folder)
     if (cells := _timed(say, "confidence", lambda: _confidence(data, dataset, models))) is not None:
         write_parquet(cells, folder / "confidence.parquet")
-    _timed(say, "towers", lambda: _towers(data, folder / "tower"))
+    _timed(say, "towers", lambda: _towers(data, folder / "tower", fast))
     return {"title": made.title, "currency": made.currency, "synthetic": made.synthetic, "repeats": made.repeats, "as_of": str(receipts.as_of),
             "lists": {name: {"family": model.family, "params": model.params} for name, model in fitted.items()}}
 
@@ -154,7 +155,7 @@ def _alone(model: str) -> dict:
     return {} if model == "hybrid" else {"model_weights": {part: float(part == model) for part in MODELS[:-1]}}
 
 
-def _towers(data: tables.Tables, folder: Path) -> None:
+def _towers(data: tables.Tables, folder: Path, fast: bool) -> None:
     """System 2's files, where the receipts hold ratings."""
     from ..tower_study import columns, fit_ratings  # figures come with it: only training needs them
     from ..tower_training import prepare, transactions
@@ -162,18 +163,15 @@ def _towers(data: tables.Tables, folder: Path) -> None:
         return
     rows = transactions(data.purchases, data.users, data.items)
     parts = prepare(rows, *columns(rows), mode="rating", negatives=0)
-    save_recommender(fit_ratings(parts), parts.encoder, parts.assets, parts.stats, folder)
+    save_recommender(fit_ratings(parts, **{"epochs": 3} if fast else {}), parts.encoder, parts.assets, parts.stats, folder)
 
 
-def _online(data: tables.Tables, state: Path, now: pd.Timestamp) -> None:
+def _online(data: tables.Tables, state: Path, now: pd.Timestamp, fast: bool) -> None:
     """Post purchases and events as the shop's files would bring them, and train the cold model; what was posted since then stays."""
     log = _interactions(data).log
     with tempfile.TemporaryDirectory() as inbox:
-        days, one = write_csv(log, data.items, Path(inbox, "days")), Path(inbox, "one")
-        one.mkdir()
-        with (one / "log.csv").open("w") as file:       # one file is posted in a few steps, two years of days in hundreds
-            file.writelines(line for n, day in enumerate(days) for line in day.open().readlines()[n > 0:])
-        report = train_cold(one, state, now=max(now, log["ts"].max()), batch=BATCH, wait=60)
+        write_csv(log, data.items, Path(inbox), daily=False)        # two years of days would be posted in hundreds of steps
+        report = train_cold(inbox, state, now=max(now, log["ts"].max()), batch=BATCH, wait=60, **{"epochs": 5} if fast else {})
     if report.errors:
         raise LabError(f"{state / DATABASE}: {report.errors[0]}")
 

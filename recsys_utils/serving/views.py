@@ -5,7 +5,8 @@ import pandas as pd
 
 from ..confidence import confidence
 from .answers import Bought, Item, PopularItem, Profile, SimilarItem
-from .artifacts import Artifacts
+from .answers_live import Shown
+from .artifacts import UNKNOWN, Artifacts
 from .lists import STOCK, ids_of
 from .service import Loaded, number
 
@@ -18,8 +19,9 @@ def popular(art: Artifacts, n: int) -> list[PopularItem]:
     best = np.argsort(-model.counts_, kind="stable")[:n].tolist()
     score = model.counts_ / max(model.counts_.max(), 1e-12)
     sure = None if art.cells is None else confidence(art.cells, "popularity", score, 0)
-    lines = art.items["lines"].to_numpy()
-    return [PopularItem(item_id=art.items.index[i], item_name=art.names[i], item_price=number(model.price_[i]), popularity_score=float(score[i]),
+    lines, stock = art.items["lines"].to_numpy(), art.stock_of(-1)
+    return [PopularItem(item_id=art.items.index[i], item_name=art.names[i], category=art.categories[i], item_price=number(model.price_[i]),
+                        stock=STOCK[stock[i]], popularity_score=float(score[i]),
                         confidence_score=None if sure is None else float(sure[i]), purchase_count=int(lines[i]),
                         unique_buyers=int(model.shoppers_[i]))
             for i in best]
@@ -32,9 +34,18 @@ def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
     others = art.items.index.get_indexer(rows["item_id"])
     mine = art.buyers[:, [item]]
     both = np.asarray(art.buyers[:, others].multiply(mine).sum(axis=0)).ravel() / max(1, mine.nnz)
-    return [SimilarItem(item_id=art.items.index[i], item_name=art.names[i], relevance_score=min(max(float(score), 0), 1),
-                        confidence_score=float(share), item_price=number(art.hybrid.price_[i]))
+    stock = art.stock_of(-1)
+    return [SimilarItem(item_id=art.items.index[i], item_name=art.names[i], category=art.categories[i], relevance_score=min(max(float(score), 0), 1),
+                        confidence_score=float(share), item_price=number(art.hybrid.price_[i]), stock=STOCK[stock[i]])
             for i, score, share in zip(others.tolist(), rows["score"], both)]
+
+
+def shown(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
+    """Rows of a queue (rank, item_id, score, counter, source) with what the shop knows of the products; the queue may know more of them."""
+    codes, stock = art.items.index.get_indexer(rows["item_id"]), np.append(art.stock_of(ids_of(art, user)), UNKNOWN)
+    price = np.append(art.hybrid.price_, np.nan)
+    return [Shown(**row, item_name=art.name_of.get(row["item_id"], row["item_id"]), item_price=number(price[i]), stock=STOCK[stock[i]])
+            for i, row in zip(codes.tolist(), rows.to_dict("records"))]
 
 
 def catalogue(art: Artifacts, words: str, limit: int) -> dict:
@@ -62,7 +73,7 @@ def profile(now: Loaded, user: str, past: pd.DataFrame | None) -> Profile:
     art, code = now.art, ids_of(now.art, user)
     row = art.users.iloc[code].to_dict() if code >= 0 else {}
     moment = art.hybrid.as_of if past is None else max(art.hybrid.as_of, past["ts"].max())
-    item, days, _ = art.hybrid._lines(user, moment, past)
+    item, days, _ = art.hybrid.lines(user, moment, past)
     lines = pd.DataFrame({"item": item, "days": days}).groupby("item")["days"].agg(["size", "min"]).sort_values("min", kind="stable").head(HISTORY)
     history = [Bought(item_id=art.items.index[i], item_name=art.names[i], times=n, last_purchase_date=(moment - pd.Timedelta(days=d)).round("us"))
                for i, n, d in zip(lines.index.tolist(), lines["size"].tolist(), lines["min"].tolist())]

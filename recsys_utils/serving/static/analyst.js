@@ -1,12 +1,15 @@
 // Analyst: a shopper's profile, one model or two beside each other, popular items, and what the service is set to.
 
-import { api, at, count, day, modelName, money, nameOf, recommended, words } from "./api.js";
-import { combobox, el, empty, failed, fill, findUsers, meter, source, titled } from "./ui.js";
+import { about, api, at, count, day, modelName, money, nameOf, recommended, words } from "./api.js";
+import { choose, el, empty, failed, fill, meter, source, stock, titled } from "./ui.js";
+import { combobox, findUsers } from "./search.js";
 import { bars, explain, line, similar } from "./dialogs.js";
 
 const root = document.querySelector("#view-analyst");
 const form = root.querySelector("form");
-const FIELDS = ["user", "model", "versus", "n", "price_min", "price_max", "category", "timestamp"];
+const SELECTS = { model: () => about.default, versus: () => "", category: () => "" };      // and what they hold by default
+const FILTERS = ["price_min", "price_max", "category", "timestamp"];
+const FIELDS = ["user", "model", "versus", "n", ...FILTERS];
 const CHECKS = ["exclude_purchased", "in_stock_only"];
 const place = (name) => root.querySelector(`.${name}`);
 
@@ -25,9 +28,12 @@ function values() {
 }
 
 export function open(params) {
-  for (const name of FIELDS) if (params.has(name) || !["model", "n"].includes(name)) form.elements[name].value = params.get(name) ?? "";
+  for (const name of FIELDS) {
+    if (SELECTS[name]) choose(form.elements[name], params.get(name), SELECTS[name]());
+    else form.elements[name].value = params.get(name) ?? (name === "n" ? "5" : "");
+  }
   for (const name of CHECKS) form.elements[name].checked = params.get(name) === "true";
-  if ([...FIELDS.slice(4), ...CHECKS].some((name) => params.has(name))) form.querySelector("details").open = true;
+  if ([...FILTERS, ...CHECKS].some((name) => params.has(name))) form.querySelector("details").open = true;
   const asked = values();
   if (!place("popular").hasChildNodes()) fill(place("popular"), () => api("items/popular?n=10"), popular);
   if (!place("service").hasChildNodes()) place("service").append(service());
@@ -44,7 +50,7 @@ export function open(params) {
 /** Each model's answer, or its error: one that fails does not hide the other. */
 function lists({ model, versus, ...asked }) {
   return Promise.all([...new Set([model, versus])].filter(Boolean).map(async (name) =>
-    ({ name, user: asked.user, ...await recommended({ ...asked, model: name }).catch((error) => ({ error })) })));
+    ({ name, user: asked.user, timestamp: asked.timestamp, ...await recommended({ ...asked, model: name }).catch((error) => ({ error })) })));
 }
 
 function column(answer, all) {
@@ -64,7 +70,7 @@ function column(answer, all) {
 
 const buttons = (item, answer) => el("div.row", {},
   el("button.quiet", { type: "button", "aria-label": `Items similar to ${nameOf(item)}`, onclick: () => similar(item) }, "Similar"),
-  el("button.quiet", { type: "button", "aria-label": `Why ${nameOf(item)}`, onclick: () => explain(answer.user, item, answer.name) }, "Why"));
+  el("button.quiet", { type: "button", "aria-label": `Why ${nameOf(item)}`, onclick: () => explain(answer, item) }, "Why"));
 
 function profile({ user_id: user, user_info: info, profile: known, is_known_user: isKnown }) {
   const facts = { Type: info.user_type, Spending: words(info.spending_segment), Purchases: count(info.total_purchases),
@@ -73,14 +79,14 @@ function profile({ user_id: user, user_info: info, profile: known, is_known_user
   return el("section.panel", { "aria-label": "Profile" }, el("h2", {}, user, " ", isKnown ? null : el("span.badge.unknown", {}, "unknown shopper")),
     isKnown ? pairs(facts, "dl.facts") : el("p.soft", {}, "No purchase of this shopper is known, so popularity answers."),
     known ? el("details", {}, el("summary", {}, "Attributes and what was bought"),
-      pairs(known.attributes, "dl.facts"), history(known.history)) : null);
+      pairs(known.attributes, "dl.facts"), history(known.history, info.unique_items)) : null);
 }
 
 const pairs = (facts, spec) => el(spec, {}, Object.entries(facts).map(([name, value]) =>
   el("div", {}, el("dt", {}, words(name)), el("dd", {}, String(value ?? "unknown")))));
 
-const history = (bought) => el("div.scroll.history", { tabindex: 0, role: "region", "aria-label": "Bought before" }, el("table", {},
-  el("caption", {}, `Bought before: ${count(bought.length)} products`),
+const history = (bought, all) => el("div.scroll.history", { tabindex: 0, role: "region", "aria-label": "Bought last" }, el("table", {},
+  el("caption", {}, `Bought last: ${count(bought.length)} of ${count(all)} products`),
   el("thead", {}, el("tr", {}, el("th.left", { scope: "col" }, "Product"), el("th", { scope: "col" }, "Times"), el("th", { scope: "col" }, "Last"))),
   el("tbody", {}, bought.map((item) => el("tr", {}, el("th.left", { scope: "row" }, nameOf(item)),
     el("td", {}, count(item.times)), el("td", {}, day(item.last_purchase_date)))))));
@@ -88,7 +94,7 @@ const history = (bought) => el("div.scroll.history", { tabindex: 0, role: "regio
 function popular({ items }) {
   const heads = ["Rank", "Product", "Price", "Popularity", "Purchases", "Shoppers", "Similar"];
   const rows = items.map((item, n) => el("tr", {}, el("td.soft", {}, String(n + 1)),
-    el("th.left", { scope: "row" }, titled(item)),
+    el("th.left", { scope: "row" }, titled(item), " ", stock(item)),
     el("td", {}, money(item.item_price)), el("td", {}, meter("Popularity", item.popularity_score)), el("td", {}, count(item.purchase_count)),
     el("td", {}, count(item.unique_buyers)), el("td", {}, el("button.quiet.icon", { type: "button", "aria-label": `Items similar to ${nameOf(item)}`,
       title: "Similar items", onclick: () => similar(item) }, lens()))));
@@ -112,7 +118,7 @@ function lens() {
 
 /** What the service runs with, read when it is opened. */
 function service() {
-  const body = el("div", {});
+  const body = el("div.knobs", {});
   const load = () => Promise.all([api("stats"), api("config")]);
   const render = ([{ config: _, ...stats }, { config }]) => [settings(stats, "Since the start"), settings(config, "Configuration")];
   const opened = (event) => event.target.open && fill(body, load, render, el("div.lines.ghost", {}));
@@ -120,8 +126,9 @@ function service() {
 }
 
 function settings(tree, caption) {
-  return el("div.scroll", {}, el("table.knobs", {}, el("caption", {}, caption), el("tbody", {}, leaves(tree).map(([name, value]) =>
-    el("tr", {}, el("th.left", { scope: "row" }, el("code", {}, name)), el("td", {}, String(value)))))));
+  const shown = (value) => (typeof value === "number" ? count(value) : String(value ?? "–"));
+  return el("div.scroll", {}, el("table", {}, el("caption", {}, caption), el("tbody", {}, leaves(tree).map(([name, value]) =>
+    el("tr", {}, el("th.left", { scope: "row" }, el("code", {}, name)), el("td", {}, shown(value)))))));
 }
 
 /** {a: {b: 1}} → [["a.b", 1]]. */

@@ -1,7 +1,7 @@
 // Talking to the service: one function for JSON, errors as sentences, and what the service says about itself.
 
 const KEY = "recsys-api-key";
-export const about = { currency: "", synthetic: false, title: "", default: "", models: [], categories: [] };
+export const about = { currency: "", synthetic: false, title: "", default: "", models: [], categories: [], stocks: true };
 
 export class ServiceError extends Error {
   constructor(message, status = 0, requestId = "") {
@@ -56,7 +56,7 @@ export function money(value) {
   return `${about.currency}${digits}`;
 }
 
-export const count = (value) => Number(value).toLocaleString("en");
+export const count = (value) => Number(value).toLocaleString("en", { maximumFractionDigits: 4 });
 export const day = (text) => (text ? new Date(text).toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" }) : "never");
 export const nameOf = (item) => item.item_name || item.item_id;
 

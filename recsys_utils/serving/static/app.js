@@ -83,6 +83,11 @@ async function connect() {
   for (const id of ["shopper-model", "analyst-model"]) options(id, named, null, about.default);
   options("analyst-versus", named, "none");
   for (const id of ["shopper-category", "analyst-category"]) options(id, categories.map((name) => [name, name]), "all");
+  for (const select of document.querySelectorAll("[name=category]")) select.closest(".field").hidden = !categories.length;
+  for (const box of about.stocks ? [] : document.querySelectorAll("[name=stock], [name=in_stock_only]")) {
+    box.closest("label").hidden = true;
+    box.closest(".checks").append(el("span.soft", {}, "Stock is not part of this shop's data."));
+  }
 }
 
 function health(text, kind = "") {

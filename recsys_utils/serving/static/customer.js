@@ -1,7 +1,8 @@
 // New customer: a form made from the fields that the model knows, its best products, and a predicted rating.
 
-import { api, words } from "./api.js";
-import { card, cards, combobox, el, empty, fill, findUsers } from "./ui.js";
+import { api, count, words } from "./api.js";
+import { card, cards, el, empty, fill, say } from "./ui.js";
+import { combobox, findUsers } from "./search.js";
 
 const root = document.querySelector("#view-customer");
 const form = root.querySelector("form");
@@ -24,8 +25,7 @@ export function open() {
 }
 
 function drawn({ available, fields, item_fields: itemFields }) {
-  if (!available) return empty("No ratings here",
-    "This data set holds no ratings, so nothing can be predicted from a profile. Choose a data set with ratings.");
+  if (!available) return unavailable();
   results.replaceChildren(empty("Nobody yet", "Fill in a profile, or leave it empty, and ask for products."));
   product = itemFields[0].field;
   rating.replaceChildren(rater(itemFields));
@@ -33,10 +33,18 @@ function drawn({ available, fields, item_fields: itemFields }) {
     el("div.row", {}, el("button.main", {}, "Recommend"), el("button.quiet", { type: "reset" }, "Clear"))];
 }
 
+/** The whole tab, where the data hold no ratings: what to do instead. */
+function unavailable() {
+  root.replaceChildren(empty("No ratings here", "This shop's data hold no ratings, so nothing can be predicted from a profile.",
+    el("p", {}, el("a", { href: "#shopper" }, "Name a few products on the Shopper tab"), " or ",
+      el("a", { href: "#queue" }, "open a queue under a new name"), " instead.")));
+  say(root);
+}
+
 /** A labelled control: a number, a choice, or a text with a list to search. */
 function field({ field: name, kind, options, minimum, maximum }, prefix) {
   const id = `${prefix}-${name}`;
-  const range = minimum === null ? "unknown" : `${minimum} to ${maximum}`;
+  const range = minimum === null ? "unknown" : `${count(Math.floor(minimum))} to ${count(Math.ceil(maximum))}`;
   const typed = kind === "number" ? { type: "number", step: "any", inputmode: "decimal", placeholder: range }
     : { placeholder: "unknown", maxlength: 200 };
   const control = kind === "choice"
@@ -76,7 +84,7 @@ function rated(value) {
 }
 
 function rater(fields) {
-  const who = el("input", { id: "rating-customer", placeholder: "the profile in the form", maxlength: 200 });
+  const who = el("input", { id: "rating-customer", placeholder: "nobody: the profile in the form", maxlength: 200 });
   const out = el("div", { "aria-live": "polite" });
   const known = el("div.field", {}, el("label", { for: who.id }, "Known customer"), who);
   combobox(who, findUsers);

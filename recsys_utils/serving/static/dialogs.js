@@ -1,7 +1,7 @@
 // Dialogs that several tabs open: similar items, and why an item stands where it does.
 
 import { api, at, modelName, money, nameOf, query, words } from "./api.js";
-import { el, empty, meter, show, stock, tile } from "./ui.js";
+import { el, empty, kind, meter, show, stock, tile } from "./ui.js";
 
 /** The five items most like one. */
 export function similar(item) {
@@ -11,15 +11,16 @@ export function similar(item) {
 }
 
 /** How a score came about: the models' shares, the rules, and what of the history is like the item. */
-export function explain(user, item, model) {
-  return show(`Why ${nameOf(item)}?`, () => api(query(`recommendations/${at(user)}/explain`, { item_id: item.item_id, model })), (answer) => [
+export function explain({ user, name: model, timestamp }, item) {
+  const asked = query(`recommendations/${at(user)}/explain`, { item_id: item.item_id, model, timestamp });
+  return show(`Why ${nameOf(item)}?`, () => api(asked), (answer) => [
     el("p.big", {}, answer.recommendation_reason),
     el("p.soft", {}, `${modelName(answer.model)} puts it at ${answer.rank === null ? "no place: it is not recommended" : `place ${answer.rank}`}.`),
     meter("Relevance", answer.relevance_score),
     answer.parts.length ? table("How the models add up", ["Model", "Weight", "Score", "Adds"], answer.parts.map((part) =>
       [modelName(part.model), part.weight, part.score, part.contribution])) : null,
-    answer.rules.length ? table("What the shop's rules say", ["Rule", "State", "Effect"], answer.rules.map((rule) =>
-      [words(rule.rule), rule.state, rule.effect])) : null,
+    answer.rules.length ? table("What the shop's rules say", ["Rule", "Effect"], answer.rules.map((rule) =>
+      [words(rule.rule), rule.effect])) : null,
     answer.neighbours.length ? table("Like these in the purchase history", ["Product", "Similarity"], answer.neighbours.map((near) =>
       [nameOf(near), near.similarity])) : null]);
 }
@@ -36,7 +37,7 @@ function table(caption, heads, rows) {
 /** One product as a row: rank, picture, name; then what is given. */
 export function line(item, rank, ...more) {
   return el("li.line", {}, el("span.rank", {}, el("span.vh", {}, "Rank "), String(rank)), tile(item), el("div.what", {}, el("h3", {}, nameOf(item)),
-    el("p.soft.small", {}, money(item.item_price), " ", stock(item), nameOf(item) === item.item_id ? null : ` ${item.item_id}`)), ...more);
+    el("p.soft.small", {}, el("b", {}, money(item.item_price)), " ", stock(item), " ", kind(item))), ...more);
 }
 
 export const bars = (item) => el("div.bars", {}, meter("Relevance", item.relevance_score), meter("Confidence", item.confidence_score));

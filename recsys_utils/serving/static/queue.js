@@ -1,7 +1,8 @@
 // Live queue: a shopper's events, the pool they make, and what is shown next.
 
 import { api, at, count, nameOf, words } from "./api.js";
-import { card, cards, combobox, el, empty, failed, fill, findItems, findUsers, titled } from "./ui.js";
+import { card, el, empty, failed, fill, titled } from "./ui.js";
+import { combobox, findItems, findUsers } from "./search.js";
 
 const ACTIONS = { view: ["View", "viewed"], cart: ["To cart", "put into the cart"], remove_from_cart: ["Remove", "taken out of the cart"],
   purchase: ["Buy", "bought"] };
@@ -49,7 +50,7 @@ function draw({ pool: stored, names, purchased, weights }) {
   places.weights.textContent = `Score: ${worth}. A purchase takes the product out for good.`;
   places.bought.replaceChildren(...(purchased.length ? [bought(purchased, names)] : []));
   const turn = shown.map((item, n) => card(item, n + 1, el("p.reason", {}, `${WHY[item.source]}, shown ${times(item.counter)}`), actions(item)));
-  places.shown.replaceChildren(...(turn.length ? [cards(turn, "Shown now")] : []));
+  places.shown.replaceChildren(...(turn.length ? [el("ol.cards.queued", { "aria-label": "Shown now" }, turn)] : []));
   places.pool.replaceChildren(items.length ? pool(items) : empty("The queue is empty", "Show the next products, or let the shopper view one."));
   before = new Map(items.map((item) => [item.item_id, [item.counter, item.score]]));
 }
@@ -80,14 +81,14 @@ const post = (item, kind) => refresh(async () => {
 });
 
 const next = () => refresh(async () => {
-  const answer = await api(`queue/${at(user.value)}?advance=true`);
+  const answer = await api(`queue/${at(user.value, "next")}?n=3`, {});
   shown = answer.shown;
   note(shown.length ? `Shown: ${shown.map(nameOf).join(", ")}.` : "Nothing is left that was not bought.");
   return answer;
 });
 
 function note(text) {
-  places.log.prepend(el("p", {}, el("time", {}, new Date().toLocaleTimeString("en", { hour12: false })), " ", text));
+  places.log.prepend(el("p", {}, el("time", {}, new Date().toLocaleTimeString("en-GB")), " ", text));
   while (places.log.childElementCount > 12) places.log.lastElementChild.remove();
 }
 

@@ -1,7 +1,8 @@
 // Shopper: a client ID in, products as cards out. Who has none names a few products instead.
 
-import { api, count, modelName, nameOf, query, recommended } from "./api.js";
-import { card, cards, combobox, el, empty, fill, findItems, findUsers } from "./ui.js";
+import { about, api, count, modelName, nameOf, query, recommended } from "./api.js";
+import { card, cards, choose, el, empty, fill } from "./ui.js";
+import { combobox, findItems, findUsers } from "./search.js";
 import { similar } from "./dialogs.js";
 
 const root = document.querySelector("#view-shopper");
@@ -36,9 +37,9 @@ export function open(params) {
   likes = (params.get("likes") ?? "").split("\n").filter(Boolean);
   liked.replaceChildren(...likes.map(chip));
   if (likes.length) form.querySelector("details").open = true;
-  n.value = params.get("n") ?? "5";
-  if (params.get("model")) model.value = params.get("model");
-  category.value = params.get("category") ?? "";
+  choose(n, params.get("n"), "5");
+  choose(model, params.get("model"), about.default);
+  choose(category, params.get("category"));
   stock.checked = params.get("stock") === "true";
   fresh.checked = params.get("fresh") === "true";
   warn(false);
@@ -47,14 +48,25 @@ export function open(params) {
 
 const chip = (id) => el("button.chip", { type: "button", "aria-label": `Take away ${named.get(id) ?? id}`, onclick: () => {
   likes = likes.filter((one) => one !== id);
+  form.querySelector("#shopper-like").focus();
   if (likes.length) form.requestSubmit();
   else go({});
 } }, named.get(id) ?? id, " ✕");
 
+/** Names of the products that only an address named. */
+async function learn() {
+  for (const id of likes.filter((one) => !named.has(one))) {
+    const { items } = await api(query("items", { q: id, limit: 100 }));
+    named.set(id, nameOf(items.find((item) => item.item_id === id) ?? { item_id: id }));
+  }
+  liked.replaceChildren(...likes.map(chip));
+}
+
 function ask() {
-  const filters = { category: category.value, in_stock_only: stock.checked };
-  if (user.value) return recommended({ user: user.value, model: model.value, n: n.value, exclude_purchased: fresh.checked, ...filters });
-  if (likes.length) return api("recommendations/custom", { items: likes, n: Number(n.value) });
+  const filters = { category: category.value || null, in_stock_only: stock.checked };
+  const own = { ...filters, exclude_purchased: fresh.checked };
+  if (user.value) return recommended({ user: user.value, model: model.value, n: n.value, ...own });
+  if (likes.length) return learn().then(() => api("recommendations/custom", { items: likes, n: Number(n.value), ...own }));
   return api(query("recommendations/anonymous", { n: n.value, ...filters }));
 }
 

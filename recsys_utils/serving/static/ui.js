@@ -1,6 +1,6 @@
-// Small parts that every tab uses: elements, states, meters, cards, a search field, dialogs. Text of others only ever becomes a text node.
+// Small parts that every tab uses: elements, states, meters, cards, dialogs. Text of others only ever becomes a text node.
 
-import { api, modelName, money, nameOf, query, ServiceError } from "./api.js";
+import { about, modelName, money, nameOf, ServiceError } from "./api.js";
 
 /** el("p.soft", {id: "a"}, "text", node): an element; on… are listeners, false and null attributes are left out. */
 export function el(spec, attributes = {}, ...children) {
@@ -21,6 +21,7 @@ const turns = new WeakMap();
 export async function fill(place, load, render, skeleton = waiting(3)) {
   const turn = (turns.get(place) ?? 0) + 1;
   turns.set(place, turn);
+  const held = place.contains(document.activeElement);
   place.setAttribute("aria-busy", "true");
   place.replaceChildren(skeleton);
   let made;
@@ -32,16 +33,23 @@ export async function fill(place, load, render, skeleton = waiting(3)) {
   if (turns.get(place) !== turn) return;
   place.removeAttribute("aria-busy");
   place.replaceChildren(...[made].flat().filter(Boolean));
+  if (held) focusOn(place);
   say(place);
 }
 
+/** What was pressed is gone: go on from its place. */
+function focusOn(place) {
+  place.tabIndex = -1;
+  place.focus();
+}
+
 /** Tell a screen reader what is new: its title and how much there is, not all of it. An error tells itself. */
-function say(place) {
+export function say(place) {
   const [title, n] = [place.querySelector("h2, .big, caption")?.textContent, place.querySelectorAll(".card, .line, tbody tr").length];
   if (title && !place.querySelector("[role=alert]")) document.querySelector("#said").textContent = n ? `${title}: ${n} shown` : title;
 }
 
-export const waiting = (n) =>
+const waiting = (n) =>
   el("div.cards", {}, el("p.vh", {}, "Loading …"), Array.from({ length: n }, () => el("div.card.ghost", { "aria-hidden": "true" })));
 
 export const empty = (title, text, ...more) => el("div.state", {}, el("p.big", {}, title), el("p.soft", {}, text), ...more);
@@ -61,7 +69,7 @@ function title(status, known) {
   if (!known) return "Something went wrong here";
   if (status === 0) return "No connection";
   if (status === 503) return "Not ready yet";
-  if (status === 401 || status === 403) return "A key is needed";
+  if (status === 401) return "A key is needed";
   return status >= 500 ? "The service has a problem" : "That did not work";
 }
 
@@ -76,8 +84,9 @@ export function meter(label, value) {
   el("span.name", {}, label), el("span.track", {}, fillin), el("span.value", {}, known ? `${Math.round(share * 100)} %` : "–"));
 }
 
+/** A badge; none where the shop's data know no stock at all. */
 export function stock(item) {
-  const said = { in_stock: ["in", "In stock"], out_of_stock: ["out", "Sold out"], unknown: ["unknown", "Stock unknown"] }[item.stock];
+  const said = about.stocks && { in_stock: ["in", "In stock"], out_of_stock: ["out", "Sold out"], unknown: ["unknown", "Stock unknown"] }[item.stock];
   return said ? el(`span.badge.${said[0]}`, {}, said[1]) : null;
 }
 
@@ -94,83 +103,21 @@ export function tile(item) {
 export function card(item, rank, ...foot) {
   return el("li.card", {}, el("div.top", {}, tile(item), el("span.rank", {}, el("span.vh", {}, "Rank "), String(rank))),
     el("h3", {}, nameOf(item)),
-    el("p.soft.small", {}, [item.category, nameOf(item) === item.item_id ? null : item.item_id].filter(Boolean).join(" · ")),
+    el("p.soft.small", {}, kind(item)),
     item.item_price === undefined ? null : el("p.price", {}, money(item.item_price), " ", stock(item)), ...foot);
 }
 
 export const cards = (items, label) => el("ol.cards", { "aria-label": label }, items);
-/** A name, and the id where that is something else. */
-export const titled = (item) => [nameOf(item), nameOf(item) === item.item_id ? null : el("span.soft.small", {}, ` ${item.item_id}`)].filter(Boolean);
+/** The category, and the id where that is not the name. */
+export const kind = (item) => [item.category, nameOf(item) === item.item_id ? null : item.item_id].filter(Boolean).join(" · ");
+export const titled = (item) => [nameOf(item), " ", el("span.soft.small", {}, kind(item))];
 
 export const source = (name) => el("span.tag", {}, modelName(name));
 
-/** A search field with a list (ARIA combobox): find(text) gives [{value, label, hint}], picked(value) is called on a choice. */
-export function combobox(input, find, picked = () => {}) {
-  const list = el("ul.options", { role: "listbox", id: `${input.id}-list`, "aria-label": "Suggestions", hidden: true });
-  input.after(list);
-  input.parentElement.classList.add("combo");
-  for (const [name, value] of Object.entries({ role: "combobox", autocomplete: "off", spellcheck: "false", "aria-autocomplete": "list",
-    "aria-expanded": "false", "aria-controls": list.id })) input.setAttribute(name, value);
-  let active = -1;
-  let timer = 0;
-  let turn = 0;
-  let stale = true;       // the list is not that of the text
-  const close = () => {
-    list.hidden = true;
-    active = -1;
-    turn += 1;
-    clearTimeout(timer);
-    input.setAttribute("aria-expanded", "false");
-    input.removeAttribute("aria-activedescendant");
-  };
-  const choose = (option) => { input.value = option.dataset.label; close(); picked(option.dataset.value, option.dataset.label); };
-  const mark = (to) => {
-    const options = [...list.querySelectorAll("[role=option]")];
-    if (!options.length) return;
-    active = (to + options.length) % options.length;
-    options.forEach((option, n) => option.setAttribute("aria-selected", String(n === active)));
-    options[active].scrollIntoView({ block: "nearest" });
-    input.setAttribute("aria-activedescendant", options[active].id);
-  };
-  const open = async () => {
-    const mine = (turn += 1);
-    const found = await find(input.value.trim()).catch(() => []);
-    if (mine !== turn || document.activeElement !== input) return;
-    list.replaceChildren(...found.map((choice, n) => el("li", { role: "option", id: `${list.id}-${n}`, "aria-selected": "false",
-      "data-value": choice.value, "data-label": choice.fill, onpointerdown: (event) => { event.preventDefault(); choose(event.currentTarget); } },
-    el("span", {}, choice.label), choice.hint ? el("span.soft.small", {}, choice.hint) : null)));
-    active = -1;
-    stale = false;
-    list.hidden = !found.length;
-    input.setAttribute("aria-expanded", String(!list.hidden));
-  };
-  input.addEventListener("input", () => { stale = true; active = -1; clearTimeout(timer); timer = setTimeout(open, 150); });
-  input.addEventListener("click", () => { if (list.hidden) open(); });
-  input.addEventListener("blur", close);
-  input.addEventListener("keydown", async (event) => {
-    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-      event.preventDefault();
-      if (list.hidden || stale) await open();
-      mark(event.key === "ArrowDown" ? active + 1 : active - 1);
-    } else if (event.key === "Escape" && !list.hidden) {
-      event.preventDefault();
-      close();
-    } else if (event.key === "Enter" && active >= 0) {
-      event.preventDefault();
-      choose(list.querySelectorAll("[role=option]")[active]);
-    } else if (event.key === "Enter") close();
-  });
-}
-
-/** Known shoppers by a part of their id. */
-export async function findUsers(text) {
-  const { users } = await api(query("users", { q: text, limit: 8 }));
-  return ["loyal", "new"].flatMap((kind) => users[kind].slice(0, 8).map((user) => ({ value: user, label: user, fill: user, hint: kind })));
-}
-
-export async function findItems(text) {
-  const { items } = await api(query("items", { q: text, limit: 10 }));
-  return items.map((item) => ({ value: item.item_id, label: nameOf(item), fill: nameOf(item), hint: money(item.item_price) }));
+/** What an address names in a select; what the select does not offer, or no address names, is the default. */
+export function choose(select, value, otherwise = "") {
+  select.value = value ?? otherwise;
+  if (select.selectedIndex < 0) select.value = otherwise;
 }
 
 const dialog = document.querySelector("#dialog");
@@ -182,7 +129,7 @@ export function show(heading, load, render) {
   return fill(dialog.querySelector(".body"), load, render, el("div.lines.ghost", {}, el("p.vh", {}, "Loading …")));
 }
 
-export function askKey() {
+function askKey() {
   const key = document.querySelector("#key");
   if (!key.open) key.showModal();
 }
