@@ -7,7 +7,7 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cd "$ROOT"
 if [ $# -gt 0 ]; then exec "$PYTHON" -m pytest "$@"; fi
 "$PYTHON" -m ruff check .
-"$PYTHON" -m pytest -n 2 --dist loadfile
+"$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder     # files by name: the end-to-end runs are long and must not come last
 home="$(mktemp -d)"
 trap 'rm -rf "$home"' EXIT
 export RECSYS_HOME="$home"

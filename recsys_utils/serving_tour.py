@@ -30,20 +30,29 @@ WIDTH = 104             # characters of a line
 VARIES = {"processing_time_ms", "generated_at", "model_version", "previous_version", "timestamp", "trained_at", "version", "model_path", "seconds",
           "model_load_time", "latency_ms", "request_id"}
 
+
 class Server:
     """The service as a process on a free port of this machine, with a copy of the queue's database: nothing is written into the shop's own."""
 
     def __init__(self, folder: Path | str, cache_seconds: float = 3600) -> None:
         self.home, self.key = tempfile.TemporaryDirectory(), secrets.token_hex(8)
         self.url = f"http://127.0.0.1:{_free_port()}"
-        self.client = httpx.Client(base_url=self.url, timeout=60, headers={"X-API-Key": self.key, "Accept": "application/json"})
-        command = [sys.executable, "-m", "recsys_utils.serving", "--artifacts", str(folder), "--db", str(_copied(Path(folder, "online"), self.path)),
-                   "--port", self.url.rpartition(":")[2]]
-        env = _clean() | {"API_KEY": self.key, "CACHE_TTL_SECONDS": f"{cache_seconds:g}"}
+        self.client = self.connect()
+        self.command = [sys.executable, "-m", "recsys_utils.serving", "--artifacts", str(folder), "--db", str(_copied(Path(folder, "online"), self.path)),
+                        "--port", self.url.rpartition(":")[2]]
+        self.env = _clean() | {"API_KEY": self.key, "CACHE_TTL_SECONDS": f"{cache_seconds:g}"}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, also again after it was killed, and wait until it is ready."""
         with (self.path / "out").open("w") as out, (self.path / "log").open("w") as log:
-            self.process = subprocess.Popen(command, stdout=out, stderr=log, env=env)
+            self.process = subprocess.Popen(self.command, stdout=out, stderr=log, env=self.env)
         atexit.register(self.process.kill)      # a notebook that fails half-way leaves nothing running
         self._wait()
+
+    def connect(self) -> httpx.Client:
+        """A client that has the key."""
+        return httpx.Client(base_url=self.url, timeout=60, headers={"X-API-Key": self.key, "Accept": "application/json"})
 
     def __enter__(self) -> "Server":
         return self
