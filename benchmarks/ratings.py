@@ -13,20 +13,37 @@ import recsys_utils  # noqa: F401 - sets the BLAS threads before numpy loads
 # isort: split
 import numpy as np
 import pandas as pd
+from lab import rating_towers
 
-from recsys_utils import tables, tower_study
-from recsys_utils.interactions import Interactions, codes
-from recsys_utils.metrics import per_user
+from recsys_utils.data import tables
+from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models import ALS, BPR, EASE, ItemCF, Popular, TwoTower
-from recsys_utils.tower_training import prepare, transactions
+from recsys_utils.models.towers.training import prepare, transactions
 
 HERE = Path(__file__).parent
 FOLDS, HELD, K, SEED = 5, 0.05, 10, 42
-PUBLISHED = {"rating": {"bias only (Surprise)": (0.748, 0.944), "SVD (Surprise)": (0.737, 0.934), "SVD++ (Surprise)": (0.722, 0.920)},
-             "top": {"SAR (Microsoft)": (0.382, None), "BPR (Microsoft)": (0.442, None), "LightGCN (Microsoft)": (0.420, None),
-                     "BiVAE (Microsoft)": (0.475, 0.412)}}
-MODELS = {"Popular": Popular(None), "ItemCF": ItemCF(), "EASE": EASE(tau=None), "ALS": ALS(64, 30, 10, tau=None),
-          "BPR": BPR(64, 0.01, 0.01, 60, days=None), "TwoTower": TwoTower(past="around", tau=100_000, epochs=5, tokens=0.1, dropout=0.3)}
+PUBLISHED = {
+    "rating": {
+        "bias only (Surprise)": (0.748, 0.944),
+        "SVD (Surprise)": (0.737, 0.934),
+        "SVD++ (Surprise)": (0.722, 0.920),
+    },
+    "top": {
+        "SAR (Microsoft)": (0.382, None),
+        "BPR (Microsoft)": (0.442, None),
+        "LightGCN (Microsoft)": (0.420, None),
+        "BiVAE (Microsoft)": (0.475, 0.412),
+    },
+}
+MODELS = {
+    "Popular": Popular(None),
+    "ItemCF": ItemCF(),
+    "EASE": EASE(tau=None),
+    "ALS": ALS(64, 30, 10, tau=None),
+    "BPR": BPR(64, 0.01, 0.01, 60, days=None),
+    "TwoTower": TwoTower(past="around", tau=100_000, epochs=5, tokens=0.1, dropout=0.3),
+}
 
 
 def main() -> None:
@@ -42,7 +59,9 @@ def rated() -> pd.DataFrame:
     """MovieLens as system 2's transactions; age in decades too, as a category."""
     data = tables.load("ml-100k")
     rows = transactions(data.purchases, data.users, data.items)
-    return rows.assign(Income=(pd.to_numeric(rows["Age"]) // 10).astype(int).astype(str))      # a free categorical column
+    return rows.assign(
+        Income=(pd.to_numeric(rows["Age"]) // 10).astype(int).astype(str)
+    )  # a free categorical column
 
 
 def cross_validated() -> pd.DataFrame:
@@ -50,19 +69,34 @@ def cross_validated() -> pd.DataFrame:
     rows, rng, errors, start = rated(), np.random.default_rng(SEED), [], time.perf_counter()
     fold, held = rng.integers(0, FOLDS, len(rows)), rng.random(len(rows)) < HELD
     for n in range(FOLDS):
-        parts = prepare(rows, *tower_study.columns(rows), mode="rating", negatives=0,
-                        parts=[rows[(fold != n) & ~held], rows[(fold != n) & held], rows[fold == n]])
-        errors.append(tower_study.rating_errors({"two towers": tower_study.fit_ratings(parts, seed=SEED)}, parts)[["MAE", "RMSE"]])
+        parts = prepare(
+            rows,
+            *rating_towers.columns(rows),
+            mode="rating",
+            negatives=0,
+            parts=[rows[(fold != n) & ~held], rows[(fold != n) & held], rows[fold == n]],
+        )
+        errors.append(
+            rating_towers.rating_errors(
+                {"two towers": rating_towers.fit_ratings(parts, seed=SEED)}, parts
+            )[["MAE", "RMSE"]]
+        )
     mean = pd.concat(errors).groupby(level=0).mean()
-    return pd.concat([mean.assign(seconds=time.perf_counter() - start),
-                      pd.DataFrame(PUBLISHED["rating"], index=["MAE", "RMSE"]).T]).sort_values("MAE")
+    return pd.concat(
+        [
+            mean.assign(seconds=time.perf_counter() - start),
+            pd.DataFrame(PUBLISHED["rating"], index=["MAE", "RMSE"]).T,
+        ]
+    ).sort_values("MAE")
 
 
 def by_date() -> pd.DataFrame:
     """The honest question: later ratings from earlier ones, mostly of users nobody has seen."""
     rows = rated()
-    parts = prepare(rows, *tower_study.columns(rows), mode="rating", negatives=0)
-    return tower_study.rating_errors({"two towers": tower_study.fit_ratings(parts, seed=SEED)}, parts)[["MAE", "RMSE"]]
+    parts = prepare(rows, *rating_towers.columns(rows), mode="rating", negatives=0)
+    return rating_towers.rating_errors(
+        {"two towers": rating_towers.fit_ratings(parts, seed=SEED)}, parts
+    )[["MAE", "RMSE"]]
 
 
 def top() -> pd.DataFrame:
@@ -70,15 +104,25 @@ def top() -> pd.DataFrame:
     data = tables.load("ml-100k")
     rows = data.purchases.assign(draw=np.random.default_rng(SEED).random(len(data.purchases)))
     late = rows.groupby("user_id", observed=True)["draw"].rank(pct=True) > 0.75
-    history, truth = Interactions.of(rows[~late].drop(columns="draw"), data.items, data.users, rows["ts"].max()), rows[late]
+    history, truth = (
+        Interactions.of(rows[~late].drop(columns="draw"), data.items, data.users, rows["ts"].max()),
+        rows[late],
+    )
     truth = truth[codes(truth["item_id"], history.item_ids) >= 0]
     made = {}
     for name, model in MODELS.items():
         start = time.perf_counter()
         recs = model.fit(history).recommend(truth["user_id"].unique(), K, "bought")
         mean = per_user(recs, truth, K).mean()
-        made[name] = {"nDCG": mean["ndcg"], "precision": mean["precision"], "recall": mean["recall"], "seconds": time.perf_counter() - start}
-    return pd.concat([pd.DataFrame(made).T, pd.DataFrame(PUBLISHED["top"], index=["nDCG", "precision"]).T]).sort_values("nDCG", ascending=False)
+        made[name] = {
+            "nDCG": mean["ndcg"],
+            "precision": mean["precision"],
+            "recall": mean["recall"],
+            "seconds": time.perf_counter() - start,
+        }
+    return pd.concat(
+        [pd.DataFrame(made).T, pd.DataFrame(PUBLISHED["top"], index=["nDCG", "precision"]).T]
+    ).sort_values("nDCG", ascending=False)
 
 
 if __name__ == "__main__":

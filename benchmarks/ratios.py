@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from recsys_utils.metrics import per_user
+from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.topk import in_blocks, top_k
 
 USERS, ITEMS, FACTORS, SEEN, K = 100_000, 5_000, 64, 50, 10
@@ -23,18 +23,27 @@ def measure(name: str) -> dict:
     ours(), theirs()
     pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(3)]
     mine, other = (statistics.median(side) for side in zip(*pairs))
-    return {"seconds": round(mine, 3), "theirs": round(other, 3), "ratio": round(statistics.median(b / a for a, b in pairs), 2)}
+    return {
+        "seconds": round(mine, 3),
+        "theirs": round(other, 3),
+        "ratio": round(statistics.median(b / a for a, b in pairs), 2),
+    }
 
 
 def _factors() -> tuple[np.ndarray, np.ndarray, sparse.csr_matrix]:
     rng = np.random.default_rng(0)
     users, items = (rng.standard_normal((n, FACTORS), dtype=np.float32) for n in (USERS, ITEMS))
     columns = np.sort(rng.integers(0, ITEMS, (USERS, SEEN)), axis=1).ravel()
-    seen = sparse.csr_matrix((np.ones(len(columns), np.float32), columns, np.arange(0, len(columns) + 1, SEEN)), shape=(USERS, ITEMS))
+    seen = sparse.csr_matrix(
+        (np.ones(len(columns), np.float32), columns, np.arange(0, len(columns) + 1, SEEN)),
+        shape=(USERS, ITEMS),
+    )
     return users, items, seen
 
 
-def _ours(users: np.ndarray, items: np.ndarray, seen: sparse.csr_matrix | None) -> Callable[[], np.ndarray]:
+def _ours(
+    users: np.ndarray, items: np.ndarray, seen: sparse.csr_matrix | None
+) -> Callable[[], np.ndarray]:
     """Scores and top k in blocks, as Recommender.recommend does."""
     across = np.ascontiguousarray(items.T)
 
@@ -48,8 +57,11 @@ def _ours(users: np.ndarray, items: np.ndarray, seen: sparse.csr_matrix | None) 
     return lambda: np.vstack(list(in_blocks(USERS, 256, block)))
 
 
-def _implicit(users: np.ndarray, items: np.ndarray, seen: sparse.csr_matrix, filtered: bool) -> Callable[[], object]:
+def _implicit(
+    users: np.ndarray, items: np.ndarray, seen: sparse.csr_matrix, filtered: bool
+) -> Callable[[], object]:
     from implicit.cpu.als import AlternatingLeastSquares
+
     model = AlternatingLeastSquares(FACTORS)
     model.user_factors, model.item_factors = users, items
     return lambda: model.recommend(np.arange(USERS), seen, N=K, filter_already_liked_items=filtered)
@@ -68,15 +80,32 @@ def _top_k_filtered() -> tuple[Callable, Callable]:
 def _metrics() -> tuple[Callable, Callable]:
     """Five metrics at 10 of 100,000 users, tables in. ranx is given its own objects, so its conversion is not counted."""
     from ranx import Qrels, Run, evaluate
+
     rng = np.random.default_rng(0)
     names = pd.Index([f"i{i}" for i in range(ITEMS)])
     users = pd.Index([f"u{u}" for u in range(USERS)])
     row = np.repeat(np.arange(USERS), K)
-    recs = pd.DataFrame({"user_id": pd.Categorical.from_codes(row, users), "rank": np.tile(np.arange(1, K + 1), USERS),
-                         "item_id": pd.Categorical.from_codes(((row * 7 + np.tile(np.arange(K), USERS) * 13) % ITEMS), names)})
-    truth = pd.DataFrame({"user_id": pd.Categorical.from_codes(row, users),
-                          "item_id": pd.Categorical.from_codes(rng.integers(0, 200, len(row)) * 25 % ITEMS, names)}).drop_duplicates()
-    text, scored = truth.astype(str).assign(one=1), recs.astype({"user_id": str, "item_id": str}).assign(score=1.0 / recs["rank"])
+    recs = pd.DataFrame(
+        {
+            "user_id": pd.Categorical.from_codes(row, users),
+            "rank": np.tile(np.arange(1, K + 1), USERS),
+            "item_id": pd.Categorical.from_codes(
+                ((row * 7 + np.tile(np.arange(K), USERS) * 13) % ITEMS), names
+            ),
+        }
+    )
+    truth = pd.DataFrame(
+        {
+            "user_id": pd.Categorical.from_codes(row, users),
+            "item_id": pd.Categorical.from_codes(
+                rng.integers(0, 200, len(row)) * 25 % ITEMS, names
+            ),
+        }
+    ).drop_duplicates()
+    text, scored = (
+        truth.astype(str).assign(one=1),
+        recs.astype({"user_id": str, "item_id": str}).assign(score=1.0 / recs["rank"]),
+    )
     qrels = Qrels.from_df(text, "user_id", "item_id", "one")
     run = Run.from_df(scored, "user_id", "item_id", "score")
     wanted = [f"{m}@{K}" for m in ("precision", "recall", "ndcg", "map", "mrr")]

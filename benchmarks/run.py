@@ -16,17 +16,35 @@ from pathlib import Path
 import pandas as pd
 
 HERE = Path(__file__).parent
-MODELS = ("Popular()", "OwnPurchases()", "ItemCF()", "CoPurchase()", "ALS()", "EASE()", "BPR()", "LightFM()", "TIFUKNN()", "UPCF()",
-          "PreferencePairs()", "TwoTower()", "TwoStage()", "Hybrid()")
+MODELS = (
+    "Popular()",
+    "OwnPurchases()",
+    "ItemCF()",
+    "CoPurchase()",
+    "ALS()",
+    "EASE()",
+    "BPR()",
+    "LightFM()",
+    "TIFUKNN()",
+    "UPCF()",
+    "PreferencePairs()",
+    "TwoTower()",
+    "TwoStage()",
+    "Hybrid()",
+)
 STEPS = ("load", "split", "prefilter", *MODELS, "judge", "report")
 RATIOS = ("top-k", "top-k filtered", "metrics")
 
 
 def main(datasets: list[str]) -> None:
     """Measure every step of every data set and every ratio; write results.csv and results.png."""
-    with tempfile.TemporaryDirectory() as folder:       # its tables and runs stay out of the reader's leaderboard
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # its tables and runs stay out of the reader's leaderboard
         os.environ["RECSYS_HOME"] = folder
-        rows = [_child(step, dataset) for dataset in datasets for step in STEPS] + [_child(name, "") for name in RATIOS]
+        rows = [_child(step, dataset) for dataset in datasets for step in STEPS] + [
+            _child(name, "") for name in RATIOS
+        ]
     table = pd.DataFrame(rows)
     (HERE / "results").mkdir(exist_ok=True)
     table.to_csv(HERE / "results" / "results.csv", index=False)
@@ -36,30 +54,37 @@ def main(datasets: list[str]) -> None:
 
 def step(name: str, dataset: str) -> dict:
     """One measured step, in this process."""
-    from recsys_utils import compare, report, runs, split, tables
-    from recsys_utils.prefilter import prefilter
+    from recsys_utils.data import folds, runs, tables
+    from recsys_utils.data.prefilter import prefilter
+    from recsys_utils.evaluation import leaderboard
+    from recsys_utils.report import page
+
     if name == "load":
         return _timed(lambda: tables.load(dataset))
     if name == "split":
-        return _timed(lambda: split.write_folds(dataset))
-    fold = split.load_fold(dataset)
+        return _timed(lambda: folds.write_folds(dataset))
+    fold = folds.load_fold(dataset)
     stage = fold.testing
     if name == "prefilter":
         return _timed(lambda: prefilter(stage.history.purchases, fold.items))
     if name == "report":
-        return _timed(lambda: report.write_report(dataset))
+        return _timed(lambda: page.write_report(dataset))
     if name == "judge":
-        return _timed(lambda: compare.leaderboard(*runs.load_runs(fold), fold))
+        return _timed(lambda: leaderboard.leaderboard(*runs.load_runs(fold), fold))
     return _model(name, stage, fold)
 
 
 def _model(name: str, stage: object, fold: object) -> dict:
     """Fit, then the top 10 for all users of the history."""
-    from recsys_utils import hybrid, models, show, two_stage
-    model = eval(name, vars(models) | vars(two_stage) | vars(hybrid))        # noqa: S307 - one of MODELS above
+    from lab import shopper
+
+    from recsys_utils import models
+    from recsys_utils.ensembles import hybrid, two_stage
+
+    model = eval(name, vars(models) | vars(two_stage) | vars(hybrid))  # noqa: S307 - one of MODELS above
     fit = _timed(lambda: model.fit(stage.history))
     top = _timed(lambda: model.recommend(stage.history.user_ids, 10))
-    show.record(model, fold, type(model).__name__.lower())
+    shopper.record(model, fold, type(model).__name__.lower())
     return fit | {"top-k seconds": top["seconds"], "users": len(stage.history.user_ids)}
 
 
@@ -67,6 +92,7 @@ def ratio(name: str) -> dict:
     """Ours beside the library's, three times in turn; the median ratio of theirs to ours (above 1: ours is faster)."""
     sys.path.insert(0, str(HERE))
     import ratios
+
     return ratios.measure(name)
 
 
@@ -79,8 +105,15 @@ def _timed(work: object) -> dict:
 def _child(name: str, dataset: str) -> dict:
     """Run one step in a fresh process and read its one line of JSON."""
     print(f"… {dataset} {name}", file=sys.stderr, flush=True)
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}      # as run_all.sh sets it; implicit needs it too
-    done = subprocess.run([sys.executable, __file__, "--step", name, dataset], capture_output=True, text=True, env=environment)
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1"
+    }  # as run_all.sh sets it; implicit needs it too
+    done = subprocess.run(
+        [sys.executable, __file__, "--step", name, dataset],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     if done.returncode:
         raise SystemExit(f"{name} on '{dataset}' failed: {done.stderr.strip().splitlines()[-1]}")
     return {"dataset": dataset, "step": name, **json.loads(done.stdout.splitlines()[-1])}
@@ -88,11 +121,19 @@ def _child(name: str, dataset: str) -> dict:
 
 def _picture(table: pd.DataFrame, path: Path) -> None:
     import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, 2, figsize=(10, 0.45 * table["step"].nunique() + 1.2), sharey=True)
-    for ax, column, label in zip(axes, ("seconds", "peak_mib"), ("seconds (fit, where a model)", "peak memory, MiB")):
-        table.pivot(index="step", columns="dataset", values=column).reindex(STEPS[::-1]).plot.barh(ax=ax, width=0.8, legend=ax is axes[1])
+
+    figure, axes = plt.subplots(
+        1, 2, figsize=(10, 0.45 * table["step"].nunique() + 1.2), sharey=True
+    )
+    for ax, column, label in zip(
+        axes, ("seconds", "peak_mib"), ("seconds (fit, where a model)", "peak memory, MiB")
+    ):
+        table.pivot(index="step", columns="dataset", values=column).reindex(STEPS[::-1]).plot.barh(
+            ax=ax, width=0.8, legend=ax is axes[1]
+        )
         ax.set(xlabel=label, ylabel="", xscale="log" if column == "seconds" else "linear")
         ax.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
@@ -103,6 +144,10 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--step"]:
         name, dataset = sys.argv[2], sys.argv[3]
         result = step(name, dataset) if dataset else ratio(name)
-        print(json.dumps(result | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}))
+        print(
+            json.dumps(
+                result | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+            )
+        )
     else:
         main(sys.argv[1:] or ["synthetic"])

@@ -17,9 +17,9 @@ import httpx
 import numpy as np
 import pandas as pd
 import psutil
+from lab.serving_tour import API, Server
 
-from recsys_utils.datasets import spec
-from recsys_utils.serving_tour import API, Server
+from recsys_utils.data.registry import spec
 from recsys_utils.store import data_dir
 
 Request = tuple[str, str, dict | None]
@@ -37,16 +37,25 @@ class Load:
     def run(self, clients: int, seconds: float, rate: float | None = None) -> None:
         """Ask for some seconds: at a rate (per second, all clients together), or as fast as answers come."""
         due = itertools.count()
-        threads = [threading.Thread(target=self._client, args=(seed, time.perf_counter(), seconds, rate, due)) for seed in range(clients)]
+        threads = [
+            threading.Thread(
+                target=self._client, args=(seed, time.perf_counter(), seconds, rate, due)
+            )
+            for seed in range(clients)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
-    def _client(self, seed: int, began: float, seconds: float, rate: float | None, due: Iterator[int]) -> None:
+    def _client(
+        self, seed: int, began: float, seconds: float, rate: float | None, due: Iterator[int]
+    ) -> None:
         rng = np.random.default_rng(seed)
         with self.server.connect() as client:
-            while (at := began + next(due) / rate if rate else time.perf_counter()) < began + seconds:
+            while (
+                at := began + next(due) / rate if rate else time.perf_counter()
+            ) < began + seconds:
                 time.sleep(max(0.0, at - time.perf_counter()))
                 self._ask(client, rng, at)
 
@@ -71,12 +80,20 @@ def main(options: argparse.Namespace) -> None:
         with Server(folder, 3600 * cached) as server:
             load, memory = Load(server, _asks(server, cached)), _memory(server)
             load.run(options.clients, options.seconds / 8)
-            _print(load.rows, f"full speed, {'cached' if cached else 'uncached'}", options.seconds / 8, memory, _memory(server))
+            _print(
+                load.rows,
+                f"full speed, {'cached' if cached else 'uncached'}",
+                options.seconds / 8,
+                memory,
+                _memory(server),
+            )
 
 
 def _steady(server: Server, options: argparse.Namespace) -> None:
     load = Load(server, _asks(server, cached=False))
-    work = threading.Thread(target=load.run, args=(options.clients * 4, options.seconds, options.rate))
+    work = threading.Thread(
+        target=load.run, args=(options.clients * 4, options.seconds, options.rate)
+    )
     work.start()
     memory = _watched(server, options.seconds / 2)
     server.process.kill()
@@ -84,8 +101,18 @@ def _steady(server: Server, options: argparse.Namespace) -> None:
     server.start()
     memory += _watched(server, options.seconds / 2 - 5)
     work.join()
-    _print(load.rows, f"{options.rate:g} requests per second, uncached, killed and started again", options.seconds, *memory)
-    lost = sum(server.client.post(f"{API}/events", json={"events": load.kept[n:n + 1000]}).json()["accepted"] for n in range(0, len(load.kept), 1000))
+    _print(
+        load.rows,
+        f"{options.rate:g} requests per second, uncached, killed and started again",
+        options.seconds,
+        *memory,
+    )
+    lost = sum(
+        server.client.post(f"{API}/events", json={"events": load.kept[n : n + 1000]}).json()[
+            "accepted"
+        ]
+        for n in range(0, len(load.kept), 1000)
+    )
     print(f"{len(load.kept):,} events acknowledged, {lost} of them lost")
 
 
@@ -104,20 +131,54 @@ def _memory(server: Server) -> float:
 
 def _asks(server: Server, cached: bool) -> dict[str, Callable[[np.random.Generator], Request]]:
     """One request of each kind; with the cache, of ten users only."""
-    models, groups = [model["name"] for model in server.json(f"{API}/models")["models"]], server.json(f"{API}/users")["users"]
+    models, groups = (
+        [model["name"] for model in server.json(f"{API}/models")["models"]],
+        server.json(f"{API}/users")["users"],
+    )
     items = [item["item_id"] for item in server.json(f"{API}/items/popular", n=100)["items"]]
-    everybody, serial, name = np.array(groups["loyal"] + groups["new"] + ["a stranger"]), itertools.count(), f"{time.time():.0f}"
+    everybody, serial, name = (
+        np.array(groups["loyal"] + groups["new"] + ["a stranger"]),
+        itertools.count(),
+        f"{time.time():.0f}",
+    )
     users, items = everybody[:10] if cached else everybody, np.array(items)
-    made = {model: lambda rng, model=model: (
-        "GET", f"{API}/recommendations/{rng.choice(users)}?model={model}&n={5 if cached else rng.integers(1, 21)}", None)
-            for model in models}
-    return made if cached else made | {
-        "filtered": lambda rng: ("GET", f"{API}/recommendations/{rng.choice(users)}?price_max={rng.uniform(2, 9):.2f}&exclude_purchased=true", None),
-        "similar": lambda rng: ("GET", f"{API}/items/{rng.choice(items)}/similar", None),
-        "profile": lambda rng: ("GET", f"{API}/users/{rng.choice(users)}/profile", None),
-        "event": lambda rng: ("POST", f"{API}/events", {"events": [{
-            "user_id": f"bench{rng.integers(100)}", "item_id": str(rng.choice(items)), "event_type": "view", "event_id": f"{name}-{next(serial)}"}]}),
-        "queue": lambda rng: ("GET", f"{API}/queue/bench{rng.integers(100)}", None)}
+    made = {
+        model: lambda rng, model=model: (
+            "GET",
+            f"{API}/recommendations/{rng.choice(users)}?model={model}&n={5 if cached else rng.integers(1, 21)}",
+            None,
+        )
+        for model in models
+    }
+    return (
+        made
+        if cached
+        else made
+        | {
+            "filtered": lambda rng: (
+                "GET",
+                f"{API}/recommendations/{rng.choice(users)}?price_max={rng.uniform(2, 9):.2f}&exclude_purchased=true",
+                None,
+            ),
+            "similar": lambda rng: ("GET", f"{API}/items/{rng.choice(items)}/similar", None),
+            "profile": lambda rng: ("GET", f"{API}/users/{rng.choice(users)}/profile", None),
+            "event": lambda rng: (
+                "POST",
+                f"{API}/events",
+                {
+                    "events": [
+                        {
+                            "user_id": f"bench{rng.integers(100)}",
+                            "item_id": str(rng.choice(items)),
+                            "event_type": "view",
+                            "event_id": f"{name}-{next(serial)}",
+                        }
+                    ]
+                },
+            ),
+            "queue": lambda rng: ("GET", f"{API}/queue/bench{rng.integers(100)}", None),
+        }
+    )
 
 
 def _print(rows: list[tuple], title: str, seconds: float, *memory: float) -> None:
@@ -126,8 +187,10 @@ def _print(rows: list[tuple], title: str, seconds: float, *memory: float) -> Non
     shown = good.groupby("what", sort=False)["ms"].describe(**points)
     shown.loc["all"] = good["ms"].describe(**points)
     down = int((table["status"] == 503).sum())
-    print(f"\n{title}: {len(good) / seconds:,.0f} answers per second, {len(table) - len(good) - down} refused, {down} while it was down, "
-          f"memory {' → '.join(f'{mib:,.0f}' for mib in memory)} MiB")
+    print(
+        f"\n{title}: {len(good) / seconds:,.0f} answers per second, {len(table) - len(good) - down} refused, {down} while it was down, "
+        f"memory {' → '.join(f'{mib:,.0f}' for mib in memory)} MiB"
+    )
     names = {"count": "answers", "50%": "p50 ms", "95%": "p95 ms", "99%": "p99 ms"}
     print(shown[list(names)].rename(columns=names).astype({"answers": int}).round(2).to_string())
 
@@ -135,8 +198,12 @@ def _print(rows: list[tuple], title: str, seconds: float, *memory: float) -> Non
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="synthetic", metavar="NAME|FILE.toml")
-    parser.add_argument("--artifacts", type=Path, metavar="FOLDER", help="default: data/<dataset>/serving")
+    parser.add_argument(
+        "--artifacts", type=Path, metavar="FOLDER", help="default: data/<dataset>/serving"
+    )
     parser.add_argument("--seconds", type=float, default=120)
-    parser.add_argument("--rate", type=float, default=50, help="requests per second of the first part")
+    parser.add_argument(
+        "--rate", type=float, default=50, help="requests per second of the first part"
+    )
     parser.add_argument("--clients", type=int, default=2)
     main(parser.parse_args())

@@ -16,15 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from . import LabError
+from recsys_utils import LabError
 
+ROOT = Path(__file__).resolve().parents[1]  # of the repository
 SCHEMA = 1
 LIBRARIES = ("numpy", "scipy", "pandas", "implicit", "duckdb")
 
 
 def home() -> Path:
     """The repository's root, or `$RECSYS_HOME`: the folder that holds `data/` and `reports/`."""
-    return Path(os.environ.get("RECSYS_HOME", Path(__file__).parent.parent)).resolve()
+    return Path(os.environ.get("RECSYS_HOME", ROOT)).resolve()
 
 
 def data_dir(dataset: str, *parts: str) -> Path:
@@ -64,7 +65,11 @@ def read_parquet(*paths: Path, cure: str = "run ./run_all.sh") -> pd.DataFrame:
     if missing := [path for path in paths if not path.exists()]:
         raise LabError(f"{missing[0]} is missing: {cure} first")
     ids = [name for name in pq.read_schema(paths[0]).names if name.endswith("_id")]
-    return pa.concat_tables(pq.read_table(path, read_dictionary=ids) for path in paths).unify_dictionaries().to_pandas()
+    return (
+        pa.concat_tables(pq.read_table(path, read_dictionary=ids) for path in paths)
+        .unify_dictionaries()
+        .to_pandas()
+    )
 
 
 def write_json(value: object, path: Path) -> Path:
@@ -94,7 +99,9 @@ def digest(*paths: Path) -> str:
     return total.hexdigest()
 
 
-def save_arrays(arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, folder: Path) -> Path:
+def save_arrays(
+    arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, folder: Path
+) -> Path:
     """Save named arrays (dense or CSR) and a manifest that vouches for every byte of them.
 
     The arrays' file is named by its digest, so a reader holding the old manifest still finds the old arrays.
@@ -107,7 +114,14 @@ def save_arrays(arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, f
         temporary.write_bytes(buffer.getbuffer())
     shapes = {k: list(a.shape) for k, a in arrays.items() if sparse.issparse(a)}
     libraries = {lib: version(lib) for lib in LIBRARIES}
-    manifest = {"schema": SCHEMA, "file": path.name, "sha256": sha, "sparse": shapes, "libraries": libraries, **meta}
+    manifest = {
+        "schema": SCHEMA,
+        "file": path.name,
+        "sha256": sha,
+        "sparse": shapes,
+        "libraries": libraries,
+        **meta,
+    }
     write_sealed(manifest, folder / "manifest.json")
     for old in set(folder.glob("arrays-*.npz")) - {path}:
         old.unlink()
@@ -123,7 +137,7 @@ def load_arrays(folder: Path) -> tuple[dict[str, np.ndarray | sparse.csr_matrix]
     except FileNotFoundError:
         content = b""
     if hashlib.sha256(content).hexdigest() != meta["sha256"]:
-        if _manifest(folder) != meta:       # saved anew while we were reading
+        if _manifest(folder) != meta:  # saved anew while we were reading
             return load_arrays(folder)
         raise LabError(f"{path} is missing or was changed after it was saved: train again")
     with np.load(io.BytesIO(content), allow_pickle=False) as flat:
@@ -158,7 +172,11 @@ def flatten(arrays: dict) -> dict[str, np.ndarray]:
     """Named arrays, dense or CSR, as dense ones only: what an npz can hold."""
     flat = {}
     for key, a in arrays.items():
-        parts = {"data": a.data, "indices": a.indices, "indptr": a.indptr} if sparse.issparse(a) else None
+        parts = (
+            {"data": a.data, "indices": a.indices, "indptr": a.indptr}
+            if sparse.issparse(a)
+            else None
+        )
         flat |= {f"{key}:{part}": x for part, x in parts.items()} if parts else {key: a}
     return flat
 

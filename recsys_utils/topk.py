@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-CHUNKS_PER_K = 4        # more chunks: a tighter threshold, a longer list of maxima
-CROWD = 64              # survivors per row beyond k that are sorted rather than thinned first
+CHUNKS_PER_K = 4  # more chunks: a tighter threshold, a longer list of maxima
+CROWD = 64  # survivors per row beyond k that are sorted rather than thinned first
 WORKERS = 2
 
 
@@ -30,14 +30,21 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
         flat = np.flatnonzero(reach)
         starts = np.searchsorted(flat, np.arange(rows + 1) * n)
     row = np.repeat(np.arange(rows), np.diff(starts))
-    order = np.lexsort((-scores.ravel()[flat], row))        # stable: equal scores stay in order of columns
+    order = np.lexsort(
+        (-scores.ravel()[flat], row)
+    )  # stable: equal scores stay in order of columns
     return (flat - row * n)[order][starts[:-1, None] + np.arange(k)]
 
 
 def in_blocks(n: int, size: int, work: Callable[[slice], object]) -> Iterator[object]:
     """Run `work` on slices of 0..n in a few threads (numpy frees the lock), results in order."""
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(WORKERS) as pool:     # threads of BLAS inside ours would halve the speed
-        yield from pool.map(work, (slice(start, min(start + size, n)) for start in range(0, n, size)))
+    with (
+        threadpool_limits(1, "blas"),
+        ThreadPoolExecutor(WORKERS) as pool,
+    ):  # threads of BLAS inside ours would halve the speed
+        yield from pool.map(
+            work, (slice(start, min(start + size, n)) for start in range(0, n, size))
+        )
 
 
 def _lower_bound(scores: np.ndarray, k: int) -> np.ndarray:

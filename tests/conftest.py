@@ -1,58 +1,18 @@
 """A hand-written shop, a small synthetic one, and a home of its own for every test that writes files."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import settings
+from shops import TINY, Shop, cut_shop, receipts
 
-from recsys_utils import synthetic
-from recsys_utils.interactions import Interactions
-from recsys_utils.split import Stage, window_borders, window_parts
+# ranx as plain Python: 2 seconds instead of a minute of compilation
+os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
 
-os.environ.setdefault("NUMBA_DISABLE_JIT", "1")     # ranx as plain Python: 2 seconds instead of a minute of compilation
-
-settings.register_profile("lab", deadline=None, max_examples=50)      # no test fails for a busy machine
+settings.register_profile("lab", deadline=None, max_examples=50)  # no test fails for a busy machine
 settings.load_profile("lab")
-
-TINY = """
-ann  milk  a1 2024-01-01 2 1.0
-ann  bread a1 2024-01-01 1 2.0
-ann  milk  a2 2024-02-01 1 1.0
-ann  milk  a3 2024-03-01 1 1.0
-ann  jam   a3 2024-03-01 1 4.0
-bob  beer  b1 2024-02-10 6 1.5
-bob  bread b1 2024-02-10 1 2.0
-bob  beer  b2 2024-03-09 6 1.5
-cat  milk  c1 2024-03-10 1 1.0
-cat  jam   c1 2024-03-10 2 4.0
-"""
-
-
-def receipts(text: str) -> pd.DataFrame:
-    """Purchases from lines of `user item basket day quantity price`."""
-    rows = [line.split() for line in text.strip().splitlines()]
-    frame = pd.DataFrame(rows, columns=["user_id", "item_id", "basket_id", "ts", "quantity", "price"])
-    return frame.astype({"ts": "datetime64[us]", "quantity": float, "price": float})
-
-
-@dataclass
-class Shop:
-    """The synthetic shop, cut: what models see, what was then bought, and the tables it was made from."""
-
-    tables: dict[str, pd.DataFrame]
-    borders: dict[str, pd.Timestamp]
-    stage: Stage
-
-    @property
-    def history(self) -> Interactions:
-        return self.stage.history
-
-    @property
-    def truth(self) -> pd.DataFrame:
-        return self.stage.truth
 
 
 @pytest.fixture
@@ -63,16 +23,6 @@ def tiny() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def shop() -> Shop:
     return cut_shop(lines=6_000, seed=1)
-
-
-def cut_shop(lines: int, seed: int) -> Shop:
-    """A synthetic shop of some size, cut where its test window begins."""
-    tables = synthetic.generate(lines=lines, seed=seed)
-    borders = window_borders(tables["purchases"]["ts"])
-    parts = window_parts(tables["purchases"], borders)
-    before = pd.concat([parts["train"], parts["valid"]], ignore_index=True)
-    history = Interactions.of(before, tables["items"], tables["users"], borders["test"])
-    return Shop(tables, borders, Stage(history, parts["test"]))
 
 
 @pytest.fixture

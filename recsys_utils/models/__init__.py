@@ -1,16 +1,41 @@
-"""One file per family, one protocol for all."""
+"""Every model: one file per family, one protocol for all (`Recommender`), `towers/` for the one that needs a folder.
 
-from .base import REGISTRY, NotSupported, Recommender, load_model
-from .factorization import ALS, BPR, EASE
-from .item_cf import CoPurchase, ItemCF
-from .lightfm import LightFM
-from .main_recommender import MainRecommender
-from .next_basket import TIFUKNN, UPCF
-from .popularity import OwnPurchases, Popular
-from .preference_pairs import PreferencePairs
-from .progressive import Progressive
-from .two_tower import TwoTower
+A model is imported when its name is first asked for, so that a service that only needs the two towers
+does not load implicit, LightFM and LightGBM.
+"""
 
-__all__ = ["ALS", "BPR", "EASE", "REGISTRY", "TIFUKNN", "UPCF", "CoPurchase", "ItemCF",
-           "LightFM", "MainRecommender", "NotSupported", "OwnPurchases", "Popular", "PreferencePairs",
-           "Progressive", "Recommender", "TwoTower", "load_model"]
+from importlib import import_module
+
+HOMES = {
+    "ALS": "factorization",
+    "BPR": "factorization",
+    "EASE": "factorization",
+    "CoPurchase": "item_cf",
+    "ItemCF": "item_cf",
+    "LightFM": "lightfm",
+    "MainRecommender": "main_recommender",
+    "TIFUKNN": "next_basket",
+    "UPCF": "next_basket",
+    "OwnPurchases": "popularity",
+    "Popular": "popularity",
+    "PreferencePairs": "preference_pairs",
+    "Progressive": "progressive",
+    "TwoTower": "towers.two_tower",
+    "NotSupported": "base",
+    "REGISTRY": "base",
+    "Recommender": "base",
+    "load_model": "base",
+}
+
+__all__ = list(HOMES)
+
+
+def __getattr__(name: str) -> object:
+    """A model by name, imported at its first use (PEP 562)."""
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__} has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .. import LabError
-from ..interactions import Interactions, codes, distinct
-from ..store import load_arrays, save_arrays
-from ..topk import in_blocks, top_k
+from recsys_utils import LabError
+from recsys_utils.data.interactions import Interactions, codes, distinct
+from recsys_utils.store import load_arrays, save_arrays
+from recsys_utils.topk import in_blocks, top_k
 
-BLOCK_BYTES = 8 << 20       # scores of one block: small enough for the cache of a laptop's processor
+BLOCK_BYTES = 8 << 20  # scores of one block: small enough for the cache of a laptop's processor
 REGISTRY: dict[str, type["Recommender"]] = {}
 
 
@@ -45,15 +45,23 @@ class Recommender:
     def fit(self, data: Interactions) -> Self:
         """Learn from purchases before `data.as_of`."""
         if not len(data.purchases):
-            raise LabError(f"{type(self).__name__} was given no purchases: widen the history before the cut")
+            raise LabError(
+                f"{type(self).__name__} was given no purchases: widen the history before the cut"
+            )
         self.as_of = data.as_of
         self.user_ids_, self.item_ids_ = data.user_ids, data.item_ids
         self.seen_, self.recent_ = data.seen, data.recent.astype(np.float32)
         self._fit(data)
         return self
 
-    def recommend(self, users: Iterable[str], k: int = 10, exclude: "pd.DataFrame | Iterable[str] | Literal['bought'] | None" = None,
-                  only: Iterable[str] | None = None, profiles: pd.DataFrame | None = None) -> pd.DataFrame:
+    def recommend(
+        self,
+        users: Iterable[str],
+        k: int = 10,
+        exclude: "pd.DataFrame | Iterable[str] | Literal['bought'] | None" = None,
+        only: Iterable[str] | None = None,
+        profiles: pd.DataFrame | None = None,
+    ) -> pd.DataFrame:
         """The k best items for each user: user_id, item_id, score, rank 1…k.
 
         exclude: "bought", item ids, or a table of (user_id, item_id). only: item ids that may appear at all.
@@ -64,11 +72,27 @@ class Recommender:
         _check_k(k)
         users = pd.Index(pd.unique(pd.Series(users, dtype=str)), name="user_id")
         known, banned = self.user_ids_.get_indexer(users), self._banned(users, exclude)
-        closed = np.zeros(len(self.item_ids_), bool) if only is None else ~self.item_ids_.isin([str(item) for item in only])
+        closed = (
+            np.zeros(len(self.item_ids_), bool)
+            if only is None
+            else ~self.item_ids_.isin([str(item) for item in only])
+        )
         size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
-        blocks = in_blocks(len(users), size, lambda rows: self._block(self._all_scores(known[rows], users[rows], profiles),
-                                                                       banned[rows] if banned is not None else None, closed, k))
-        columns, scores = (np.concatenate(part) for part in zip(*blocks)) if len(users) else (np.zeros((0, 1), int), np.zeros((0, 1)))
+        blocks = in_blocks(
+            len(users),
+            size,
+            lambda rows: self._block(
+                self._all_scores(known[rows], users[rows], profiles),
+                banned[rows] if banned is not None else None,
+                closed,
+                k,
+            ),
+        )
+        columns, scores = (
+            (np.concatenate(part) for part in zip(*blocks))
+            if len(users)
+            else (np.zeros((0, 1), int), np.zeros((0, 1)))
+        )
         return self._table(users, columns, scores)
 
     def score(self, pairs: pd.DataFrame, profiles: pd.DataFrame | None = None) -> np.ndarray:
@@ -79,7 +103,9 @@ class Recommender:
         size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
         for start in range(0, len(users), size):
             mine = np.flatnonzero((row >= start) & (row < start + size) & (item >= 0))
-            scores = self._all_scores(known[start:start + size], users[start:start + size], profiles)
+            scores = self._all_scores(
+                known[start : start + size], users[start : start + size], profiles
+            )
             made[mine] = scores[row[mine] - start, item[mine]]
         return made
 
@@ -88,7 +114,9 @@ class Recommender:
         _check_k(k)
         code = self.item_ids_.get_indexer([str(item_id)])[0]
         if code < 0:
-            raise LabError(f"item '{item_id}' is not among the {len(self.item_ids_):,} items that {type(self).__name__} was fitted on")
+            raise LabError(
+                f"item '{item_id}' is not among the {len(self.item_ids_):,} items that {type(self).__name__} was fitted on"
+            )
         scores = np.asarray(self._similar(code), np.float32).copy()
         scores[code] = -np.inf
         best = top_k(scores[None, :], k)[0]
@@ -98,8 +126,16 @@ class Recommender:
     def save(self, folder: Path) -> Path:
         """Write parameters and learnt arrays with a manifest; no pickle."""
         learnt = {name: value for name, value in vars(self).items() if name.endswith("_")}
-        arrays = {name: value.to_numpy(str) if isinstance(value, pd.Index) else value for name, value in learnt.items()}
-        meta = {"model": type(self).__name__, "module": type(self).__module__, "params": self.params, "as_of": str(self.as_of)}
+        arrays = {
+            name: value.to_numpy(str) if isinstance(value, pd.Index) else value
+            for name, value in learnt.items()
+        }
+        meta = {
+            "model": type(self).__name__,
+            "module": type(self).__module__,
+            "params": self.params,
+            "as_of": str(self.as_of),
+        }
         return save_arrays(arrays, meta, folder)
 
     def _fit(self, data: Interactions) -> None:
@@ -116,7 +152,9 @@ class Recommender:
         """(len(profiles), items) scores from attributes alone; a row of NaN has nothing to go by, recent popularity takes its place."""
         return np.repeat(self.recent_[None, :], len(profiles), axis=0)
 
-    def _all_scores(self, users: np.ndarray, names: pd.Index, profiles: pd.DataFrame | None) -> np.ndarray:
+    def _all_scores(
+        self, users: np.ndarray, names: pd.Index, profiles: pd.DataFrame | None
+    ) -> np.ndarray:
         """Scores of any users by code and id: code −1, a user without history, scores by profile or by recent popularity."""
         known, cold = np.flatnonzero(users >= 0), np.flatnonzero(users < 0)
         if not len(cold):
@@ -130,10 +168,14 @@ class Recommender:
             scores[known] = self._scores(users[known])
         return scores
 
-    def _block(self, scores: np.ndarray, banned: sparse.csr_matrix | None, closed: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _block(
+        self, scores: np.ndarray, banned: sparse.csr_matrix | None, closed: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         scores = np.array(scores, np.float32)
         if banned is not None:
-            scores[np.repeat(np.arange(len(scores)), np.diff(banned.indptr)), banned.indices] = -np.inf
+            scores[
+                np.repeat(np.arange(len(scores)), np.diff(banned.indptr)), banned.indices
+            ] = -np.inf
         scores[:, closed] = -np.inf
         columns = top_k(scores, k)
         return columns, np.take_along_axis(scores, columns, axis=1)
@@ -144,22 +186,36 @@ class Recommender:
             return None
         if isinstance(exclude, str):
             if exclude != "bought":
-                raise LabError(f"exclude is '{exclude}': it takes 'bought', a list of item ids or a table of user_id, item_id")
+                raise LabError(
+                    f"exclude is '{exclude}': it takes 'bought', a list of item ids or a table of user_id, item_id"
+                )
             empty = sparse.csr_matrix((1, len(self.item_ids_)), dtype=np.float32)
-            return sparse.vstack([self.seen_, empty], format="csr")[self.user_ids_.get_indexer(users)]      # code −1 takes the empty last row
+            return sparse.vstack([self.seen_, empty], format="csr")[
+                self.user_ids_.get_indexer(users)
+            ]  # code −1 takes the empty last row
         if not isinstance(exclude, pd.DataFrame):
-            exclude = pd.DataFrame({"item_id": list(exclude)}).merge(pd.DataFrame({"user_id": users}), how="cross")
+            exclude = pd.DataFrame({"item_id": list(exclude)}).merge(
+                pd.DataFrame({"user_id": users}), how="cross"
+            )
         row, column = codes(exclude["user_id"], users), codes(exclude["item_id"], self.item_ids_)
         known = (row >= 0) & (column >= 0)
-        return sparse.csr_matrix((np.ones(known.sum()), (row[known], column[known])), shape=(len(users), len(self.item_ids_)))
+        return sparse.csr_matrix(
+            (np.ones(known.sum()), (row[known], column[known])),
+            shape=(len(users), len(self.item_ids_)),
+        )
 
     def _table(self, users: pd.Index, columns: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
         rank = np.broadcast_to(np.arange(1, columns.shape[1] + 1, dtype=np.int16), columns.shape)
         row = np.broadcast_to(np.arange(len(users), dtype=np.int32)[:, None], columns.shape)
         kept = scores > -np.inf
-        return pd.DataFrame({"user_id": pd.Categorical.from_codes(row[kept], users),
-                             "item_id": pd.Categorical.from_codes(columns[kept], self.item_ids_),
-                             "score": scores[kept], "rank": rank[kept]})
+        return pd.DataFrame(
+            {
+                "user_id": pd.Categorical.from_codes(row[kept], users),
+                "item_id": pd.Categorical.from_codes(columns[kept], self.item_ids_),
+                "score": scores[kept],
+                "rank": rank[kept],
+            }
+        )
 
 
 def cosines(vectors: np.ndarray, item: int) -> np.ndarray:
@@ -175,21 +231,33 @@ def with_habits(scores: np.ndarray, own: float, habits: sparse.csr_matrix) -> np
 
 def standardised(scores: np.ndarray) -> np.ndarray:
     """Each row with mean 0 and standard deviation 1; all 0 where its scores are equal."""
-    return (scores - scores.mean(axis=1, keepdims=True)) / np.maximum(scores.std(axis=1, keepdims=True), 1e-9)
+    return (scores - scores.mean(axis=1, keepdims=True)) / np.maximum(
+        scores.std(axis=1, keepdims=True), 1e-9
+    )
 
 
 def load_model(folder: Path) -> Recommender:
     """Load what `save` wrote; a changed byte or an unknown model is refused by name."""
     arrays, meta = load_arrays(folder)
-    if meta.get("module", "").startswith("recsys_utils."):      # an ensemble's file is not loaded with the families
+    if meta.get("module", "").startswith(
+        "recsys_utils."
+    ):  # an ensemble's file is not loaded with the families
         with suppress(ModuleNotFoundError):
             import_module(meta["module"])
     if meta["model"] not in REGISTRY:
-        raise LabError(f"{folder}/manifest.json names the unknown model '{meta['model']}': this version has {', '.join(REGISTRY)}")
+        raise LabError(
+            f"{folder}/manifest.json names the unknown model '{meta['model']}': this version has {', '.join(REGISTRY)}"
+        )
     model = REGISTRY[meta["model"]](**meta["params"])
     model.as_of = pd.Timestamp(meta["as_of"])
     for name, value in arrays.items():
-        setattr(model, name, pd.Index(value.astype(object), name=name[:-2]) if name in ("user_ids_", "item_ids_") else value)
+        setattr(
+            model,
+            name,
+            pd.Index(value.astype(object), name=name[:-2])
+            if name in ("user_ids_", "item_ids_")
+            else value,
+        )
     return model
 
 
@@ -203,8 +271,16 @@ def check_params(model: Recommender, **bounds: tuple[float, float]) -> None:
     for name, (low, high) in bounds.items():
         value = getattr(model, name)
         if value is not None and not low <= value <= high:
-            raise LabError(f"{type(model).__name__}({name}={value}): {name} takes {low:g} to {high:g}")
+            raise LabError(
+                f"{type(model).__name__}({name}={value}): {name} takes {low:g} to {high:g}"
+            )
     for field in fields(model):
         options = getattr(field.type, "__args__", ())
-        if options and all(isinstance(o, str) for o in options) and getattr(model, field.name) not in options:
-            raise LabError(f"{type(model).__name__}({field.name}='{getattr(model, field.name)}'): choose {', '.join(options)}")
+        if (
+            options
+            and all(isinstance(o, str) for o in options)
+            and getattr(model, field.name) not in options
+        ):
+            raise LabError(
+                f"{type(model).__name__}({field.name}='{getattr(model, field.name)}'): choose {', '.join(options)}"
+            )

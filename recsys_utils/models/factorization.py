@@ -10,9 +10,9 @@ from implicit.nearest_neighbours import bm25_weight
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from ..interactions import Interactions
-from .base import Recommender, check_params, cosines
-from .item_cf import signal
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.models.base import Recommender, check_params, cosines
+from recsys_utils.models.item_cf import signal
 
 
 def weigh(data: Interactions, weighting: str, tau: float | None) -> sparse.csr_matrix:
@@ -22,7 +22,9 @@ def weigh(data: Interactions, weighting: str, tau: float | None) -> sparse.csr_m
         return data.matrix(weights=signal(data) * (1 if tau is None else np.exp(-data.age / tau)))
     x = data.matrix(tau)
     if weighting == "bm25":
-        return bm25_weight(x.T).T.tocsr().astype(np.float32).maximum(0)      # who bought nearly everything would weigh less than nothing
+        return (
+            bm25_weight(x.T).T.tocsr().astype(np.float32).maximum(0)
+        )  # who bought nearly everything would weigh less than nothing
     return x.log1p() if weighting == "log" else x
 
 
@@ -39,7 +41,9 @@ class Factors(Recommender):
         return cosines(self.item_factors_, item)
 
     def _keep(self, fitted: object) -> None:
-        self.user_factors_, self.item_factors_ = (np.ascontiguousarray(f, np.float32) for f in (fitted.user_factors, fitted.item_factors))
+        self.user_factors_, self.item_factors_ = (
+            np.ascontiguousarray(f, np.float32) for f in (fitted.user_factors, fitted.item_factors)
+        )
 
 
 @dataclass
@@ -55,7 +59,14 @@ class ALS(Factors):
     seed: int = 42
 
     def __post_init__(self) -> None:
-        check_params(self, factors=(1, 4096), regularization=(0, 1e6), alpha=(0, 1e6), iterations=(1, 1000), tau=(0.01, 100_000))
+        check_params(
+            self,
+            factors=(1, 4096),
+            regularization=(0, 1e6),
+            alpha=(0, 1e6),
+            iterations=(1, 1000),
+            tau=(0.01, 100_000),
+        )
 
     def _fit(self, data: Interactions) -> None:
         self._solve(weigh(data, self.weighting, self.tau))
@@ -64,9 +75,16 @@ class ALS(Factors):
         """Factors of users × items strengths."""
         confidence = strengths.copy()
         confidence.data = 1 + self.alpha * strengths.data
-        with threadpool_limits(1, "blas"):      # implicit has threads of its own; BLAS threads inside them halve the speed
-            model = AlternatingLeastSquares(self.factors, regularization=self.regularization, alpha=1.0, iterations=self.iterations,
-                                            random_state=self.seed)
+        with threadpool_limits(
+            1, "blas"
+        ):  # implicit has threads of its own; BLAS threads inside them halve the speed
+            model = AlternatingLeastSquares(
+                self.factors,
+                regularization=self.regularization,
+                alpha=1.0,
+                iterations=self.iterations,
+                random_state=self.seed,
+            )
             model.fit(confidence, show_progress=False)
         self._keep(model)
 
@@ -86,12 +104,27 @@ class BPR(Factors):
     seed: int = 42
 
     def __post_init__(self) -> None:
-        check_params(self, factors=(1, 4096), learning_rate=(0, 10), regularization=(0, 100), iterations=(1, 10_000), days=(1, 100_000))
+        check_params(
+            self,
+            factors=(1, 4096),
+            learning_rate=(0, 10),
+            regularization=(0, 100),
+            iterations=(1, 10_000),
+            days=(1, 100_000),
+        )
 
     def _fit(self, data: Interactions) -> None:
-        model = BayesianPersonalizedRanking(self.factors, learning_rate=self.learning_rate, regularization=self.regularization,
-                                            iterations=self.iterations, num_threads=1, random_state=self.seed)
-        recent = data.matrix(weights=(data.age <= (np.inf if self.days is None else self.days)).astype(float))
+        model = BayesianPersonalizedRanking(
+            self.factors,
+            learning_rate=self.learning_rate,
+            regularization=self.regularization,
+            iterations=self.iterations,
+            num_threads=1,
+            random_state=self.seed,
+        )
+        recent = data.matrix(
+            weights=(data.age <= (np.inf if self.days is None else self.days)).astype(float)
+        )
         recent.eliminate_zeros()
         model.fit(recent, show_progress=False)
         self._keep(model)

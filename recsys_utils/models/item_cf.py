@@ -7,8 +7,8 @@ import numpy as np
 from implicit.nearest_neighbours import all_pairs_knn, bm25_weight, normalize, tfidf_weight
 from scipy import sparse
 
-from ..interactions import Interactions
-from .base import Recommender, check_params
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.models.base import Recommender, check_params
 
 
 def signal(data: Interactions) -> np.ndarray:
@@ -19,7 +19,9 @@ def signal(data: Interactions) -> np.ndarray:
     """
     rows = data.purchases
     quantity = _ratio(rows["quantity"].to_numpy(float), data.item)
-    spending = _ratio(rows["price"].to_numpy(float), data.user) if "price" in rows else np.ones(len(rows))
+    spending = (
+        _ratio(rows["price"].to_numpy(float), data.user) if "price" in rows else np.ones(len(rows))
+    )
     return np.sqrt(np.clip(np.log1p(spending), 0.1, 5) * np.clip(np.log1p(quantity), 0.1, 5))
 
 
@@ -59,11 +61,17 @@ class ItemCF(Neighbours):
     own: float = 1.0
 
     def __post_init__(self) -> None:
-        check_params(self, neighbours=(1, 100_000), tau=(0.01, 100_000), k1=(0, 1000), b=(0, 1), own=(0, 100))
+        check_params(
+            self, neighbours=(1, 100_000), tau=(0.01, 100_000), k1=(0, 1000), b=(0, 1), own=(0, 100)
+        )
 
     def _fit(self, data: Interactions) -> None:
         self.taste_ = data.matrix(self.tau)
-        x = (data.seen > 0).astype(np.float64) if self.similarity == "binary" else self.taste_.astype(np.float64)
+        x = (
+            (data.seen > 0).astype(np.float64)
+            if self.similarity == "binary"
+            else self.taste_.astype(np.float64)
+        )
         self.similarity_ = scale_diagonal(knn(self._weighted(x.T), self.neighbours), self.own)
 
     def _weighted(self, items_users: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -74,7 +82,7 @@ class ItemCF(Neighbours):
 
 @dataclass
 class CoPurchase(Neighbours):
-    """System 5's item-item model: baskets in common, weighted by spending (SPEC S5-02 to S5-05).
+    """System 5's item-item model: baskets in common, weighted by spending.
 
     The co-weight of two items in a basket is √(s₁s₂), normalised by √(Σs₁ Σs₂) over all baskets, single-item ones
     included: the cosine of √s columns, at most 1. The shopper's score is Σ similarity · signal / Σ signal.
@@ -86,23 +94,38 @@ class CoPurchase(Neighbours):
     own: float = 1.0
 
     def __post_init__(self) -> None:
-        check_params(self, neighbours=(1, 100_000), tau=(0.01, 100_000), threshold=(0, 1), own=(0, 100))
+        check_params(
+            self, neighbours=(1, 100_000), tau=(0.01, 100_000), threshold=(0, 1), own=(0, 100)
+        )
 
     def _fit(self, data: Interactions) -> None:
         worth = signal(data)
-        basket = data.purchases.groupby(["user_id", "basket_id"], sort=False, observed=True).ngroup().to_numpy()
-        baskets = sparse.csr_matrix((np.sqrt(worth), (data.item, basket)), shape=(data.shape[1], basket.max() + 1))
+        basket = (
+            data.purchases.groupby(["user_id", "basket_id"], sort=False, observed=True)
+            .ngroup()
+            .to_numpy()
+        )
+        baskets = sparse.csr_matrix(
+            (np.sqrt(worth), (data.item, basket)), shape=(data.shape[1], basket.max() + 1)
+        )
         similarity = knn(normalize(baskets), self.neighbours)
         similarity.data[similarity.data < self.threshold] = 0
         similarity.eliminate_zeros()
         self.similarity_ = scale_diagonal(similarity, self.own)
-        taste = data.matrix(weights=worth * (1 if self.tau is None else np.exp(-data.age / self.tau)))
+        taste = data.matrix(
+            weights=worth * (1 if self.tau is None else np.exp(-data.age / self.tau))
+        )
         self.taste_ = normalize_rows(taste)
 
 
 def knn(items_users: sparse.csr_matrix, neighbours: int) -> sparse.csr_matrix:
     """Each item's nearest items by dot product of its row, itself included: items × items CSR float32, symmetric cut by row."""
-    similarity = all_pairs_knn(items_users.T.tocsr(), min(neighbours, items_users.shape[0]), num_threads=1, show_progress=False)
+    similarity = all_pairs_knn(
+        items_users.T.tocsr(),
+        min(neighbours, items_users.shape[0]),
+        num_threads=1,
+        show_progress=False,
+    )
     similarity = similarity.tocsr().astype(np.float32)
     similarity.sort_indices()
     return similarity
@@ -111,7 +134,10 @@ def knn(items_users: sparse.csr_matrix, neighbours: int) -> sparse.csr_matrix:
 def normalize_rows(x: sparse.csr_matrix) -> sparse.csr_matrix:
     """Rows divided by their sums."""
     sums = np.asarray(x.sum(axis=1)).ravel()
-    return sparse.csr_matrix((x.data / np.repeat(np.maximum(sums, 1e-9), np.diff(x.indptr)), x.indices, x.indptr), x.shape)
+    return sparse.csr_matrix(
+        (x.data / np.repeat(np.maximum(sums, 1e-9), np.diff(x.indptr)), x.indices, x.indptr),
+        x.shape,
+    )
 
 
 def scale_diagonal(similarity: sparse.csr_matrix, own: float) -> sparse.csr_matrix:

@@ -6,19 +6,19 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy import sparse
 
-from ..attributes import hot, vocabulary
-from ..interactions import Interactions
-from ..topk import top_k
-from .base import check_params
-from .factorization import ALS, Factors, weigh
-from .next_basket import UserNeighbours, _rows
+from recsys_utils.data.attributes import hot, vocabulary
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.models.base import check_params
+from recsys_utils.models.factorization import ALS, Factors, weigh
+from recsys_utils.models.next_basket import UserNeighbours, _rows
+from recsys_utils.topk import top_k
 
 SIMILAR_USERS = 50
 
 
 @dataclass
 class MainRecommender(ALS, UserNeighbours):
-    """Candidates of system 3 (SPEC S3-12 to S3-16): the first `n_candidates` of a method, then recent popularity.
+    """Candidates of system 3: the first `n_candidates` of a method, then recent popularity.
 
     method="all" puts own purchases first, by baskets and then by recency, and the mean of ALS and similar items after them;
     the others are its parts alone. It may be changed after fitting. attributes: weight of what the shop says of items
@@ -45,25 +45,46 @@ class MainRecommender(ALS, UserNeighbours):
         strengths = weigh(data, self.weighting, self.tau)
         if self.attributes:
             usual = strengths.data.mean() if strengths.nnz else 1.0
-            strengths = sparse.vstack([strengths, described(data) * (self.attributes * usual)], format="csr")
+            strengths = sparse.vstack(
+                [strengths, described(data) * (self.attributes * usual)], format="csr"
+            )
         self._solve(strengths)
-        self.user_factors_ = self.user_factors_[:data.shape[0]]
+        self.user_factors_ = self.user_factors_[: data.shape[0]]
         self.own_ = habits(data)
         self.recent_[self.item_ids_ == self.fake_item] = -np.inf
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         """The method's first n above 0, all others by recent popularity from −1 to 0."""
-        methods = {"all": self._all, "als": self._als, "own": self._own, "similar items": self._similar_items, "similar users": self._similar_users}
-        made = np.where(self.recent_ > -np.inf, methods[self.method](users), -np.inf).astype(np.float32)
-        scores = np.repeat((self.recent_ / (max(self.recent_.max(), 0) + 1) - 1)[None, :], len(users), axis=0)
+        methods = {
+            "all": self._all,
+            "als": self._als,
+            "own": self._own,
+            "similar items": self._similar_items,
+            "similar users": self._similar_users,
+        }
+        made = np.where(self.recent_ > -np.inf, methods[self.method](users), -np.inf).astype(
+            np.float32
+        )
+        scores = np.repeat(
+            (self.recent_ / (max(self.recent_.max(), 0) + 1) - 1)[None, :], len(users), axis=0
+        )
         first = top_k(made, self.n_candidates)
         best = np.take_along_axis(made, first, axis=1)
-        np.put_along_axis(scores, first, np.where(best > 0, best, np.take_along_axis(scores, first, axis=1)), axis=1)
+        np.put_along_axis(
+            scores,
+            first,
+            np.where(best > 0, best, np.take_along_axis(scores, first, axis=1)),
+            axis=1,
+        )
         return scores
 
     def _all(self, users: np.ndarray) -> np.ndarray:
         own = self._own(users)
-        return np.where(own > 0, 1 + own, (_unit(Factors._scores(self, users)) + _unit(self._similar_items(users))) / 2)
+        return np.where(
+            own > 0,
+            1 + own,
+            (_unit(Factors._scores(self, users)) + _unit(self._similar_items(users))) / 2,
+        )
 
     def _als(self, users: np.ndarray) -> np.ndarray:
         return 1 + _unit(Factors._scores(self, users))
@@ -78,7 +99,9 @@ class MainRecommender(ALS, UserNeighbours):
 
     def _similar_users(self, users: np.ndarray) -> np.ndarray:
         """Baskets of the nearest shoppers, each times its cosine."""
-        near, like = (part[:, 1:] for part in self._nearest(users, SIMILAR_USERS + 1))      # without the shopper
+        near, like = (
+            part[:, 1:] for part in self._nearest(users, SIMILAR_USERS + 1)
+        )  # without the shopper
         return (_rows(np.maximum(like, 0), near, len(self.user_ids_)) @ self.seen_).toarray()
 
     def _likeness(self, users: np.ndarray) -> np.ndarray:
@@ -98,7 +121,11 @@ def habits(data: Interactions) -> sparse.csr_matrix:
 def described(data: Interactions) -> sparse.csr_matrix:
     """Attribute values × items CSR: 1 where an item has the value; what is missing is no value."""
     vocab = vocabulary(data.items)
-    return hot(data.items, vocab).T.tocsr()[~np.char.endswith(vocab, "=")] if len(vocab) else sparse.csr_matrix((0, data.shape[1]), dtype=np.float32)
+    return (
+        hot(data.items, vocab).T.tocsr()[~np.char.endswith(vocab, "=")]
+        if len(vocab)
+        else sparse.csr_matrix((0, data.shape[1]), dtype=np.float32)
+    )
 
 
 def _unit(scores: np.ndarray) -> np.ndarray:

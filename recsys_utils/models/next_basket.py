@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy import sparse
 
-from ..interactions import Interactions, codes, distinct
-from ..topk import top_k
-from .base import BLOCK_BYTES, Recommender, check_params
+from recsys_utils.data.interactions import Interactions, codes, distinct
+from recsys_utils.models.base import BLOCK_BYTES, Recommender, check_params
+from recsys_utils.topk import top_k
 
 
 def basket_positions(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
@@ -17,13 +17,16 @@ def basket_positions(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
     A basket is as old as its first line; of two at the same time, the higher id is the later one.
     """
     names = distinct(data.purchases["basket_id"])
-    keys, row = np.unique(data.user * np.int64(len(names)) + codes(data.purchases["basket_id"], names), return_inverse=True)
+    keys, row = np.unique(
+        data.user * np.int64(len(names)) + codes(data.purchases["basket_id"], names),
+        return_inverse=True,
+    )
     age = np.zeros(len(keys))
     np.maximum.at(age, row, data.age)
     user = keys // len(names)
     order = np.lexsort((-keys, age, user))
     place = np.empty(len(keys), np.int64)
-    place[order] = np.arange(len(keys)) - np.searchsorted(user, user)       # keys, hence users, ascend
+    place[order] = np.arange(len(keys)) - np.searchsorted(user, user)  # keys, hence users, ascend
     return place[row], np.bincount(user, minlength=data.shape[0])[data.user]
 
 
@@ -40,11 +43,15 @@ class UserNeighbours(Recommender):
     def _nearest(self, users: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Columns and likeness of the k nearest shoppers, nearest first; the shopper is their own nearest."""
         size = max(1, 4 * BLOCK_BYTES // (8 * len(self.user_ids_)))
-        found = [self._nearest_of(users[start:start + size], k) for start in range(0, len(users), size)]
+        found = [
+            self._nearest_of(users[start : start + size], k) for start in range(0, len(users), size)
+        ]
         return tuple(np.concatenate(part) for part in zip(*found))
 
     def _nearest_of(self, users: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        like = self._likeness(users).astype(np.float32)     # hides the last bits of sums: equal vectors are equally near
+        like = self._likeness(users).astype(
+            np.float32
+        )  # hides the last bits of sums: equal vectors are equally near
         like[np.arange(len(users)), users] = np.inf
         near = top_k(like, k)
         return near, np.take_along_axis(like, near, axis=1)
@@ -74,7 +81,16 @@ class TIFUKNN(UserNeighbours):
     similarity: Literal["cosine", "euclidean"] = "cosine"
 
     def __post_init__(self) -> None:
-        check_params(self, k=(1, 100_000), m=(1, 10_000), r_b=(0, 1), r_g=(0, 1), alpha=(0, 1), tau=(0.01, 100_000), tau_neighbours=(0.01, 100_000))
+        check_params(
+            self,
+            k=(1, 100_000),
+            m=(1, 10_000),
+            r_b=(0, 1),
+            r_g=(0, 1),
+            alpha=(0, 1),
+            tau=(0.01, 100_000),
+            tau_neighbours=(0.01, 100_000),
+        )
 
     def _fit(self, data: Interactions) -> None:
         place, baskets = basket_positions(data)
@@ -82,21 +98,34 @@ class TIFUKNN(UserNeighbours):
         if self.pooling == "mean":
             groups = -(-baskets // self.m)
             weights /= groups * np.minimum(self.m, baskets - place // self.m * self.m)
-        self.own_, self.near_ = (_vectors(data, weights, tau) for tau in (self.tau, self.tau_neighbours))
+        self.own_, self.near_ = (
+            _vectors(data, weights, tau) for tau in (self.tau, self.tau_neighbours)
+        )
         square = np.asarray(self.own_.multiply(self.own_).sum(axis=1)).ravel()
         cosine = self.similarity == "cosine"
-        self.shoppers_ = (self.own_.T @ sparse.diags_array(1 / np.maximum(np.sqrt(square), 1e-30) if cosine else np.ones(len(square)))).tocsr()
+        self.shoppers_ = (
+            self.own_.T
+            @ sparse.diags_array(
+                1 / np.maximum(np.sqrt(square), 1e-30) if cosine else np.ones(len(square))
+            )
+        ).tocsr()
         self.offset_ = np.zeros(len(square)) if cosine else -square / 2
 
     def _likeness(self, users: np.ndarray) -> np.ndarray:
-        return (self.own_[users] @ self.shoppers_).toarray() + self.offset_     # up to the shopper's own length, which ranks nothing
+        return (
+            self.own_[users] @ self.shoppers_
+        ).toarray() + self.offset_  # up to the shopper's own length, which ranks nothing
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
-        near, like = (part[:, 1:] for part in self._nearest(users, self.k + 1))     # without the shopper
+        near, like = (
+            part[:, 1:] for part in self._nearest(users, self.k + 1)
+        )  # without the shopper
         weights = like if self.similarity == "cosine" else np.ones_like(like)
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
         others = _rows(weights, near, len(self.user_ids_)) @ self.near_
-        return (self.alpha * self.own_[users].toarray() + (1 - self.alpha) * others.toarray()).astype(np.float32)
+        return (
+            self.alpha * self.own_[users].toarray() + (1 - self.alpha) * others.toarray()
+        ).astype(np.float32)
 
 
 @dataclass
@@ -116,7 +145,9 @@ class UPCF(UserNeighbours):
     tau: float | None = 120
 
     def __post_init__(self) -> None:
-        check_params(self, r=(1, 100_000), alpha=(0, 1), q=(0, 1000), k=(1, 100_000), tau=(0.01, 100_000))
+        check_params(
+            self, r=(1, 100_000), alpha=(0, 1), q=(0, 1000), k=(1, 100_000), tau=(0.01, 100_000)
+        )
 
     def _fit(self, data: Interactions) -> None:
         place, baskets = basket_positions(data)
@@ -124,7 +155,9 @@ class UPCF(UserNeighbours):
         self.popularity_ = _vectors(data, (place < last) / last, self.tau)
         self.popularity_.eliminate_zeros()
         self.size_ = np.diff(data.seen.indptr).astype(float)
-        bought = sparse.csr_matrix((np.ones(data.seen.nnz), data.seen.indices, data.seen.indptr), data.shape)
+        bought = sparse.csr_matrix(
+            (np.ones(data.seen.nnz), data.seen.indices, data.seen.indptr), data.shape
+        )
         self.shoppers_ = (bought.T @ sparse.diags_array(self.size_ ** (self.alpha - 1))).tocsr()
 
     def _likeness(self, users: np.ndarray) -> np.ndarray:
@@ -134,12 +167,18 @@ class UPCF(UserNeighbours):
     def _scores(self, users: np.ndarray) -> np.ndarray:
         near, like = self._nearest(users, self.k)
         like[:, 0] = 1
-        return (_rows(like ** self.q, near, len(self.user_ids_)) @ self.popularity_).toarray().astype(np.float32)
+        return (
+            (_rows(like**self.q, near, len(self.user_ids_)) @ self.popularity_)
+            .toarray()
+            .astype(np.float32)
+        )
 
 
 def _vectors(data: Interactions, weights: np.ndarray, tau: float | None) -> sparse.csr_matrix:
     """Users × items CSR float64: sums of decayed weights, all divided by the mean shopper's total."""
-    made = data.matrix(weights=weights if tau is None else weights * np.exp(-data.age / tau)).astype(float)
+    made = data.matrix(
+        weights=weights if tau is None else weights * np.exp(-data.age / tau)
+    ).astype(float)
     return made * (data.shape[0] / max(made.sum(), 1e-30))
 
 

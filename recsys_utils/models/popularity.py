@@ -5,18 +5,18 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from .. import LabError
-from ..interactions import Interactions
-from .base import Recommender, check_params
+from recsys_utils import LabError
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.models.base import Recommender, check_params
 
-MIX = (0.4, 0.4, 0.2)       # of lines, shoppers and units in system 5's popularity
+MIX = (0.4, 0.4, 0.2)  # of lines, shoppers and units in system 5's popularity
 
 
 @dataclass
 class Popular(Recommender):
     """The same list for everybody: lines sold, or distinct shoppers who bought, in the last `days` (None: ever).
 
-    count="mixed" is system 5's popularity (SPEC S5-06): 0.4 lines + 0.4 shoppers + 0.2 units, each min-max scaled over the
+    count="mixed" is system 5's popularity: 0.4 lines + 0.4 shoppers + 0.2 units, each min-max scaled over the
     catalogue, divided by the largest sum.
     """
 
@@ -32,7 +32,9 @@ class Popular(Recommender):
         pairs = data.matrix(weights=inside)
         lines, shoppers = (np.asarray(x.sum(axis=0), float).ravel() for x in (pairs, pairs > 0))
         if self.count == "mixed":
-            units = np.bincount(data.item, data.purchases["quantity"].to_numpy(float) * inside, data.shape[1])
+            units = np.bincount(
+                data.item, data.purchases["quantity"].to_numpy(float) * inside, data.shape[1]
+            )
             mixed = sum(weight * _min_max(x) for weight, x in zip(MIX, (lines, shoppers, units)))
             self.counts_ = (mixed / max(mixed.max(), 1e-12)).astype(np.float32)
         else:
@@ -57,7 +59,9 @@ class OwnPurchases(Recommender):
     def __post_init__(self) -> None:
         check_params(self, tau=(0.01, 100_000))
         if self.ties == "all_time" and self.tau is not None:
-            raise LabError("OwnPurchases(ties='all_time') decides between equal counts: give tau=None")
+            raise LabError(
+                "OwnPurchases(ties='all_time') decides between equal counts: give tau=None"
+            )
 
     def _fit(self, data: Interactions) -> None:
         self.own_ = data.matrix(self.tau)

@@ -12,14 +12,14 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from .. import LabError
-from ..attributes import hot, known, vocabulary
-from ..interactions import Interactions
-from ..preferences import Pairs, Signal, preferences
-from .base import Recommender, check_params, cosines, with_habits
+from recsys_utils import LabError
+from recsys_utils.data.attributes import hot, known, vocabulary
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.models.base import Recommender, check_params, cosines, with_habits
+from recsys_utils.models.preferences import Pairs, Signal, preferences
 
-METADATA = ("segment", "country", "gender")     # age is never a feature
-CHUNK = 65_536                                  # pairs judged at once
+METADATA = ("segment", "country", "gender")  # age is never a feature
+CHUNK = 65_536  # pairs judged at once
 Parts = Literal["both", "cf", "content"]
 
 
@@ -37,10 +37,24 @@ def kl_loss(gap: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 class PreferenceNet(nn.Module):
     """score(u, i) = ⟨id embedding + MLP(metadata), item embedding⟩."""
 
-    def __init__(self, users: int, items: int, features: int, dim: int = 16, hidden: int = 32, parts: Parts = "both") -> None:
+    def __init__(
+        self,
+        users: int,
+        items: int,
+        features: int,
+        dim: int = 16,
+        hidden: int = 32,
+        parts: Parts = "both",
+    ) -> None:
         super().__init__()
-        self.ids, self.item = (nn.Embedding(n, dim) for n in (users if parts != "content" else 0, items))
-        self.tower = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, dim)) if features and parts != "cf" else None
+        self.ids, self.item = (
+            nn.Embedding(n, dim) for n in (users if parts != "content" else 0, items)
+        )
+        self.tower = (
+            nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+            if features and parts != "cf"
+            else None
+        )
         for table in (self.ids, self.item):
             nn.init.normal_(table.weight, std=0.01)
 
@@ -49,7 +63,9 @@ class PreferenceNet(nn.Module):
         made = [self.ids(user)] if len(self.ids.weight) else []
         return sum(made + ([self.tower(features)] if self.tower else []))
 
-    def forward(self, user: torch.Tensor, features: torch.Tensor, above: torch.Tensor, below: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, user: torch.Tensor, features: torch.Tensor, above: torch.Tensor, below: torch.Tensor
+    ) -> torch.Tensor:
         """(n,) gaps between the scores of the preferred and the other item."""
         return (self.represent(user, features) * (self.item(above) - self.item(below))).sum(dim=-1)
 
@@ -85,9 +101,23 @@ class PreferencePairs(Recommender):
     seed: int = 42
 
     def __post_init__(self) -> None:
-        check_params(self, top_items=(1, 1e6), max_pairs_per_user=(1, 1e9), pairs_per_epoch=(0, 1e12), negatives=(0, 1000),
-                     tau=(0.01, 100_000), dim=(1, 4096), hidden=(1, 65_536), alpha=(0, 1000), learning_rate=(0, 10),
-                     batch_size=(1, 1e9), epochs=(1, 10_000), patience=(1, 10_000), held=(0, 0.9), own=(0, 1000))
+        check_params(
+            self,
+            top_items=(1, 1e6),
+            max_pairs_per_user=(1, 1e9),
+            pairs_per_epoch=(0, 1e12),
+            negatives=(0, 1000),
+            tau=(0.01, 100_000),
+            dim=(1, 4096),
+            hidden=(1, 65_536),
+            alpha=(0, 1000),
+            learning_rate=(0, 10),
+            batch_size=(1, 1e9),
+            epochs=(1, 10_000),
+            patience=(1, 10_000),
+            held=(0, 0.9),
+            own=(0, 1000),
+        )
 
     @property
     def best_epoch(self) -> int:
@@ -97,12 +127,18 @@ class PreferencePairs(Recommender):
     def _fit(self, data: Interactions) -> None:
         self.vocabulary_ = vocabulary(data.users, METADATA)
         if self.parts == "content" and not len(self.vocabulary_):
-            raise LabError(f"PreferencePairs(parts='content') needs {', '.join(METADATA)} of users, and there is none: take parts='cf'")
+            raise LabError(
+                f"PreferencePairs(parts='content') needs {', '.join(METADATA)} of users, and there is none: take parts='cf'"
+            )
         features = torch.from_numpy(hot(data.users, self.vocabulary_).toarray())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            net = PreferenceNet(*data.shape, len(self.vocabulary_), self.dim, self.hidden, self.parts)
-        with threadpool_limits(1):      # steps are so small that a second thread costs more than it does
+            net = PreferenceNet(
+                *data.shape, len(self.vocabulary_), self.dim, self.hidden, self.parts
+            )
+        with threadpool_limits(
+            1
+        ):  # steps are so small that a second thread costs more than it does
             self.curves_ = self._train(net, features, _Sampler(self, data))
         self._keep(net, features)
         self.own_ = data.matrix(self.tau)
@@ -112,8 +148,14 @@ class PreferencePairs(Recommender):
         optimiser = torch.optim.Adam(net.parameters(), self.learning_rate, fused=True)
         reference, best, curves = deepcopy(net), deepcopy(net), np.zeros((0, 2), np.float32)
         for _ in tqdm(range(self.epochs), desc="epochs", leave=False, disable=None):
-            loss = self._epoch(net, reference, features, optimiser, torch.from_numpy(sampler.epoch()))
-            curves = np.append(curves, np.float32([[loss, _judge(net, features, torch.from_numpy(sampler.held))]]), axis=0)
+            loss = self._epoch(
+                net, reference, features, optimiser, torch.from_numpy(sampler.epoch())
+            )
+            curves = np.append(
+                curves,
+                np.float32([[loss, _judge(net, features, torch.from_numpy(sampler.held))]]),
+                axis=0,
+            )
             since = len(curves) - 1 - np.argmin(curves[:, 1])
             if since == 0:
                 best = deepcopy(net)
@@ -124,8 +166,14 @@ class PreferencePairs(Recommender):
             net.load_state_dict(best.state_dict())
         return curves
 
-    def _epoch(self, net: PreferenceNet, reference: PreferenceNet, features: torch.Tensor, optimiser: torch.optim.Adam,
-               chosen: torch.Tensor) -> float:
+    def _epoch(
+        self,
+        net: PreferenceNet,
+        reference: PreferenceNet,
+        features: torch.Tensor,
+        optimiser: torch.optim.Adam,
+        chosen: torch.Tensor,
+    ) -> float:
         """One pass over (3, n) pairs in batches; the mean pairwise loss."""
         total = 0.0
         for user, above, below in chosen.split(self.batch_size, dim=1):
@@ -177,19 +225,29 @@ class _Sampler:
         self.all = Pairs.of(preferences(data, model.signal, model.top_items, model.tau))
         held, self.numbers = self._split(self.all.numbers(model.max_pairs_per_user, model.seed))
         held_cells, self.cells = self._split(np.arange(len(self.all.user)))
-        self.weight = np.asarray(data.matrix(model.tau)[self.all.user, self.all.item], float).ravel()
-        self.held = np.concatenate([self.all.take(held[:model.pairs_per_epoch]), self._unbought(held_cells)], axis=1)
+        self.weight = np.asarray(
+            data.matrix(model.tau)[self.all.user, self.all.item], float
+        ).ravel()
+        self.held = np.concatenate(
+            [self.all.take(held[: model.pairs_per_epoch]), self._unbought(held_cells)], axis=1
+        )
 
     def epoch(self) -> np.ndarray:
         """(3, n) int64 in random order: the training pairs, or `pairs_per_epoch` of them, and fresh negatives."""
         size, most = len(self.numbers), self.model.pairs_per_epoch
-        chosen = self.numbers if most is None or size <= most else self.numbers[self.rng.integers(size, size=most)]
+        chosen = (
+            self.numbers
+            if most is None or size <= most
+            else self.numbers[self.rng.integers(size, size=most)]
+        )
         made = np.concatenate([self.all.take(chosen), self._unbought(self.cells)], axis=1)
         return made[:, self.rng.permutation(made.shape[1])]
 
     def _split(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mixed = self.rng.permutation(numbers)
-        return mixed[:int(self.model.held * len(mixed))], mixed[int(self.model.held * len(mixed)):]
+        return mixed[: int(self.model.held * len(mixed))], mixed[
+            int(self.model.held * len(mixed)) :
+        ]
 
     def _unbought(self, cells: np.ndarray) -> np.ndarray:
         """(3, n): kept products, each as often as it was bought, above random ones; those that the client did buy fall away."""
@@ -198,11 +256,16 @@ class _Sampler:
             return np.zeros((3, 0), np.int64)
         drawn = cells[np.searchsorted(ends, self.rng.random(size) * ends[-1], side="right")]
         user, other = self.all.user[drawn], self.rng.integers(self.seen.shape[1], size=size)
-        return np.stack([user, self.all.item[drawn], other])[:, np.asarray(self.seen[user, other]).ravel() == 0]
+        return np.stack([user, self.all.item[drawn], other])[
+            :, np.asarray(self.seen[user, other]).ravel() == 0
+        ]
 
 
 def _judge(net: PreferenceNet, features: torch.Tensor, held: torch.Tensor) -> float:
     """Mean pairwise loss; NaN where nothing was held out."""
     with torch.no_grad():
-        gaps = [net(user, features[user], above, below) for user, above, below in held.split(CHUNK, dim=1)]
+        gaps = [
+            net(user, features[user], above, below)
+            for user, above, below in held.split(CHUNK, dim=1)
+        ]
     return pairwise_loss(torch.cat(gaps)).item() if held.shape[1] else np.nan

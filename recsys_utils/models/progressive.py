@@ -8,10 +8,10 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
-from ..interactions import Interactions, codes
-from ..online import WEIGHTS
-from ..online.network import INTEREST, PurchaseNet, labels, log_odds
-from .base import Recommender, check_params, cosines, standardised
+from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.data.registry import EVENT_WEIGHTS
+from recsys_utils.models.base import Recommender, check_params, cosines, standardised
+from recsys_utils.models.purchase_net import INTEREST, PurchaseNet, labels, log_odds
 
 
 @dataclass
@@ -36,23 +36,43 @@ class Progressive(Recommender):
     seed: int = 42
 
     def __post_init__(self) -> None:
-        check_params(self, days=(0.01, 100_000), online_days=(0, 10_000), interest=(0, 1), queue=(0, 1e6), fade=(0.01, 100_000), own=(0, 100),
-                     tau=(0.01, 100_000))
+        check_params(
+            self,
+            days=(0.01, 100_000),
+            online_days=(0, 10_000),
+            interest=(0, 1),
+            queue=(0, 1e6),
+            fade=(0.01, 100_000),
+            own=(0, 100),
+            tau=(0.01, 100_000),
+        )
         PurchaseNet(**self.network)
 
     def _fit(self, data: Interactions) -> None:
         log, age = data.log, (data.as_of - data.log["ts"]).dt.total_seconds().to_numpy() / 86400
         cold = (age >= self.online_days) & (age < self.online_days + self.days)
-        if not cold.any():      # a history shorter than the stream: all of it is cold
+        if not cold.any():  # a history shorter than the stream: all of it is cold
             cold = age >= 0
         net = PurchaseNet.cold(labels(log[cold], interest=0), self.seed, **self.network)
         days = range(self.online_days - 1, -1, -1) if cold.sum() < len(log) else ()
         for day in tqdm(days, desc="days", leave=False, disable=None):
-            today, before = (age >= day) & (age < day + 1), log[(age >= day + 1) & (log["event_type"] == "purchase").to_numpy()]
-            net = net.updated(labels(log[today], pd.MultiIndex.from_frame(before[["user_id", "item_id"]]), self.interest), self.seed + day)
+            today, before = (
+                (age >= day) & (age < day + 1),
+                log[(age >= day + 1) & (log["event_type"] == "purchase").to_numpy()],
+            )
+            net = net.updated(
+                labels(
+                    log[today],
+                    pd.MultiIndex.from_frame(before[["user_id", "item_id"]]),
+                    self.interest,
+                ),
+                self.seed + day,
+            )
         self._keep(net, data, log, age)
 
-    def _keep(self, net: PurchaseNet, data: Interactions, log: pd.DataFrame, age: np.ndarray) -> None:
+    def _keep(
+        self, net: PurchaseNet, data: Interactions, log: pd.DataFrame, age: np.ndarray
+    ) -> None:
         w = net.with_mean()
         self.user_vectors_ = w["user"][net.user_ids.get_indexer(data.user_ids)]
         self.item_vectors_ = w["item"][net.item_ids.get_indexer(data.item_ids)]
@@ -61,7 +81,9 @@ class Progressive(Recommender):
 
     def _pool(self, data: Interactions, log: pd.DataFrame, age: np.ndarray) -> sparse.csr_matrix:
         """Users × items: what the queue says of pairs that are not bought yet, faded to `as_of`."""
-        weight = log["event_type"].map(WEIGHTS).fillna(0).to_numpy(float) * (np.exp(-age / self.fade) if self.fade else 1)
+        weight = log["event_type"].map(EVENT_WEIGHTS).fillna(0).to_numpy(float) * (
+            np.exp(-age / self.fade) if self.fade else 1
+        )
         user, item = codes(log["user_id"], data.user_ids), codes(log["item_id"], data.item_ids)
         known = (user >= 0) & (item >= 0) & (weight != 0)
         pool = sparse.csr_matrix((weight[known], (user[known], item[known])), shape=data.shape)
@@ -70,7 +92,9 @@ class Progressive(Recommender):
     def _scores(self, users: np.ndarray) -> np.ndarray:
         w = {"w1": self.w1_, "b1": self.b1_, "w2": self.w2_, "b2": self.b2_}
         standard = standardised(log_odds(w, self.user_vectors_[users], self.item_vectors_))
-        return np.asarray(standard + self.own * self.taste_[users] + self.queue * self.pool_[users], np.float32)
+        return np.asarray(
+            standard + self.own * self.taste_[users] + self.queue * self.pool_[users], np.float32
+        )
 
     def _similar(self, item: int) -> np.ndarray:
         return cosines(self.item_vectors_, item)

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from .. import LabError
-from ..datasets import EVENT_TYPES
-from . import audit, rotation, schema
+from recsys_utils import LabError
+from recsys_utils.data.registry import EVENT_TYPES
+from recsys_utils.online import audit, rotation, schema
 
 if TYPE_CHECKING:
-    from .network import PurchaseNet
+    from recsys_utils.models.purchase_net import PurchaseNet
 
 EVENTS = ("event_id", "user_id", "item_id", "event_type", "ts", "category")
-CACHE = 32 << 20        # bytes of pages in memory per thread, and of the log left on disk between writes
+CACHE = 32 << 20  # bytes of pages in memory per thread, and of the log left on disk between writes
 SHOWN = ["user_id", "rank", "item_id", "score", "counter", "source"]
 CURES = {
     sqlite3.SQLITE_NOTADB: "is no SQLite database: name another file, or move it away and train again",
@@ -59,11 +59,26 @@ class Queue:
     are removed after it and a service acknowledges events after it; NORMAL could forget it in a power cut.
     """
 
-    def __init__(self, path: Path | str, min_pool: int = 6, max_pool: int = 100, timeout: float = 30.0, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        min_pool: int = 6,
+        max_pool: int = 100,
+        timeout: float = 30.0,
+        read_only: bool = False,
+    ) -> None:
         """Open the database, or create it unless read_only. Raises LabError, as every method does, naming the file and the cure."""
         if not 1 <= min_pool <= max_pool:
-            raise LabError(f"min_pool={min_pool}, max_pool={max_pool}: choose 1 ≤ min_pool ≤ max_pool")
-        self.path, self.min_pool, self.max_pool, self.timeout, self.read_only = Path(path), min_pool, max_pool, timeout, read_only
+            raise LabError(
+                f"min_pool={min_pool}, max_pool={max_pool}: choose 1 ≤ min_pool ≤ max_pool"
+            )
+        self.path, self.min_pool, self.max_pool, self.timeout, self.read_only = (
+            Path(path),
+            min_pool,
+            max_pool,
+            timeout,
+            read_only,
+        )
         self._local, self._all = threading.local(), weakref.WeakSet()
         if read_only and not self.path.is_file():
             raise LabError(f"{path} is missing: train the cold model first")
@@ -114,7 +129,9 @@ class Queue:
             con.executemany(schema.BATCH, rows)
             con.execute(schema.CATEGORIES)
             con.execute(schema.KNOWN)
-            new, late, purchases = map(int, con.execute(schema.COUNT, self._mark() or (None, None)).fetchone())
+            new, late, purchases = map(
+                int, con.execute(schema.COUNT, self._mark() or (None, None)).fetchone()
+            )
             if new:
                 con.execute(schema.EVENTS, (learnt,))
                 for step in schema.POST:
@@ -124,16 +141,24 @@ class Queue:
 
     def fresh(self, limit: int) -> pd.DataFrame:
         """The oldest events that no model has learnt yet, as a canonical frame."""
-        frame = self.read("SELECT event_id, user_id, item_id, event_type, event_time AS ts, category FROM events JOIN items USING (item_id) "
-                          "WHERE learnt IS NULL ORDER BY event_time, event_id LIMIT ?", (limit,))
+        frame = self.read(
+            "SELECT event_id, user_id, item_id, event_type, event_time AS ts, category FROM events JOIN items USING (item_id) "
+            "WHERE learnt IS NULL ORDER BY event_time, event_id LIMIT ?",
+            (limit,),
+        )
         return frame.astype({"event_id": "int64", "ts": "datetime64[us]"})
 
     def mark_learnt(self, event_ids: Sequence[int], version: int) -> None:
         """Say that a model has learnt these events."""
         with self.transaction() as con:
-            con.executemany("UPDATE events SET learnt = ? WHERE event_id = ?", zip(repeat(version), np.asarray(event_ids, dtype=np.int64).tolist()))
+            con.executemany(
+                "UPDATE events SET learnt = ? WHERE event_id = ?",
+                zip(repeat(version), np.asarray(event_ids, dtype=np.int64).tolist()),
+            )
 
-    def recommend(self, users: Sequence[str], n: int = 3, net: PurchaseNet | None = None, *, at: pd.Timestamp) -> pd.DataFrame:
+    def recommend(
+        self, users: Sequence[str], n: int = 3, net: PurchaseNet | None = None, *, at: pd.Timestamp
+    ) -> pd.DataFrame:
         """Show each user the n products whose turn it is, in one transaction: frame(user_id, rank, item_id, score, counter, source).
 
         A pool of fewer than max(min_pool, n) products is filled first. counter includes this time. n is at most max_pool; a user
@@ -141,26 +166,44 @@ class Queue:
         """
         if n < 1:
             raise LabError(f"n = {n}: at least 1 product must be asked for")
-        users, n, time = pd.Index(users, dtype=object).astype(str).unique(), min(n, self.max_pool), pd.Timestamp(at).value // 1000
+        users, n, time = (
+            pd.Index(users, dtype=object).astype(str).unique(),
+            min(n, self.max_pool),
+            pd.Timestamp(at).value // 1000,
+        )
         with self.transaction() as con:
             con.execute("DELETE FROM touched")
             con.executemany("INSERT INTO touched VALUES (?)", zip(users))
-            pool = self.read("SELECT user_id, item_id, counter, score, source FROM pool WHERE place <= ?", (self.max_pool,))
-            pool = pd.concat([pool, self._fill(con, pool, users, max(self.min_pool, n), net, time)], ignore_index=True)
+            pool = self.read(
+                "SELECT user_id, item_id, counter, score, source FROM pool WHERE place <= ?",
+                (self.max_pool,),
+            )
+            pool = pd.concat(
+                [pool, self._fill(con, pool, users, max(self.min_pool, n), net, time)],
+                ignore_index=True,
+            )
             shown = rotation.chosen(pool, n, net)
             self._log(con, shown, 1, time)
             con.execute(schema.REBUILD, (self.max_pool,))
-        shown = shown.assign(counter=shown["counter"] + 1, at=users.get_indexer(shown["user_id"])).sort_values(["at", "rank"])
-        return shown[SHOWN].reset_index(drop=True).astype({"rank": int, "score": int, "counter": int})
+        shown = shown.assign(
+            counter=shown["counter"] + 1, at=users.get_indexer(shown["user_id"])
+        ).sort_values(["at", "rank"])
+        return (
+            shown[SHOWN].reset_index(drop=True).astype({"rank": int, "score": int, "counter": int})
+        )
 
     def pool(self, user: str) -> dict:
         """A user's queue as it is stored: {"pool": [[item_id, counter, score], …]}."""
-        found = self.read("SELECT product_queue FROM queue WHERE user_id = ?", (user,))["product_queue"]
+        found = self.read("SELECT product_queue FROM queue WHERE user_id = ?", (user,))[
+            "product_queue"
+        ]
         return json.loads(found[0]) if len(found) else {"pool": []}
 
     def purchases(self, user: str) -> list[str]:
         """What a user has ever purchased, in the order of ids."""
-        return self.read("SELECT item_id FROM purchases WHERE user_id = ? ORDER BY item_id", (user,))["item_id"].tolist()
+        return self.read(
+            "SELECT item_id FROM purchases WHERE user_id = ? ORDER BY item_id", (user,)
+        )["item_id"].tolist()
 
     @property
     def watermark(self) -> tuple[pd.Timestamp, int] | None:
@@ -181,7 +224,9 @@ class Queue:
     def read(self, sql: str, arguments: Sequence = ()) -> pd.DataFrame:
         """The rows of a query."""
         with self._told() as con, closing(con.execute(sql, arguments)) as cursor:
-            return pd.DataFrame(cursor.fetchall(), columns=[column[0] for column in cursor.description])
+            return pd.DataFrame(
+                cursor.fetchall(), columns=[column[0] for column in cursor.description]
+            )
 
     def size(self) -> int:
         """Bytes on disk, the write-ahead log included."""
@@ -202,7 +247,9 @@ class Queue:
             self._wal(con)
         if not made:
             with self.transaction() as con:
-                for statement in [] if self._made() else schema.TABLES.split(";"):       # another process may have been faster
+                for statement in (
+                    [] if self._made() else schema.TABLES.split(";")
+                ):  # another process may have been faster
                     con.execute(statement)
         if self.get("max_pool") != str(self.max_pool):
             with self.transaction() as con:
@@ -223,14 +270,26 @@ class Queue:
 
     def _made(self) -> bool:
         """Whether the tables are there; LabError if they are another version's or another program's."""
-        with self.transaction("DEFERRED") as con:       # one moment: another process may be creating them
-            (ours,), (version,), (tables,) = (con.execute(sql).fetchone() for sql in (
-                "PRAGMA application_id", "PRAGMA user_version", "SELECT COUNT(*) FROM main.sqlite_master"))
+        with self.transaction(
+            "DEFERRED"
+        ) as con:  # one moment: another process may be creating them
+            (ours,), (version,), (tables,) = (
+                con.execute(sql).fetchone()
+                for sql in (
+                    "PRAGMA application_id",
+                    "PRAGMA user_version",
+                    "SELECT COUNT(*) FROM main.sqlite_master",
+                )
+            )
         if ours != schema.APPLICATION and (tables or self.read_only):
             what = "another program's database" if tables else "empty"
-            raise LabError(f"{self.path} is {what}: name another file, or train the cold model first")
+            raise LabError(
+                f"{self.path} is {what}: name another file, or train the cold model first"
+            )
         if tables and version != schema.SCHEMA:
-            raise LabError(f"{self.path} has schema {version}, this version reads {schema.SCHEMA}: move it away and train again")
+            raise LabError(
+                f"{self.path} has schema {version}, this version reads {schema.SCHEMA}: move it away and train again"
+            )
         return bool(tables)
 
     @contextmanager
@@ -246,7 +305,9 @@ class Queue:
                 raise
             raise LabError(f"{self.path} {cure}") from error
         except UnicodeEncodeError as error:
-            raise LabError(f"an id for {self.path} holds half a character, {error.object[:40]!r}: write it in UTF-8") from error
+            raise LabError(
+                f"an id for {self.path} holds half a character, {error.object[:40]!r}: write it in UTF-8"
+            ) from error
 
     def _connect(self) -> sqlite3.Connection:
         """A connection with the tables and views of its own that `schema` computes with."""
@@ -254,10 +315,23 @@ class Queue:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LabError(f"{self.path.parent} cannot be made a folder ({error.strerror}): name another") from error
-        con = sqlite3.connect(uri, self.timeout, isolation_level=None, check_same_thread=False, factory=_Connection, uri=True)
+            raise LabError(
+                f"{self.path.parent} cannot be made a folder ({error.strerror}): name another"
+            ) from error
+        con = sqlite3.connect(
+            uri,
+            self.timeout,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=_Connection,
+            uri=True,
+        )
         self._all.add(con)
-        for pragma in ("synchronous = FULL", f"cache_size = -{CACHE >> 10}", f"journal_size_limit = {CACHE}"):
+        for pragma in (
+            "synchronous = FULL",
+            f"cache_size = -{CACHE >> 10}",
+            f"journal_size_limit = {CACHE}",
+        ):
             con.execute(f"PRAGMA {pragma}")
         con.executescript(schema.TEMPORARY)
         return con
@@ -272,22 +346,44 @@ class Queue:
         con.execute(f"INSERT INTO touched {users}")
         con.execute(schema.REBUILD, (self.max_pool,))
 
-    def _fill(self, con: sqlite3.Connection, pool: pd.DataFrame, users: pd.Index, need: int, net: PurchaseNet | None, time: int) -> pd.DataFrame:
+    def _fill(
+        self,
+        con: sqlite3.Connection,
+        pool: pd.DataFrame,
+        users: pd.Index,
+        need: int,
+        net: PurchaseNet | None,
+        time: int,
+    ) -> pd.DataFrame:
         """New rows for the pools of fewer than `need` products, entered in the log."""
         missing = need - pool["user_id"].value_counts().reindex(users, fill_value=0)
         missing = missing[missing > 0]
         if missing.empty:
             return pool[:0]
-        taken = pd.concat([pool, self.read("SELECT user_id, item_id FROM touched CROSS JOIN purchases USING (user_id)")])
-        items = self.read("SELECT item_id, category FROM items ORDER BY bought DESC, touched DESC, item_id")
-        favourite = self.read("SELECT user_id, category FROM favourite").set_index("user_id")["category"]
+        taken = pd.concat(
+            [
+                pool,
+                self.read(
+                    "SELECT user_id, item_id FROM touched CROSS JOIN purchases USING (user_id)"
+                ),
+            ]
+        )
+        items = self.read(
+            "SELECT item_id, category FROM items ORDER BY bought DESC, touched DESC, item_id"
+        )
+        favourite = self.read("SELECT user_id, category FROM favourite").set_index("user_id")[
+            "category"
+        ]
         new = rotation.fills(missing, taken, items, favourite, net)
         self._log(con, new, 0, time)
         return new.assign(counter=0, score=0)
 
     def _log(self, con: sqlite3.Connection, rows: pd.DataFrame, shown: int, time: int) -> None:
         rows = rows[["user_id", "item_id", "source"]].assign(shown=shown, at=time)
-        con.executemany("INSERT INTO log (user_id, item_id, source, shown, at) VALUES (?, ?, ?, ?, ?)", rows.itertuples(index=False, name=None))
+        con.executemany(
+            "INSERT INTO log (user_id, item_id, source, shown, at) VALUES (?, ?, ?, ?, ?)",
+            rows.itertuples(index=False, name=None),
+        )
 
 
 def _rows(events: pd.DataFrame) -> Iterator[tuple]:

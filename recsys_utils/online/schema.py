@@ -1,13 +1,16 @@
 """The queue's database in SQL: tables, a view of every pool as its logs give it, and the steps that post a batch of events."""
 
-from ..datasets import EVENT_TYPES
-from . import WEIGHTS
+from recsys_utils.data.registry import EVENT_TYPES, EVENT_WEIGHTS
 
 SCHEMA = 1
-APPLICATION = 0x52524C51        # "RRLQ": this file is ours
+APPLICATION = 0x52524C51  # "RRLQ": this file is ours
 
 _types = ", ".join(f"'{name}'" for name in EVENT_TYPES)
-_weight = "CASE event_type " + " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in WEIGHTS.items()) + " ELSE 0 END"
+_weight = (
+    "CASE event_type "
+    + " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in EVENT_WEIGHTS.items())
+    + " ELSE 0 END"
+)
 
 TABLES = f"""
 PRAGMA application_id = {APPLICATION};
@@ -72,8 +75,10 @@ CATEGORIES = f"""
 INSERT INTO items SELECT item_id, COALESCE(MIN(NULLIF(category, '')), ''), 0, 0 FROM batch WHERE true GROUP BY item_id
 ON CONFLICT (item_id) {_category}
 """
-EVENTS = "INSERT INTO events SELECT event_id, user_id, item_id, event_type, event_time, ? FROM batch"
-KNOWN = "DELETE FROM batch WHERE EXISTS (SELECT 1 FROM main.events WHERE events.event_id = batch.event_id)"      # IN would read all events
+EVENTS = (
+    "INSERT INTO events SELECT event_id, user_id, item_id, event_type, event_time, ? FROM batch"
+)
+KNOWN = "DELETE FROM batch WHERE EXISTS (SELECT 1 FROM main.events WHERE events.event_id = batch.event_id)"  # IN would read all events
 COUNT = "SELECT COUNT(*), TOTAL((event_time, event_id) <= (?, ?)), TOTAL(event_type = 'purchase') FROM batch"
 POST = (
     """INSERT INTO items SELECT item_id, '', SUM(event_type = 'purchase'), COUNT(*) FROM batch WHERE true GROUP BY item_id

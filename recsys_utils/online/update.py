@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .. import LabError
-from ..store import atomic
-from . import WEIGHTS
-from .events import BadFile, EventFile, event_files
-from .network import PurchaseNet, labels, model_path
-from .queue import Counts, Queue
+from recsys_utils import LabError
+from recsys_utils.data.registry import EVENT_WEIGHTS
+from recsys_utils.models.purchase_net import PurchaseNet, labels, model_path
+from recsys_utils.online.events import BadFile, EventFile, event_files
+from recsys_utils.online.queue import Counts, Queue
+from recsys_utils.store import atomic
 
 DATABASE = "recommendation.db"
 TRAIN = "python -m recsys_utils.online train --history FOLDER --state FOLDER"
@@ -54,8 +54,17 @@ class Report:
         self.counts = Counts(*map(sum, zip(self.counts, counts)))
 
 
-def train_cold(history: Path | str, state: Path | str, *, now: pd.Timestamp, until: pd.Timestamp | None = None, seed: int = 42,
-               batch: int = 50_000, wait: float = 0.0, **params: object) -> Report:
+def train_cold(
+    history: Path | str,
+    state: Path | str,
+    *,
+    now: pd.Timestamp,
+    until: pd.Timestamp | None = None,
+    seed: int = 42,
+    batch: int = 50_000,
+    wait: float = 0.0,
+    **params: object,
+) -> Report:
     """Post a folder's events up to `until` and train the cold model on every event up to then; later ones are left to `apply_folder`.
 
     until, now: UTC without zone. params: of PurchaseNet. Done again, it starts a new model on all that is known by `until`, and what
@@ -73,13 +82,22 @@ def train_cold(history: Path | str, state: Path | str, *, now: pd.Timestamp, unt
                 report.add(queue.post(piece[piece["ts"] <= until]))
         pairs = queue.read(PAIRS, (_micros(until),))
         if not len(pairs):
-            raise LabError(f"{history} has no event up to {until}: {'; '.join(report.errors) or 'give a later --until or another folder'}")
+            raise LabError(
+                f"{history} has no event up to {until}: {'; '.join(report.errors) or 'give a later --until or another folder'}"
+            )
         _trained(queue, state, PurchaseNet.cold(pairs, seed, **params), until, seed)
         report.version = int(queue.get("version"))
     return report
 
 
-def apply_folder(events: Path | str, state: Path | str, *, now: pd.Timestamp, batch: int = 50_000, wait: float = 0.0) -> Report:
+def apply_folder(
+    events: Path | str,
+    state: Path | str,
+    *,
+    now: pd.Timestamp,
+    batch: int = 50_000,
+    wait: float = 0.0,
+) -> Report:
     """Post and learn what is new in a folder of event files: safe to run at any time, as often as you like, and to kill.
 
     Files that have not changed since they were read to their end are skipped; of the others only unknown events count. A delta is at
@@ -93,7 +111,9 @@ def apply_folder(events: Path | str, state: Path | str, *, now: pd.Timestamp, ba
     with _alone(state, wait), Queue(state / DATABASE) as queue:
         learner = Learner.of(queue, state)
         _tidy(queue, state)
-        while len(fresh := queue.fresh(batch)):         # posted by a service, or after the cold model's time
+        while len(
+            fresh := queue.fresh(batch)
+        ):  # posted by a service, or after the cold model's time
             learner.apply(fresh)
         report = Report()
         for path in tqdm(paths, "events", disable=None, leave=False):
@@ -102,7 +122,14 @@ def apply_folder(events: Path | str, state: Path | str, *, now: pd.Timestamp, ba
     return report
 
 
-def recommend(state: Path | str, *, at: pd.Timestamp, users: Sequence[str] | None = None, limit: int | None = None, n: int = 3) -> pd.DataFrame:
+def recommend(
+    state: Path | str,
+    *,
+    at: pd.Timestamp,
+    users: Sequence[str] | None = None,
+    limit: int | None = None,
+    n: int = 3,
+) -> pd.DataFrame:
     """Show n products to each user and write out/recommendations.csv and out/activity.csv; the recommendations.
 
     users: any ids; else all that have a queue, at most `limit`. What is written was shown: counters and files change together.
@@ -112,11 +139,17 @@ def recommend(state: Path | str, *, at: pd.Timestamp, users: Sequence[str] | Non
         _check(state)
     with _told(state), Queue(state / DATABASE) as queue:
         if users is None:
-            users = queue.read("SELECT user_id FROM queue ORDER BY user_id LIMIT ?", (-1 if limit is None else limit,))["user_id"]
+            users = queue.read(
+                "SELECT user_id FROM queue ORDER BY user_id LIMIT ?",
+                (-1 if limit is None else limit,),
+            )["user_id"]
         net = load_net(queue, state)
         with queue.transaction():
             shown = queue.recommend(users, n, net, at=at)
-            for name, frame in (("recommendations", shown.assign(at=at)), ("activity", activity(queue, users))):
+            for name, frame in (
+                ("recommendations", shown.assign(at=at)),
+                ("activity", activity(queue, users)),
+            ):
                 with atomic(state / "out" / f"{name}.csv") as temporary:
                     frame.to_csv(temporary, index=False)
     return shown
@@ -126,7 +159,10 @@ def activity(queue: Queue, users: Sequence[str]) -> pd.DataFrame:
     """What users did with products: user_id, item_id, number of each event type, first and last time, counter (times shown), score, purchased."""
     frame = queue.read(ACTIVITY, (_json(users),))
     frame[["first", "last"]] = frame[["first", "last"]].astype("datetime64[us]")
-    return frame.assign(score=sum(weight * frame[name] for name, weight in WEIGHTS.items()), purchased=frame["purchase"] > 0)
+    return frame.assign(
+        score=sum(weight * frame[name] for name, weight in EVENT_WEIGHTS.items()),
+        purchased=frame["purchase"] > 0,
+    )
 
 
 def load_net(queue: Queue, state: Path) -> PurchaseNet:
@@ -160,7 +196,9 @@ class Learner:
         if not len(new):
             return self.queue.post(delta)
         version = int(self.queue.get("version")) + 1
-        net = self.net.updated(labels(new, self._bought(new["user_id"])), seed=int(self.queue.get("seed")) + version)
+        net = self.net.updated(
+            labels(new, self._bought(new["user_id"])), seed=int(self.queue.get("seed")) + version
+        )
         sha = net.save(self.state)
         with self.queue.transaction():
             counts = self.queue.post(delta, learnt=version)
@@ -171,16 +209,22 @@ class Learner:
         return counts
 
     def _learnt(self, event_ids: pd.Series) -> pd.Series:
-        return self.queue.read("SELECT event_id FROM events WHERE learnt IS NOT NULL AND event_id IN (SELECT value FROM json_each(?))",
-                               (_json(event_ids),))["event_id"]
+        return self.queue.read(
+            "SELECT event_id FROM events WHERE learnt IS NOT NULL AND event_id IN (SELECT value FROM json_each(?))",
+            (_json(event_ids),),
+        )["event_id"]
 
     def _bought(self, user_ids: pd.Series) -> pd.MultiIndex:
-        pairs = self.queue.read("SELECT user_id, item_id FROM purchases WHERE user_id IN (SELECT value FROM json_each(?))",
-                                (_json(user_ids.unique()),))
+        pairs = self.queue.read(
+            "SELECT user_id, item_id FROM purchases WHERE user_id IN (SELECT value FROM json_each(?))",
+            (_json(user_ids.unique()),),
+        )
         return pd.MultiIndex.from_frame(pairs)
 
 
-def _apply_file(path: Path, learner: Learner, report: Report, now: pd.Timestamp, batch: int) -> None:
+def _apply_file(
+    path: Path, learner: Learner, report: Report, now: pd.Timestamp, batch: int
+) -> None:
     stat, key = path.stat(), f"file:{path.name}"
     mark = f"{stat.st_size} {stat.st_mtime_ns}"
     if learner.queue.get(key) == mark:
@@ -209,7 +253,10 @@ def _trained(queue: Queue, state: Path, net: PurchaseNet, until: pd.Timestamp, s
     """Put a cold model in its place: it has learnt what happened up to `until`."""
     sha, version = net.save(state), int(queue.get("version") or 0) + 1
     with queue.transaction() as con:
-        con.execute("UPDATE events SET learnt = CASE WHEN event_time <= ? THEN ? END", (_micros(until), version))
+        con.execute(
+            "UPDATE events SET learnt = CASE WHEN event_time <= ? THEN ? END",
+            (_micros(until), version),
+        )
         _name(queue, sha, version)
         queue.set("seed", seed)
     _sweep(state, sha)
@@ -247,7 +294,9 @@ def _alone(state: Path, wait: float) -> Iterator[None]:
             deadline = time.monotonic() + wait
             while not _locked(file.fileno()):
                 if time.monotonic() >= deadline:
-                    raise Busy(f"another update of {state} is running: run again when it has finished, or give --wait SECONDS")
+                    raise Busy(
+                        f"another update of {state} is running: run again when it has finished, or give --wait SECONDS"
+                    )
                 time.sleep(0.05)
             yield
 
@@ -267,7 +316,9 @@ def _told(state: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where, why = error.filename or state, (error.strerror or str(error)).lower()
-        raise LabError(f"{where}: {why}; free some space or allow this user to write, and run again; what was being written is undone") from error
+        raise LabError(
+            f"{where}: {why}; free some space or allow this user to write, and run again; what was being written is undone"
+        ) from error
 
 
 def _micros(ts: pd.Timestamp) -> int:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import uvicorn
 
-from .. import LabError
-from ..datasets import spec
-from ..store import data_dir
-from .app import create_app
-from .artifacts import read_manifest
-from .settings import Settings
-from .telemetry import log_to_stderr
+from recsys_utils import LabError
+from recsys_utils.data.registry import spec
+from recsys_utils.serving.app import create_app
+from recsys_utils.serving.artifacts import read_manifest
+from recsys_utils.serving.settings import Settings
+from recsys_utils.serving.telemetry import log_to_stderr
+from recsys_utils.store import data_dir
 
-DRAIN = 10      # seconds that requests have to end in after a stop
+DRAIN = 10  # seconds that requests have to end in after a stop
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,35 +31,69 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m recsys_utils.serving", description="Serve recommendations, or train what is served.")
+    parser = argparse.ArgumentParser(
+        "python -m recsys_utils.serving",
+        description="Serve recommendations, or train what is served.",
+    )
     parser.add_argument("command", nargs="?", choices=("serve", "train"), default="serve")
-    parser.add_argument("--dataset", default="synthetic", metavar="NAME|FILE.toml", help="default: synthetic")
-    parser.add_argument("--artifacts", type=Path, metavar="FOLDER", help="default: $MODEL_PATH, or data/<dataset>/serving")
-    parser.add_argument("--models", metavar="NAME,NAME", help="train: the leaderboard models whose lists are made; default: all")
-    parser.add_argument("--db", type=Path, metavar="FILE", help="serve: the queue's database; default: online/recommendation.db of the artifacts")
+    parser.add_argument(
+        "--dataset", default="synthetic", metavar="NAME|FILE.toml", help="default: synthetic"
+    )
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        metavar="FOLDER",
+        help="default: $MODEL_PATH, or data/<dataset>/serving",
+    )
+    parser.add_argument(
+        "--models",
+        metavar="NAME,NAME",
+        help="train: the leaderboard models whose lists are made; default: all",
+    )
+    parser.add_argument(
+        "--db",
+        type=Path,
+        metavar="FILE",
+        help="serve: the queue's database; default: online/recommendation.db of the artifacts",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     return parser
 
 
 def _folder(options: argparse.Namespace) -> Path:
-    return options.artifacts or Path(os.environ.get("MODEL_PATH", "").strip() or data_dir(spec(options.dataset).name, "serving"))
+    return options.artifacts or Path(
+        os.environ.get("MODEL_PATH", "").strip() or data_dir(spec(options.dataset).name, "serving")
+    )
 
 
 def _train(options: argparse.Namespace) -> int:
-    from .train import main as train  # brings in everything that trains
+    from recsys_utils.serving.train import main as train  # brings in everything that trains
+
     return train(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
     settings = Settings.from_env().placed(options.artifacts, options.host)
     manifest = _trained(options)
-    print(f"{manifest['title']}{' (synthetic data)' if manifest['synthetic'] else ''}, trained {manifest['trained_at']}: hybrid, als, item_cf, "
-          f"popularity, {', '.join(manifest['lists'])}\nhttp://{options.host}:{options.port}", flush=True)
+    print(
+        f"{manifest['title']}{' (synthetic data)' if manifest['synthetic'] else ''}, trained {manifest['trained_at']}: hybrid, als, item_cf, "
+        f"popularity, {', '.join(manifest['lists'])}\nhttp://{options.host}:{options.port}",
+        flush=True,
+    )
     log_to_stderr(settings.debug)
-    signal.signal(signal.SIGTERM, lambda *_: None)      # the server raises it once more when it has ended in peace: then it is no error
-    uvicorn.run(create_app(options.artifacts, options.db, settings), host=options.host, port=options.port, log_config=None, access_log=False,
-                timeout_graceful_shutdown=DRAIN, server_header=False)
+    signal.signal(
+        signal.SIGTERM, lambda *_: None
+    )  # the server raises it once more when it has ended in peace: then it is no error
+    uvicorn.run(
+        create_app(options.artifacts, options.db, settings),
+        host=options.host,
+        port=options.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN,
+        server_header=False,
+    )
     return 0
 
 
@@ -67,7 +101,9 @@ def _trained(options: argparse.Namespace) -> dict:
     try:
         return read_manifest(options.artifacts)
     except LabError as error:
-        raise LabError(str(error).replace("--dataset NAME", f"--dataset {options.dataset}")) from error
+        raise LabError(
+            str(error).replace("--dataset NAME", f"--dataset {options.dataset}")
+        ) from error
 
 
 if __name__ == "__main__":

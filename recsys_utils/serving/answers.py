@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .schemas import ShopTime
+from recsys_utils.serving.schemas import ShopTime
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Stock = Literal["in_stock", "out_of_stock", "unknown"]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .answers import Answer, Stock
+from recsys_utils.serving.answers import Answer, Stock
 
 
 class EventsResponse(Answer):

@@ -16,20 +16,33 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader
 from starlette.exceptions import HTTPException
 
-from .. import LabError, __version__
-from . import live, routes
-from .answers import Problem, Status
-from .errors import Forbidden, NotFound, Unavailable, sentence
-from .service import Service
-from .settings import Settings
-from .telemetry import Gate
+from recsys_utils import LabError, __version__
+from recsys_utils.serving import live, routes
+from recsys_utils.serving.answers import Problem, Status
+from recsys_utils.serving.errors import Forbidden, NotFound, Unavailable, sentence
+from recsys_utils.serving.service import Service
+from recsys_utils.serving.settings import Settings
+from recsys_utils.serving.telemetry import Gate
 
 HERE = Path(__file__).parent
-THREADS = 8         # that answer at once: more only wait for one another, and each keeps a connection to the queue with pages of its own
-STATUS = {Unavailable: 503, NotFound: 404, Forbidden: 401}         # of errors; any other LabError is bad input, 422
-ERRORS = {status: {"model": Problem, "description": text} for status, text in {
-    400: "the request cannot be read, or names another host", 401: "the key is missing or wrong", 403: "another site's page would write", 404: "not there",
-    413: "the body is too large", 422: "bad input: the sentence names the field and the cure", 503: "nothing can be answered now"}.items()}
+THREADS = 8  # that answer at once: more only wait for one another, and each keeps a connection to the queue with pages of its own
+STATUS = {
+    Unavailable: 503,
+    NotFound: 404,
+    Forbidden: 401,
+}  # of errors; any other LabError is bad input, 422
+ERRORS = {
+    status: {"model": Problem, "description": text}
+    for status, text in {
+        400: "the request cannot be read, or names another host",
+        401: "the key is missing or wrong",
+        403: "another site's page would write",
+        404: "not there",
+        413: "the body is too large",
+        422: "bad input: the sentence names the field and the cure",
+        503: "nothing can be answered now",
+    }.items()
+}
 log = logging.getLogger("recsys_utils.serving")
 
 
@@ -38,23 +51,45 @@ def clock() -> datetime:
     return datetime.now(UTC)
 
 
-def create_app(artifacts_dir: Path | str, db_path: Path | str | None = None, config: Settings | None = None,
-               clock: Callable[[], datetime] = clock) -> FastAPI:
+def create_app(
+    artifacts_dir: Path | str,
+    db_path: Path | str | None = None,
+    config: Settings | None = None,
+    clock: Callable[[], datetime] = clock,
+) -> FastAPI:
     """The service of what `serving.train` left in a folder. db_path: the queue's database, by default the one that training made there."""
     config = config or Settings()
-    app = FastAPI(title="Retail RecSys Lab", version=__version__, description="Every recommender of the lab behind the same answer.",
-                  lifespan=_lifespan, docs_url=None, redoc_url=None, redirect_slashes=False, responses=ERRORS)
-    app.state.service = Service(Path(artifacts_dir), Path(db_path) if db_path else None, config, clock)
+    app = FastAPI(
+        title="Retail RecSys Lab",
+        version=__version__,
+        description="Every recommender of the lab behind the same answer.",
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=ERRORS,
+    )
+    app.state.service = Service(
+        Path(artifacts_dir), Path(db_path) if db_path else None, config, clock
+    )
     for router in (routes.api, live.api, live.predictions):
         app.include_router(router)
-    for error, answer in {RequestValidationError: _invalid, HTTPException: _refused, LabError: _told}.items():
+    for error, answer in {
+        RequestValidationError: _invalid,
+        HTTPException: _refused,
+        LabError: _told,
+    }.items():
         app.add_exception_handler(error, answer)
     _pages(app)
     if config.cors_origins:
-        app.add_middleware(CORSMiddleware, allow_origins=config.cors_origins, allow_methods=["GET", "POST"],
-                           allow_headers=["Content-Type", "X-API-Key"])
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=config.cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Content-Type", "X-API-Key"],
+        )
     app.add_middleware(Gate, telemetry=app.state.service.telemetry, config=config)
-    app.openapi()       # builds the routes now: at a first request, pydantic's warnings would depend on what other threads import
+    app.openapi()  # builds the routes now: at a first request, pydantic's warnings would depend on what other threads import
     return app
 
 
@@ -69,7 +104,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _load(service: Service) -> None:
-    with suppress(LabError):        # said by health and by every answer
+    with suppress(LabError):  # said by health and by every answer
         service.load()
     fields = {"version": service.loaded.version} if service.loaded else {"problem": service.problem}
     log.info("loaded" if service.loaded else "not loaded", extra={"fields": fields})
@@ -80,15 +115,31 @@ def _pages(app: FastAPI) -> None:
     app.mount("/static", StaticFiles(directory=HERE / "static", check_dir=False), name="static")
     reference = Environment(loader=FileSystemLoader(HERE), autoescape=True)
 
-    @app.get("/", tags=["system 3"], responses={200: {"model": Status, "content": {"text/html": {"schema": {"type": "string"}}}}})
+    @app.get(
+        "/",
+        tags=["system 3"],
+        responses={
+            200: {"model": Status, "content": {"text/html": {"schema": {"type": "string"}}}}
+        },
+    )
     def page(request: Request) -> Response:
         """The page; status and version where JSON is asked for."""
         accept = request.headers.get("accept", "")
         if "application/json" in accept and "text/html" not in accept:
-            return JSONResponse({"status": "Green" if app.state.service.loaded else "Yellow", "version": __version__})
+            return JSONResponse(
+                {
+                    "status": "Green" if app.state.service.loaded else "Yellow",
+                    "version": __version__,
+                }
+            )
         return FileResponse(HERE / "static" / "index.html")
 
-    @app.get("/metrics", tags=["system 3"], responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}, response_class=Response)
+    @app.get(
+        "/metrics",
+        tags=["system 3"],
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        response_class=Response,
+    )
     def metrics() -> Response:
         """Counters and durations as Prometheus reads them."""
         return Response(app.state.service.telemetry.text(), media_type="text/plain")
@@ -112,9 +163,14 @@ def _told(request: Request, error: LabError) -> JSONResponse:
 
 def _refused(request: Request, error: HTTPException) -> JSONResponse:
     """Unknown paths and methods, bodies that are no text."""
-    said = {400: "the body cannot be read: send JSON in UTF-8", 404: f"there is no {request.url.path[:80]}: see /docs",
-            405: f"{request.method[:10]} is not allowed here: see /docs"}
-    return _problem(request, error.status_code, said.get(error.status_code, str(error.detail)), error.headers)
+    said = {
+        400: "the body cannot be read: send JSON in UTF-8",
+        404: f"there is no {request.url.path[:80]}: see /docs",
+        405: f"{request.method[:10]} is not allowed here: see /docs",
+    }
+    return _problem(
+        request, error.status_code, said.get(error.status_code, str(error.detail)), error.headers
+    )
 
 
 def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

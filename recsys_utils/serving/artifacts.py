@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .. import LabError
-from ..hybrid import Hybrid
-from ..interactions import codes
-from ..standalone import StandaloneRecommender
-from ..store import digest, read_json, read_parquet, read_sealed
-from ..training import load_models
+from recsys_utils import LabError
+from recsys_utils.data.interactions import codes
+from recsys_utils.ensembles.hybrid import Hybrid
+from recsys_utils.ensembles.training import load_models
+from recsys_utils.models.towers.standalone import StandaloneRecommender
+from recsys_utils.store import digest, read_json, read_parquet, read_sealed
 
 SCHEMA = 1
-UNKNOWN, OUT, IN = -1, 0, 1         # of stock
+UNKNOWN, OUT, IN = -1, 0, 1  # of stock
 
 
 class NotTrained(LabError):
@@ -28,8 +28,8 @@ class NotTrained(LabError):
 class Lists:
     """One model's table as arrays: row by user code, −1 where a list has ended."""
 
-    items: np.ndarray       # (users, depth) int32
-    scores: np.ndarray      # (users, depth) float32
+    items: np.ndarray  # (users, depth) int32
+    scores: np.ndarray  # (users, depth) float32
 
     @classmethod
     def of(cls, recs: pd.DataFrame, users: pd.Index, items: pd.Index) -> Self:
@@ -37,7 +37,10 @@ class Lists:
         row, column = codes(recs["user_id"], users), recs["rank"].to_numpy() - 1
         shape = len(users), int(recs["rank"].max()) if len(recs) else 0
         made = cls(np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
-        made.items[row, column], made.scores[row, column] = codes(recs["item_id"], items), recs["score"].to_numpy(np.float32)
+        made.items[row, column], made.scores[row, column] = (
+            codes(recs["item_id"], items),
+            recs["score"].to_numpy(np.float32),
+        )
         return made
 
     def of_user(self, user: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,20 +71,42 @@ class Artifacts:
         except (LabError, OSError):
             if read_manifest(folder)["folder"] == manifest["folder"]:
                 raise
-            return cls.load(folder)     # a newer version took its place while we were reading
+            return cls.load(folder)  # a newer version took its place while we were reading
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict) -> Self:
         for name, sha in manifest["sha256"].items():
             if not (folder / name).is_file() or digest(folder / name) != sha:
-                raise LabError(f"{folder / name} is missing or was changed after it was saved: train again")
+                raise LabError(
+                    f"{folder / name} is missing or was changed after it was saved: train again"
+                )
         hybrid, there = load_models(folder / "hybrid"), manifest["sha256"]
-        lists = {name: Lists.of(read_parquet(folder / "lists" / f"{name}.parquet"), hybrid.user_ids_, hybrid.item_ids_) for name in manifest["lists"]}
-        items, users = (read_parquet(folder / f"{name}.parquet").astype({key: str}).set_index(key)
-                        for name, key in (("items", "item_id"), ("users", "user_id")))
-        stock, cells = (read_parquet(folder / name) if name in there else None for name in ("stock.parquet", "confidence.parquet"))
+        lists = {
+            name: Lists.of(
+                read_parquet(folder / "lists" / f"{name}.parquet"),
+                hybrid.user_ids_,
+                hybrid.item_ids_,
+            )
+            for name in manifest["lists"]
+        }
+        items, users = (
+            read_parquet(folder / f"{name}.parquet").astype({key: str}).set_index(key)
+            for name, key in (("items", "item_id"), ("users", "user_id"))
+        )
+        stock, cells = (
+            read_parquet(folder / name) if name in there else None
+            for name in ("stock.parquet", "confidence.parquet")
+        )
         made = cls(manifest, hybrid, lists, items, users, stock, cells, _tower(folder / "tower"))
-        for name in ("buyers", "names", "name_of", "text", "categories", "by_units", "stocks"):     # now, not in somebody's request
+        for name in (
+            "buyers",
+            "names",
+            "name_of",
+            "text",
+            "categories",
+            "by_units",
+            "stocks",
+        ):  # now, not in somebody's request
             getattr(made, name)
         return made
 
@@ -94,7 +119,11 @@ class Artifacts:
     def names(self) -> np.ndarray:
         """(items,) what people call them; the id where the shop gives no name."""
         ids = self.items.index.to_series()
-        return (self.items["name"].astype("object").where(self.items["name"].notna(), ids) if "name" in self.items else ids).to_numpy(object)
+        return (
+            self.items["name"].astype("object").where(self.items["name"].notna(), ids)
+            if "name" in self.items
+            else ids
+        ).to_numpy(object)
 
     @cached_property
     def name_of(self) -> dict[str, str]:
@@ -104,13 +133,21 @@ class Artifacts:
     @cached_property
     def text(self) -> pd.Series:
         """(items,) what a search looks in: name, id and category."""
-        parts = pd.DataFrame({"name": self.names, "id": self.items.index, "category": self.categories}).fillna("").astype(str)
+        parts = (
+            pd.DataFrame({"name": self.names, "id": self.items.index, "category": self.categories})
+            .fillna("")
+            .astype(str)
+        )
         return parts.agg("\n".join, axis=1).str.casefold()
 
     @cached_property
     def categories(self) -> np.ndarray:
         """(items,) category or None."""
-        column = self.items["category"].astype("object") if "category" in self.items else pd.Series(None, self.items.index, dtype=object)
+        column = (
+            self.items["category"].astype("object")
+            if "category" in self.items
+            else pd.Series(None, self.items.index, dtype=object)
+        )
         return column.where(column.notna(), None).to_numpy(object)
 
     @cached_property
@@ -123,22 +160,33 @@ class Artifacts:
         """(items,) in, out of stock or unknown, by country; None: in any."""
         if self.stock is None:
             return {}
-        sums = self.stock.astype({"item_id": str, "country": str}).groupby(["country", "item_id"])["quantity"].sum()
-        made = {country: _in_stock(rows.droplevel(0), self.items.index) for country, rows in sums.groupby(level=0)}
+        sums = (
+            self.stock.astype({"item_id": str, "country": str})
+            .groupby(["country", "item_id"])["quantity"]
+            .sum()
+        )
+        made = {
+            country: _in_stock(rows.droplevel(0), self.items.index)
+            for country, rows in sums.groupby(level=0)
+        }
         return made | {None: _in_stock(sums.groupby(level=1).sum(), self.items.index)}
 
     def stock_of(self, user: int) -> np.ndarray:
         """(items,) stock for a user's country, of any country where that is not known."""
         country = self.users["country"].iat[user] if user >= 0 and "country" in self.users else None
         absent = np.full(len(self.items), UNKNOWN, np.int8)
-        return self.stocks.get(country if isinstance(country, str) and country in self.stocks else None, absent)
+        return self.stocks.get(
+            country if isinstance(country, str) and country in self.stocks else None, absent
+        )
 
 
 def read_manifest(folder: Path) -> dict:
     """Who was trained when on what, checked; NotTrained where there is none."""
     path = folder / "manifest.json"
     if not path.is_file():
-        raise NotTrained(f"{folder} holds nothing to serve: run python -m recsys_utils.serving train --dataset NAME")
+        raise NotTrained(
+            f"{folder} holds nothing to serve: run python -m recsys_utils.serving train --dataset NAME"
+        )
     return read_sealed(path, SCHEMA, "python -m recsys_utils.serving train --dataset NAME")
 
 
@@ -151,5 +199,11 @@ def _tower(folder: Path) -> StandaloneRecommender | None:
     if not folder.is_dir():
         return None
     columns = read_json(folder / "preproc_artifacts.json")
-    return StandaloneRecommender(folder / "best_two_tower_model.safetensors", folder / "preproc_artifacts.json", folder / "recommendation_assets",
-                                 columns["user_cat_cols"], columns["user_num_cols"], columns["item_cat_cols"])
+    return StandaloneRecommender(
+        folder / "best_two_tower_model.safetensors",
+        folder / "preproc_artifacts.json",
+        folder / "recommendation_assets",
+        columns["user_cat_cols"],
+        columns["user_num_cols"],
+        columns["item_cat_cols"],
+    )

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from .settings import Settings
+from recsys_utils.serving.settings import Settings
 
 HOST = re.compile(r"(\[[\da-f:.]+\]|[^\s\[\]:/@?#\\]+)(:\d+)?")
 READING = ("GET", "HEAD", "OPTIONS")
@@ -17,11 +17,24 @@ def refusal(scope: Scope, config: Settings) -> tuple[int, str] | None:
     headers = Headers(scope=scope)
     host, origin = headers.get("host", "").lower(), headers.get("origin")
     name = HOST.fullmatch(host)
-    if "*" not in config.allowed_hosts and (name is None or name[1].strip("[]") not in config.allowed_hosts):
-        return 400, f"the host is {host[:60]!r}: this service answers to the names in ALLOWED_HOSTS only"
-    if scope["method"] in READING or origin is None or _netloc(origin) == host or {"*", origin} & set(config.cors_origins):
+    if "*" not in config.allowed_hosts and (
+        name is None or name[1].strip("[]") not in config.allowed_hosts
+    ):
+        return (
+            400,
+            f"the host is {host[:60]!r}: this service answers to the names in ALLOWED_HOSTS only",
+        )
+    if (
+        scope["method"] in READING
+        or origin is None
+        or _netloc(origin) == host
+        or {"*", origin} & set(config.cors_origins)
+    ):
         return None
-    return 403, f"the origin is {origin[:60]!r}: a page of another site may not write here unless CORS_ORIGINS names it"
+    return (
+        403,
+        f"the origin is {origin[:60]!r}: a page of another site may not write here unless CORS_ORIGINS names it",
+    )
 
 
 def _netloc(origin: str) -> str:

@@ -2,20 +2,37 @@
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from .. import LabError
-from ..online import WEIGHTS
-from ..standalone import StandaloneRecommender, format_rating
-from .answers_live import EventsResponse, FieldsResponse, FormField, NewCustomerResponse, Prediction, QueueResponse, RatedItem, RatingResponse, Shown
-from .errors import NotFound
-from .lists import Ask
-from .online import naive
-from .routes import keyed, loaded, service
-from .schemas import EventsRequest, Id, NewCustomerRequest, PredictListRequest, PredictRequest, RatingRequest
-from .service import Loaded
-from .views import shown
+from recsys_utils import LabError
+from recsys_utils.data.registry import EVENT_WEIGHTS
+from recsys_utils.models.towers.standalone import StandaloneRecommender, format_rating
+from recsys_utils.serving.answers_live import (
+    EventsResponse,
+    FieldsResponse,
+    FormField,
+    NewCustomerResponse,
+    Prediction,
+    QueueResponse,
+    RatedItem,
+    RatingResponse,
+    Shown,
+)
+from recsys_utils.serving.errors import NotFound
+from recsys_utils.serving.lists import Ask
+from recsys_utils.serving.online import naive
+from recsys_utils.serving.routes import keyed, loaded, service
+from recsys_utils.serving.schemas import (
+    EventsRequest,
+    Id,
+    NewCustomerRequest,
+    PredictListRequest,
+    PredictRequest,
+    RatingRequest,
+)
+from recsys_utils.serving.service import Loaded
+from recsys_utils.serving.views import shown
 
 FIVE = 5
-FEW = 60        # options that a list to choose from may have
+FEW = 60  # options that a list to choose from may have
 api = APIRouter(prefix="/api/v1")
 predictions = APIRouter(tags=["system 3"])
 
@@ -27,7 +44,12 @@ def post_events(request: Request, body: EventsRequest) -> EventsResponse:
     counts = loaded(request).online.post(body.events, naive(mine.clock))
     mine.telemetry.events.labels("new").inc(counts.new)
     mine.telemetry.events.labels("duplicate").inc(len(body.events) - counts.new)
-    return EventsResponse(accepted=counts.new, duplicates=len(body.events) - counts.new, late=counts.late, purchases=counts.purchases)
+    return EventsResponse(
+        accepted=counts.new,
+        duplicates=len(body.events) - counts.new,
+        late=counts.late,
+        purchases=counts.purchases,
+    )
 
 
 @api.get("/queue/{user_id:id}", tags=["online"])
@@ -37,7 +59,9 @@ def queue(request: Request, user_id: Id) -> QueueResponse:
 
 
 @api.post("/queue/{user_id:id}/next", tags=["online"], dependencies=[Depends(keyed)])
-def queue_next(request: Request, user_id: Id, n: int = Query(3, ge=1, le=20, description="how many, 1 to 20")) -> QueueResponse:
+def queue_next(
+    request: Request, user_id: Id, n: int = Query(3, ge=1, le=20, description="how many, 1 to 20")
+) -> QueueResponse:
     """Show the next n products of a shopper's queue, filled where it is short, and count them as shown."""
     now = loaded(request)
     rows = now.online.show(user_id, n, naive(service(request).clock)).drop(columns="user_id")
@@ -51,15 +75,20 @@ def fields(request: Request) -> FieldsResponse:
     if tower is None:
         return FieldsResponse(available=False, fields=[], item_fields=[])
     mine = tower.encoder
-    return FieldsResponse(available=True, fields=[_field(tower, name) for name in tower.fields],
-                          item_fields=[_field(tower, c) for c in mine.item_cat_cols])
+    return FieldsResponse(
+        available=True,
+        fields=[_field(tower, name) for name in tower.fields],
+        item_fields=[_field(tower, c) for c in mine.item_cat_cols],
+    )
 
 
 @api.post("/new-customer/recommendations", tags=["new customers"])
 def for_new_customer(request: Request, body: NewCustomerRequest) -> NewCustomerResponse:
     """The best products for a profile; what is missing or never seen counts as unknown."""
     best = _tower(request).recommend_for_new_user(body.profile, body.top_k)
-    return NewCustomerResponse(recommendations=[RatedItem(item=item, rating=rating) for item, rating in best])
+    return NewCustomerResponse(
+        recommendations=[RatedItem(item=item, rating=rating) for item, rating in best]
+    )
 
 
 @api.post("/new-customer/rating", tags=["new customers"])
@@ -70,7 +99,15 @@ def rating(request: Request, body: RatingRequest) -> RatingResponse:
         raise LabError("give either profile or customer_id, not both and not neither")
     if body.customer_id is not None and body.customer_id not in tower.profiles.index:
         raise NotFound(f"customer '{body.customer_id[:60]}' has no ratings: give a profile instead")
-    made = min(max(tower.predict_rating(body.profile if body.customer_id is None else body.customer_id, body.item), 1.0), 5.0)
+    made = min(
+        max(
+            tower.predict_rating(
+                body.profile if body.customer_id is None else body.customer_id, body.item
+            ),
+            1.0,
+        ),
+        5.0,
+    )
     return RatingResponse(rating=made, text=format_rating(made))
 
 
@@ -88,21 +125,33 @@ def predict_user_list(request: Request, body: PredictListRequest) -> list[Predic
 
 def _queue(now: Loaded, user: str, rows: list[Shown]) -> QueueResponse:
     names, (pool, purchased) = now.art.name_of, now.online.standing(user)
-    return QueueResponse(user_id=user, pool=pool, names={item: names.get(item, item) for item, _, _ in pool}, purchased=purchased,
-                         shown=rows, weights=WEIGHTS)
+    return QueueResponse(
+        user_id=user,
+        pool=pool,
+        names={item: names.get(item, item) for item, _, _ in pool},
+        purchased=purchased,
+        shown=rows,
+        weights=EVENT_WEIGHTS,
+    )
 
 
 def _predicted(request: Request, user: str) -> Prediction:
     mine, now = service(request), loaded(request)
     model = "two_stage" if "two_stage" in now.art.lists else "hybrid"
     answer = mine.recommend(Ask(user, FIVE, model))
-    return Prediction(user_id=user, recommendations=[row.item_id for row in answer.recommendations], new_user=answer.user_info.user_type == "unknown")
+    return Prediction(
+        user_id=user,
+        recommendations=[row.item_id for row in answer.recommendations],
+        new_user=answer.user_info.user_type == "unknown",
+    )
 
 
 def _tower(request: Request) -> StandaloneRecommender:
     tower = loaded(request).art.tower
     if tower is None:
-        raise NotFound("this shop's data hold no ratings, so there is no model for new customers: train on data with ratings")
+        raise NotFound(
+            "this shop's data hold no ratings, so there is no model for new customers: train on data with ratings"
+        )
     return tower
 
 
@@ -113,4 +162,10 @@ def _field(tower: StandaloneRecommender, name: str) -> FormField:
         low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
         return FormField(field=name, kind="number", options=[], minimum=low, maximum=high)
     options = list(tower.encoder.mappings[name])
-    return FormField(field=name, kind="choice" if len(options) <= FEW else "text", options=options, minimum=None, maximum=None)
+    return FormField(
+        field=name,
+        kind="choice" if len(options) <= FEW else "text",
+        options=options,
+        minimum=None,
+        maximum=None,
+    )

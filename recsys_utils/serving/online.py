@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from .. import LabError
-from ..online.events import AHEAD, event_ids
-from ..online.network import PurchaseNet
-from ..online.queue import Counts, Queue
-from ..online.update import load_net
-from .errors import Unavailable
-from .schemas import Event
+from recsys_utils import LabError
+from recsys_utils.models.purchase_net import PurchaseNet
+from recsys_utils.online.events import AHEAD, event_ids
+from recsys_utils.online.queue import Counts, Queue
+from recsys_utils.online.update import load_net
+from recsys_utils.serving.errors import Unavailable
+from recsys_utils.serving.schemas import Event
 
 log = logging.getLogger("recsys_utils.serving")
 BOUGHT = "SELECT user_id, item_id, event_time FROM events WHERE event_type = 'purchase' AND event_time > ?"
@@ -29,25 +29,31 @@ class Online:
     def __init__(self, path: Path) -> None:
         self.queue, self.cut, self._lock = Queue(path), pd.Timestamp.max, threading.Lock()
         self.bought: dict[str, list[tuple[str, pd.Timestamp]]] = {}
-        self.stamps: Counter[str] = Counter()       # events by user since the start: what the cache knows a user's state by
+        self.stamps: Counter[str] = (
+            Counter()
+        )  # events by user since the start: what the cache knows a user's state by
         self._net: tuple[str | None, PurchaseNet | None] = (None, None)
 
     def refresh(self, cut: pd.Timestamp) -> None:
         """Read what was bought after the models' cut, by whomever it was posted."""
         with self._lock:
             self.cut, found = cut, defaultdict(list)
-            for user, item, ts in self.queue.read(BOUGHT, (cut.value // 1000,)).itertuples(index=False, name=None):
+            for user, item, ts in self.queue.read(BOUGHT, (cut.value // 1000,)).itertuples(
+                index=False, name=None
+            ):
                 found[user].append((item, pd.Timestamp(ts, unit="us")))
             self.bought = found
 
     def post(self, events: Sequence[Event], now: pd.Timestamp) -> Counts:
         """Keep events in one transaction; those that are known already change nothing."""
         frame = _canonical(events, now)
-        with self._lock, _told():       # so that memory follows the disk in its order
+        with self._lock, _told():  # so that memory follows the disk in its order
             fresh = frame[~frame["event_id"].isin(self._known(frame))]
             counts = self.queue.post(frame)
             late = fresh[(fresh["event_type"] == "purchase") & (fresh["ts"] > self.cut)]
-            for user, item, ts in late[["user_id", "item_id", "ts"]].itertuples(index=False, name=None):
+            for user, item, ts in late[["user_id", "item_id", "ts"]].itertuples(
+                index=False, name=None
+            ):
                 self.bought[user].append((item, ts))
             self.stamps.update(frame["user_id"])
         return counts
@@ -76,7 +82,9 @@ class Online:
 
     def _known(self, frame: pd.DataFrame) -> pd.Series:
         ids = json.dumps(frame["event_id"].tolist())
-        return self.queue.read("SELECT event_id FROM events WHERE event_id IN (SELECT value FROM json_each(?))", (ids,))["event_id"]
+        return self.queue.read(
+            "SELECT event_id FROM events WHERE event_id IN (SELECT value FROM json_each(?))", (ids,)
+        )["event_id"]
 
 
 def naive(clock: Callable[[], datetime]) -> pd.Timestamp:
@@ -91,16 +99,28 @@ def _told() -> Iterator[None]:
         yield
     except LabError as error:
         log.error("queue: %s", error)
-        raise Unavailable("the queue's database cannot be used now, nothing was changed: ask again, the log says why") from error
+        raise Unavailable(
+            "the queue's database cannot be used now, nothing was changed: ask again, the log says why"
+        ) from error
 
 
 def _canonical(events: Sequence[Event], now: pd.Timestamp) -> pd.DataFrame:
     """Events as the queue takes them; none may come from tomorrow."""
     times = [pd.Timestamp(event.timestamp) if event.timestamp else now for event in events]
     if late := [n for n, ts in enumerate(times) if ts > now + AHEAD]:
-        raise LabError(f"events.{late[0]}.timestamp is {times[late[0]]}, from the future: it is {now} (UTC), correct the clock or leave it out")
-    frame = pd.DataFrame({name: [getattr(event, name) for event in events] for name in ("user_id", "item_id", "event_type")}, dtype=object)
+        raise LabError(
+            f"events.{late[0]}.timestamp is {times[late[0]]}, from the future: it is {now} (UTC), correct the clock or leave it out"
+        )
+    frame = pd.DataFrame(
+        {
+            name: [getattr(event, name) for event in events]
+            for name in ("user_id", "item_id", "event_type")
+        },
+        dtype=object,
+    )
     frame["ts"] = pd.Series(times, dtype="datetime64[us]")
     own = pd.Series([event.event_id or "" for event in events], dtype=object)
-    frame["event_id"] = event_ids(*(frame[name] for name in ("user_id", "item_id", "event_type", "ts")), own=own)
+    frame["event_id"] = event_ids(
+        *(frame[name] for name in ("user_id", "item_id", "event_type", "ts")), own=own
+    )
     return frame.drop_duplicates("event_id").assign(category="")

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.security import APIKeyHeader
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from ..hybrid import MODELS
-from .answers import (
+from recsys_utils.ensembles.hybrid import MODELS
+from recsys_utils.serving.answers import (
     ConfigResponse,
     Explanation,
     Health,
@@ -23,12 +23,20 @@ from .answers import (
     Stats,
     UsersResponse,
 )
-from .errors import Forbidden, NotFound
-from .explain import DEEP, explained
-from .lists import STRANGER, Ask, history, ids_of, moved
-from .schemas import CustomRequest, Id, Ids, Moment, Price, RecommendationRequest, Words
-from .service import VERSION, Loaded, Service, models, profile_info, since
-from .views import catalogue, popular, profile, similar, users
+from recsys_utils.serving.errors import Forbidden, NotFound
+from recsys_utils.serving.explain import DEEP, explained
+from recsys_utils.serving.lists import STRANGER, Ask, history, ids_of, moved
+from recsys_utils.serving.schemas import (
+    CustomRequest,
+    Id,
+    Ids,
+    Moment,
+    Price,
+    RecommendationRequest,
+    Words,
+)
+from recsys_utils.serving.service import VERSION, Loaded, Service, models, profile_info, since
+from recsys_utils.serving.views import catalogue, popular, profile, similar, users
 
 
 class Whole(PathConvertor):
@@ -39,14 +47,23 @@ class Whole(PathConvertor):
 
 register_url_convertor("id", Whole())
 api = APIRouter(prefix="/api/v1")
-key_header = APIKeyHeader(name="X-API-Key", auto_error=False, description="Needed by writing requests where the service has a key")
-DESCRIPTION = {"tuning": "every knob of the hybrid", "service": "settings from the environment; the key itself is never shown",
-               "event_weights": "what an event adds to a product's score in the queue; a purchase ends its place there",
-               "queue": "sizes of a shopper's queue"}
+key_header = APIKeyHeader(
+    name="X-API-Key",
+    auto_error=False,
+    description="Needed by writing requests where the service has a key",
+)
+DESCRIPTION = {
+    "tuning": "every knob of the hybrid",
+    "service": "settings from the environment; the key itself is never shown",
+    "event_weights": "what an event adds to a product's score in the queue; a purchase ends its place there",
+    "queue": "sizes of a shopper's queue",
+}
 NONE = Query([], max_length=1000)
-ARCHITECTURE = {"level_1": "candidates: the best of a weighted blend of ALS, item-item and popularity",
-                "level_2": "re-ranking: segment and price limits, repurchase cycles, upsell",
-                "lists": "leaderboard models, ranked in training, looked up here"}
+ARCHITECTURE = {
+    "level_1": "candidates: the best of a weighted blend of ALS, item-item and popularity",
+    "level_2": "re-ranking: segment and price limits, repurchase cycles, upsell",
+    "lists": "leaderboard models, ranked in training, looked up here",
+}
 
 
 def service(request: Request) -> Service:
@@ -62,7 +79,9 @@ def loaded(request: Request) -> Loaded:
 def keyed(request: Request, given: str | None = Security(key_header)) -> None:
     """Let a writing request through that brings the key, where there is one."""
     key = service(request).config.api_key
-    if key is not None and not compare_digest((given or "").encode(), key.get_secret_value().encode()):
+    if key is not None and not compare_digest(
+        (given or "").encode(), key.get_secret_value().encode()
+    ):
         raise Forbidden("this request writes: send the key in the header X-API-Key")
 
 
@@ -75,21 +94,48 @@ def _naive(moment: object) -> pd.Timestamp | None:
 
 
 @api.get("/recommendations/anonymous", tags=["recommendations"])
-def anonymous(request: Request, n: int = _n(20, 5), price_min: Price | None = None, price_max: Price | None = None,
-              category: Words | None = None, in_stock_only: bool = False, exclude_items: Ids = NONE) -> RecommendationResponse:
+def anonymous(
+    request: Request,
+    n: int = _n(20, 5),
+    price_min: Price | None = None,
+    price_max: Price | None = None,
+    category: Words | None = None,
+    in_stock_only: bool = False,
+    exclude_items: Ids = NONE,
+) -> RecommendationResponse:
     """What sells, for somebody unknown."""
-    return service(request).recommend(Ask(STRANGER, n, "popularity", None, False, tuple(exclude_items), price_min, price_max, category,
-                                          in_stock_only))
+    return service(request).recommend(
+        Ask(
+            STRANGER,
+            n,
+            "popularity",
+            None,
+            False,
+            tuple(exclude_items),
+            price_min,
+            price_max,
+            category,
+            in_stock_only,
+        )
+    )
 
 
 @api.post("/recommendations/custom", tags=["recommendations"])
 def custom(request: Request, body: CustomRequest) -> RecommendationResponse:
     """A list for a history made up on the spot."""
-    return service(request).recommend(Ask(STRANGER, body.n, "hybrid", _naive(body.timestamp), *body.filters(), tuple(body.items)))
+    return service(request).recommend(
+        Ask(STRANGER, body.n, "hybrid", _naive(body.timestamp), *body.filters(), tuple(body.items))
+    )
 
 
 @api.get("/recommendations/{user_id:id}/explain", tags=["recommendations"])
-def explain(request: Request, user_id: Id, item_id: Id, model: Words = "hybrid", timestamp: Moment | None = None) -> Explanation:
+def explain(
+    request: Request,
+    user_id: Id,
+    item_id: Id,
+    model: Words = "hybrid",
+    timestamp: Moment | None = None,
+) -> Explanation:
     """Why an item stands where it does in a user's list."""
     now = loaded(request)
     ask = Ask(user_id, DEEP, model, _naive(timestamp))
@@ -99,18 +145,48 @@ def explain(request: Request, user_id: Id, item_id: Id, model: Words = "hybrid",
 
 
 @api.get("/recommendations/{user_id:id}", tags=["recommendations"])
-def recommend(request: Request, user_id: Id, n: int = _n(20, 5), model: Words = "hybrid", timestamp: Moment | None = None,
-              exclude_purchased: bool = False, exclude_items: Ids = NONE, price_min: Price | None = None,
-              price_max: Price | None = None, category: Words | None = None, in_stock_only: bool = False) -> RecommendationResponse:
+def recommend(
+    request: Request,
+    user_id: Id,
+    n: int = _n(20, 5),
+    model: Words = "hybrid",
+    timestamp: Moment | None = None,
+    exclude_purchased: bool = False,
+    exclude_items: Ids = NONE,
+    price_min: Price | None = None,
+    price_max: Price | None = None,
+    category: Words | None = None,
+    in_stock_only: bool = False,
+) -> RecommendationResponse:
     """The n best items for a user. timestamp: the moment to look from (UTC where it names no zone); what was bought until then counts."""
-    return service(request).recommend(Ask(user_id, n, model, _naive(timestamp), exclude_purchased, tuple(exclude_items), price_min, price_max,
-                                          category, in_stock_only))
+    return service(request).recommend(
+        Ask(
+            user_id,
+            n,
+            model,
+            _naive(timestamp),
+            exclude_purchased,
+            tuple(exclude_items),
+            price_min,
+            price_max,
+            category,
+            in_stock_only,
+        )
+    )
 
 
 @api.post("/recommendations", tags=["recommendations"])
 def recommend_post(request: Request, body: RecommendationRequest) -> RecommendationResponse:
     """The same as GET, asked in a body."""
-    return service(request).recommend(Ask(body.user_id, body.num_recommendations, body.model_type, _naive(body.timestamp), *body.filters()))
+    return service(request).recommend(
+        Ask(
+            body.user_id,
+            body.num_recommendations,
+            body.model_type,
+            _naive(body.timestamp),
+            *body.filters(),
+        )
+    )
 
 
 @api.get("/items/popular", tags=["items"])
@@ -126,7 +202,12 @@ def similar_items(request: Request, item_id: Id, n: int = _n(20, 5)) -> SimilarR
     start, now = time.perf_counter(), loaded(request)
     item = _code(now, item_id)
     rows = similar(now.art, item, n)
-    return SimilarResponse(item_id=item_id, item_name=now.art.names[item], similar_items=rows, processing_time_ms=since(start))
+    return SimilarResponse(
+        item_id=item_id,
+        item_name=now.art.names[item],
+        similar_items=rows,
+        processing_time_ms=since(start),
+    )
 
 
 @api.get("/items", tags=["items"])
@@ -136,7 +217,12 @@ def items(request: Request, q: Words = "", limit: int = _n(100, 20)) -> ItemsRes
 
 
 @api.get("/users", tags=["users"])
-def all_users(request: Request, q: Words = "", limit: int = _n(100, 100), offset: int = Query(0, ge=0, le=1_000_000_000)) -> UsersResponse:
+def all_users(
+    request: Request,
+    q: Words = "",
+    limit: int = _n(100, 100),
+    offset: int = Query(0, ge=0, le=1_000_000_000),
+) -> UsersResponse:
     """Known users by type, those whose id holds q; limit and offset count within each type."""
     return UsersResponse(**users(loaded(request), q, limit, offset))
 
@@ -147,8 +233,12 @@ def user_profile(request: Request, user_id: Id) -> ProfileResponse:
     now = loaded(request)
     past = now.online.since(user_id)
     known = ids_of(now.art, user_id) >= 0 or past is not None
-    return ProfileResponse(user_id=user_id, user_info=profile_info(now, user_id), profile=profile(now, user_id, past) if known else None,
-                           is_known_user=known)
+    return ProfileResponse(
+        user_id=user_id,
+        user_info=profile_info(now, user_id),
+        profile=profile(now, user_id, past) if known else None,
+        is_known_user=known,
+    )
 
 
 @api.get("/health", tags=["system"])
@@ -157,8 +247,13 @@ def health(request: Request) -> Health:
     mine = service(request)
     now = mine.loaded
     names = [*MODELS, *now.art.lists] if now else []
-    return Health(status="healthy" if now else mine.status, version=VERSION, models_loaded=names,
-                  model_version=now.version if now else None, timestamp=mine.now())
+    return Health(
+        status="healthy" if now else mine.status,
+        version=VERSION,
+        models_loaded=names,
+        model_version=now.version if now else None,
+        timestamp=mine.now(),
+    )
 
 
 @api.get("/health/live", tags=["system"])
@@ -178,8 +273,17 @@ def ready(request: Request) -> Health:
 def all_models(request: Request) -> ModelsResponse:
     """The models to choose, with the weights of the live configuration."""
     now = loaded(request)
-    about = {name: now.art.manifest[name] for name in ("dataset", "title", "currency", "synthetic", "as_of")}
-    return ModelsResponse(models=models(now), default="hybrid", architecture=ARCHITECTURE, stocks=bool(now.art.stocks), **about)
+    about = {
+        name: now.art.manifest[name]
+        for name in ("dataset", "title", "currency", "synthetic", "as_of")
+    }
+    return ModelsResponse(
+        models=models(now),
+        default="hybrid",
+        architecture=ARCHITECTURE,
+        stocks=bool(now.art.stocks),
+        **about,
+    )
 
 
 @api.get("/stats", tags=["system"])
@@ -200,11 +304,15 @@ def reload(request: Request) -> ReloadResponse:
     mine = service(request)
     before = mine.loaded.version if mine.loaded else None
     mine.load()
-    return ReloadResponse(model_version=mine.ready().version, previous_version=before, seconds=mine.ready().seconds)
+    return ReloadResponse(
+        model_version=mine.ready().version, previous_version=before, seconds=mine.ready().seconds
+    )
 
 
 def _code(now: Loaded, item_id: str) -> int:
     code = int(now.art.items.index.get_indexer([item_id])[0])
     if code < 0:
-        raise NotFound(f"item '{item_id[:60]}' is not in the catalogue of {len(now.art.items):,}: find items at /api/v1/items?q=")
+        raise NotFound(
+            f"item '{item_id[:60]}' is not in the catalogue of {len(now.art.items):,}: find items at /api/v1/items?q="
+        )
     return code

@@ -3,9 +3,17 @@
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
-TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$"         # no control characters
+TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$"  # no control characters
 MAX_ID = 200
 YEARS = (1970, 2200)
 
@@ -13,7 +21,9 @@ YEARS = (1970, 2200)
 def _moment(value: datetime) -> datetime:
     """UTC without zone; a time without zone is UTC already."""
     if not YEARS[0] <= value.year < YEARS[1]:
-        raise ValueError(f"a time of the years {YEARS[0]} to {YEARS[1] - 1}")       # what it takes, as `errors.sentence` says it
+        raise ValueError(
+            f"a time of the years {YEARS[0]} to {YEARS[1] - 1}"
+        )  # what it takes, as `errors.sentence` says it
     return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
 
 
@@ -21,11 +31,23 @@ def _number_as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Id = Annotated[str, BeforeValidator(_number_as_text), StringConstraints(min_length=1, max_length=MAX_ID, pattern=TEXT)]
+Id = Annotated[
+    str,
+    BeforeValidator(_number_as_text),
+    StringConstraints(min_length=1, max_length=MAX_ID, pattern=TEXT),
+]
 Words = Annotated[str, StringConstraints(max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Moment = Annotated[datetime, AfterValidator(_moment)]
-ShopTime = Annotated[datetime, WithJsonSchema(
-    {"type": "string", "description": "the shop's time, without zone", "examples": ["2025-01-10T14:30:00"]})]
+ShopTime = Annotated[
+    datetime,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "the shop's time, without zone",
+            "examples": ["2025-01-10T14:30:00"],
+        }
+    ),
+]
 Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=20)]
 Ids = Annotated[list[Id], Field(max_length=1000)]
@@ -50,15 +72,36 @@ class Filtered(Body):
 
     def filters(self) -> tuple:
         """Its fields in the order of an Ask's."""
-        return (self.exclude_purchased, tuple(self.exclude_items), self.price_range_min, self.price_range_max, self.category, self.in_stock_only)
+        return (
+            self.exclude_purchased,
+            tuple(self.exclude_items),
+            self.price_range_min,
+            self.price_range_max,
+            self.category,
+            self.in_stock_only,
+        )
 
 
 class RecommendationRequest(Filtered):
     """What GET takes in its query, by system 5's names."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), json_schema_extra={"examples": [
-        {"user_id": "41786230378", "num_recommendations": 5, "model_type": "als", "exclude_purchased": True, "price_range_min": 5,
-         "price_range_max": 20, "timestamp": "2025-01-15T10:00:00"}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={
+            "examples": [
+                {
+                    "user_id": "41786230378",
+                    "num_recommendations": 5,
+                    "model_type": "als",
+                    "exclude_purchased": True,
+                    "price_range_min": 5,
+                    "price_range_max": 20,
+                    "timestamp": "2025-01-15T10:00:00",
+                }
+            ]
+        },
+    )
 
     user_id: Id
     num_recommendations: Count = 5
@@ -69,8 +112,19 @@ class RecommendationRequest(Filtered):
 class CustomRequest(Filtered):
     """A history made up on the spot."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
-        {"items": ["I00404", "I00421"], "n": 5, "price_range_max": 20, "in_stock_only": True}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "items": ["I00404", "I00421"],
+                    "n": 5,
+                    "price_range_max": 20,
+                    "in_stock_only": True,
+                }
+            ]
+        },
+    )
 
     items: Annotated[list[Id], Field(min_length=1, max_length=1000)]
     n: Count = 5
@@ -90,8 +144,24 @@ class Event(Body):
 class EventsRequest(Body):
     """Events to post together: all are kept or none."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
-        {"events": [{"user_id": "U000003", "item_id": "I00404", "event_type": "cart", "timestamp": "2025-07-01T09:30:00Z", "event_id": "web-1"}]}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "events": [
+                        {
+                            "user_id": "U000003",
+                            "item_id": "I00404",
+                            "event_type": "cart",
+                            "timestamp": "2025-07-01T09:30:00Z",
+                            "event_id": "web-1",
+                        }
+                    ]
+                }
+            ]
+        },
+    )
 
     events: Annotated[list[Event], Field(min_length=1, max_length=1000)]
 
@@ -103,8 +173,17 @@ Attributes = Annotated[dict[Words, Words | Number | None], Field(max_length=50)]
 class NewCustomerRequest(Body):
     """A profile: any of the form's fields."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
-        {"profile": {"Age": 28, "Gender": "F", "Country": "France", "Income": "High"}, "top_k": 5}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "profile": {"Age": 28, "Gender": "F", "Country": "France", "Income": "High"},
+                    "top_k": 5,
+                }
+            ]
+        },
+    )
 
     profile: Attributes
     top_k: Annotated[int, Field(ge=1, le=100)] = 5
@@ -113,8 +192,17 @@ class NewCustomerRequest(Body):
 class RatingRequest(Body):
     """A profile or a customer's id, and a product's name or attributes."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
-        {"profile": {"Age": 28, "Gender": "F"}, "item": {"Product_Category": "Household", "Product_Brand": "Greenway"}}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "profile": {"Age": 28, "Gender": "F"},
+                    "item": {"Product_Category": "Household", "Product_Brand": "Greenway"},
+                }
+            ]
+        },
+    )
 
     profile: Attributes | None = None
     customer_id: Id | None = None
@@ -124,7 +212,9 @@ class RatingRequest(Body):
 class PredictRequest(Body):
     """System 3's question."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_id": "U000003"}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"user_id": "U000003"}]}
+    )
 
     user_id: Id
 
@@ -132,6 +222,8 @@ class PredictRequest(Body):
 class PredictListRequest(Body):
     """System 3's question for many."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"user_ids": ["U000003", "a stranger"]}]})
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"user_ids": ["U000003", "a stranger"]}]}
+    )
 
     user_ids: Annotated[list[Id], Field(min_length=1, max_length=1000)]

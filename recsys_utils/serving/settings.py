@@ -8,11 +8,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from .. import LabError
-from ..tuning import load_tuning
-from .errors import sentence
+from recsys_utils import LabError
+from recsys_utils.ensembles.rule_settings import load_tuning
+from recsys_utils.serving.errors import sentence
 
-BODY = 256 << 10        # bytes of a request's body
+BODY = 256 << 10  # bytes of a request's body
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -34,8 +34,16 @@ class Settings(BaseModel):
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
         """The fields' names in capitals, and TUNING_PATH, a TOML file; empty is unset. Lists are JSON or comma lists."""
-        given = {name: env[name.upper()].strip() for name in cls.model_fields if env.get(name.upper(), "").strip() and name != "tuning"}
-        given |= {name: check(given[name]) for name, check in (("allowed_hosts", hosts), ("cors_origins", origins)) if name in given}
+        given = {
+            name: env[name.upper()].strip()
+            for name in cls.model_fields
+            if env.get(name.upper(), "").strip() and name != "tuning"
+        }
+        given |= {
+            name: check(given[name])
+            for name, check in (("allowed_hosts", hosts), ("cors_origins", origins))
+            if name in given
+        }
         if env.get("TUNING_PATH", "").strip():
             given["tuning"] = load_tuning(env["TUNING_PATH"].strip()).to_dict()
         try:
@@ -44,23 +52,35 @@ class Settings(BaseModel):
             name, said = sentence(error.errors()).split(" ", 1)
             raise LabError(f"{name.upper()} {said}") from error
         if made.environment == "production" and made.api_key is None:
-            raise LabError("ENVIRONMENT is production and API_KEY is empty: set a key that writing requests must bring")
+            raise LabError(
+                "ENVIRONMENT is production and API_KEY is empty: set a key that writing requests must bring"
+            )
         return made
 
     def placed(self, folder: Path, host: str) -> Self:
         """The same, started for a folder at an address: it answers to that too, unless it was told its names."""
-        named = self.allowed_hosts if "allowed_hosts" in self.model_fields_set else tuple(dict.fromkeys((*LOOPBACK, host.lower())))
+        named = (
+            self.allowed_hosts
+            if "allowed_hosts" in self.model_fields_set
+            else tuple(dict.fromkeys((*LOOPBACK, host.lower())))
+        )
         return self.model_copy(update={"model_path": folder, "allowed_hosts": named})
 
     def shown(self) -> dict:
         """All of it as plain values for GET /config, the key only as whether there is one."""
-        return self.model_dump(mode="json", exclude={"api_key", "tuning"}) | {"api_key_set": self.api_key is not None}
+        return self.model_dump(mode="json", exclude={"api_key", "tuning"}) | {
+            "api_key_set": self.api_key is not None
+        }
 
 
 def origins(text: str) -> list[str]:
     """CORS origins from a JSON list or a comma list."""
     made = [origin.rstrip("/") for origin in _listed("CORS_ORIGINS", text, "http://localhost:3000")]
-    if odd := [origin for origin in made if origin != "*" and not origin.startswith(("http://", "https://"))]:
+    if odd := [
+        origin
+        for origin in made
+        if origin != "*" and not origin.startswith(("http://", "https://"))
+    ]:
         raise LabError(f"CORS_ORIGINS names {odd[0]!r}: an origin begins with http:// or https://")
     return made
 
@@ -69,7 +89,9 @@ def hosts(text: str) -> list[str]:
     """Names and addresses that the service answers to, from a JSON list or a comma list; * is any."""
     made = [host.lower().strip("[]") for host in _listed("ALLOWED_HOSTS", text, "shop.example")]
     if odd := [host for host in made if "/" in host or host.count(":") == 1] or [text] * (not made):
-        raise LabError(f"ALLOWED_HOSTS names {odd[0]!r}: a host is a name or an address without scheme, port and path")
+        raise LabError(
+            f"ALLOWED_HOSTS names {odd[0]!r}: a host is a name or an address without scheme, port and path"
+        )
     return made
 
 

@@ -12,14 +12,21 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .guard import refusal
-from .settings import BODY, Settings
+from recsys_utils.serving.guard import refusal
+from recsys_utils.serving.settings import BODY, Settings
 
 log = logging.getLogger("recsys_utils.serving")
-CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
-       "form-action 'self'; frame-ancestors 'none'")
-HEADERS = {"content-security-policy": CSP, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "x-frame-options": "DENY",
-           "cache-control": "no-cache"}         # a new page must not meet old modules, nor a new list an old one
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": CSP,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cache-control": "no-cache",
+}  # a new page must not meet old modules, nor a new list an old one
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -31,12 +38,26 @@ class Telemetry:
     def __init__(self) -> None:
         self.registry, self.durations = CollectorRegistry(), deque(maxlen=1000)
         self.requests = 0
-        self.recommendations = Counter("recommendations", "Lists answered", ["model"], registry=self.registry)
-        self.new_clients = Counter("new_clients", "Lists for users without history", registry=self.registry)
-        self.fallbacks = Counter("fallbacks", "Lists that popularity had to make", registry=self.registry)
+        self.recommendations = Counter(
+            "recommendations", "Lists answered", ["model"], registry=self.registry
+        )
+        self.new_clients = Counter(
+            "new_clients", "Lists for users without history", registry=self.registry
+        )
+        self.fallbacks = Counter(
+            "fallbacks", "Lists that popularity had to make", registry=self.registry
+        )
         self.events = Counter("events", "Events posted", ["outcome"], registry=self.registry)
-        self.cache = Counter("cache_lookups", "Lookups in the cache", ["outcome"], registry=self.registry)
-        self.seconds = Histogram("request_duration_seconds", "Time to answer", ["method", "route", "status"], buckets=BUCKETS, registry=self.registry)
+        self.cache = Counter(
+            "cache_lookups", "Lookups in the cache", ["outcome"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "request_duration_seconds",
+            "Time to answer",
+            ["method", "route", "status"],
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
 
     def text(self) -> bytes:
         """All of it as Prometheus reads it."""
@@ -44,12 +65,22 @@ class Telemetry:
 
     def total(self, name: str) -> int:
         """The sum of a counter over its labels."""
-        return int(sum(s.value for metric in getattr(self, name).collect() for s in metric.samples if s.name.endswith("_total")))
+        return int(
+            sum(
+                s.value
+                for metric in getattr(self, name).collect()
+                for s in metric.samples
+                if s.name.endswith("_total")
+            )
+        )
 
     def latency(self) -> dict[str, float | None]:
         """Milliseconds of the last requests."""
         seconds = list(self.durations)
-        return {f"p{q}": round(float(np.percentile(seconds, q)) * 1e3, 3) if seconds else None for q in (50, 95, 99)}
+        return {
+            f"p{q}": round(float(np.percentile(seconds, q)) * 1e3, 3) if seconds else None
+            for q in (50, 95, 99)
+        }
 
 
 class TooLarge(Exception):
@@ -75,10 +106,14 @@ class Gate:
                 visit.check(dict(scope["headers"]).get(b"content-length"))
                 await self.app(scope, visit.receive, visit.send)
         except TooLarge:
-            await visit.problem(413, f"the body is larger than {BODY >> 10} KiB: send less at a time")
+            await visit.problem(
+                413, f"the body is larger than {BODY >> 10} KiB: send less at a time"
+            )
         except Exception:
             log.exception("failed", extra={"fields": {"request_id": visit.id}})
-            await visit.problem(500, "something went wrong here; the log has it under the request id")
+            await visit.problem(
+                500, "something went wrong here; the log has it under the request id"
+            )
         visit.finish(self.telemetry)
 
 
@@ -86,7 +121,12 @@ class Visit:
     """One request on its way through."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope, self._receive, self._send, self.start = scope, receive, send, time.perf_counter()
+        self.scope, self._receive, self._send, self.start = (
+            scope,
+            receive,
+            send,
+            time.perf_counter(),
+        )
         self.status, self.read = 0, 0
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         self.id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
@@ -108,12 +148,17 @@ class Visit:
     async def send(self, message: Message) -> None:
         """Pass an answer on, with the headers that all of them have."""
         if message["type"] == "http.response.start":
-            if self.status == 0 and self.read > BODY:        # the framework took our refusal for a broken body
+            if (
+                self.status == 0 and self.read > BODY
+            ):  # the framework took our refusal for a broken body
                 self.read = 0
                 raise TooLarge
             self.status = message["status"]
             extra = HEADERS | {"x-request-id": self.id}
-            message["headers"] = [*message.get("headers", []), *((k.encode(), v.encode()) for k, v in extra.items())]
+            message["headers"] = [
+                *message.get("headers", []),
+                *((k.encode(), v.encode()) for k, v in extra.items()),
+            ]
         await self._send(message)
 
     async def problem(self, status: int, sentence: str) -> None:
@@ -121,18 +166,33 @@ class Visit:
         if self.status:
             return
         body = json.dumps({"error": sentence, "request_id": self.id}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
     def finish(self, telemetry: Telemetry) -> None:
         """Count it and write its line."""
-        seconds, route = time.perf_counter() - self.start, getattr(self.scope.get("route"), "path_format", "unmatched")
+        seconds, route = (
+            time.perf_counter() - self.start,
+            getattr(self.scope.get("route"), "path_format", "unmatched"),
+        )
         telemetry.requests += 1
         telemetry.durations.append(seconds)
-        telemetry.seconds.labels(self.scope["method"] if self.scope["method"] in METHODS else "other", route, self.status).observe(seconds)
-        fields = {"request_id": self.id, "method": self.scope["method"], "path": self.scope["path"], "route": route, "status": self.status,
-                  "ms": round(seconds * 1e3, 2)}
+        telemetry.seconds.labels(
+            self.scope["method"] if self.scope["method"] in METHODS else "other", route, self.status
+        ).observe(seconds)
+        fields = {
+            "request_id": self.id,
+            "method": self.scope["method"],
+            "path": self.scope["path"],
+            "route": route,
+            "status": self.status,
+            "ms": round(seconds * 1e3, 2),
+        }
         log.info("request", extra={"fields": fields})
 
 
@@ -141,7 +201,11 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Time, level, what happened, and the fields of it."""
-        made = {"time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"), "level": record.levelname.lower(), "event": record.getMessage()}
+        made = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+        }
         made |= getattr(record, "fields", {})
         if record.exc_info:
             made["trace"] = self.formatException(record.exc_info)
@@ -152,7 +216,7 @@ def log_to_stderr(debug: bool) -> None:
     """Structured logs of the service, its server and the libraries' warnings; debug says more."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    logging.captureWarnings(True)       # a library's warning is a line of JSON too
+    logging.captureWarnings(True)  # a library's warning is a line of JSON too
     for name in ("recsys_utils.serving", "uvicorn.error", "py.warnings"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False

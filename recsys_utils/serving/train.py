@@ -11,32 +11,57 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .. import LabError, __version__, tables
-from ..confidence import fit as fit_confidence
-from ..hybrid import MODELS, Hybrid
-from ..interactions import Interactions
-from ..models import TIFUKNN, ItemCF, MainRecommender, OwnPurchases, PreferencePairs, Progressive, Recommender
-from ..online.events import write_csv
-from ..online.update import DATABASE, train_cold
-from ..runs import load_runs
-from ..split import Stage, load_fold
-from ..standalone import save_recommender
-from ..store import data_dir, digest, read_json, write_parquet, write_sealed
-from ..training import save_models
-from ..tuning import load_tuning
-from ..two_stage import TwoStage
-from .artifacts import SCHEMA
+from recsys_utils import LabError, __version__
+from recsys_utils.data import tables
+from recsys_utils.data.folds import Stage, load_fold
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.data.runs import load_runs
+from recsys_utils.ensembles.hybrid import MODELS, Hybrid
+from recsys_utils.ensembles.rule_settings import load_tuning
+from recsys_utils.ensembles.training import save_models
+from recsys_utils.ensembles.two_stage import TwoStage
+from recsys_utils.evaluation.calibration import fit as fit_confidence
+from recsys_utils.models import (
+    TIFUKNN,
+    ItemCF,
+    MainRecommender,
+    OwnPurchases,
+    PreferencePairs,
+    Progressive,
+    Recommender,
+)
+from recsys_utils.models.towers.standalone import save_recommender
+from recsys_utils.online.events import write_csv
+from recsys_utils.online.update import DATABASE, train_cold
+from recsys_utils.serving.artifacts import SCHEMA
+from recsys_utils.store import data_dir, digest, read_json, write_parquet, write_sealed
 
-LISTS = {"two_stage": TwoStage, "main_recommender": MainRecommender, "tifuknn": TIFUKNN, "item_bm25": ItemCF,
-         "preference_pairs": PreferencePairs, "progressive": Progressive, "own_decayed": OwnPurchases}
-DEPTH, CHECKED = 100, 10            # places of a list that are kept; of a validation list, that confidence is learnt from
-WINDOW = pd.Timedelta(days=21)      # validation: the last of the data
-BATCH = 200_000                     # events that are posted together
-RATINGS = 1_000                     # fewer teach the towers nothing
+LISTS = {
+    "two_stage": TwoStage,
+    "main_recommender": MainRecommender,
+    "tifuknn": TIFUKNN,
+    "item_bm25": ItemCF,
+    "preference_pairs": PreferencePairs,
+    "progressive": Progressive,
+    "own_decayed": OwnPurchases,
+}
+DEPTH, CHECKED = (
+    100,
+    10,
+)  # places of a list that are kept; of a validation list, that confidence is learnt from
+WINDOW = pd.Timedelta(days=21)  # validation: the last of the data
+BATCH = 200_000  # events that are posted together
+RATINGS = 1_000  # fewer teach the towers nothing
 
 
-def train(dataset: str, folder: Path | str | None = None, models: Iterable[str] = tuple(LISTS), now: pd.Timestamp | None = None,
-          say: Callable[[str], None] = print, fast: bool = False) -> dict:
+def train(
+    dataset: str,
+    folder: Path | str | None = None,
+    models: Iterable[str] = tuple(LISTS),
+    now: pd.Timestamp | None = None,
+    say: Callable[[str], None] = print,
+    fast: bool = False,
+) -> dict:
     """Fit everything on all that the data set has and write it below `folder`; the manifest, which comes last and names the new version.
 
     fast: fewer epochs of the queue's and the ratings' networks. A running service and a killed training are safe: a version has a
@@ -50,34 +75,67 @@ def train(dataset: str, folder: Path | str | None = None, models: Iterable[str] 
     try:
         about = _written(data, dataset, made, list(models), say, fast)
         _timed(say, "online queue", lambda: _online(data, folder / "online", now, fast))
-        return _named(folder, made, about | {"trained_at": f"{now.isoformat(timespec='seconds')}Z", "dataset": data.spec.name})
+        return _named(
+            folder,
+            made,
+            about
+            | {"trained_at": f"{now.isoformat(timespec='seconds')}Z", "dataset": data.spec.name},
+        )
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
 
 
-def _written(data: tables.Tables, dataset: str, folder: Path, models: list[str], say: Callable[[str], None], fast: bool) -> dict:
+def _written(
+    data: tables.Tables,
+    dataset: str,
+    folder: Path,
+    models: list[str],
+    say: Callable[[str], None],
+    fast: bool,
+) -> dict:
     """Every file of a version but the manifest; what the manifest says of the data."""
     receipts, made = _interactions(data), data.spec
     hybrid = _timed(say, "hybrid", lambda: Hybrid(tuning=load_tuning().to_dict()).fit(receipts))
-    save_models(hybrid, folder / "hybrid", {"data": made.name, "n_purchases": len(receipts.purchases)})
-    fitted = {name: _timed(say, name, lambda name=name: _model(name, made.name).fit(receipts)) for name in models}
+    save_models(
+        hybrid, folder / "hybrid", {"data": made.name, "n_purchases": len(receipts.purchases)}
+    )
+    fitted = {
+        name: _timed(say, name, lambda name=name: _model(name, made.name).fit(receipts))
+        for name in models
+    }
     exclude = None if made.repeats else "bought"
     for name, model in fitted.items():
-        write_parquet(model.recommend(receipts.user_ids, DEPTH, exclude), folder / "lists" / f"{name}.parquet")
+        write_parquet(
+            model.recommend(receipts.user_ids, DEPTH, exclude), folder / "lists" / f"{name}.parquet"
+        )
     _facts(receipts, data, folder)
     if (cells := _timed(say, "confidence", lambda: _confidence(data, dataset, models))) is not None:
         write_parquet(cells, folder / "confidence.parquet")
     _timed(say, "towers", lambda: _towers(data, folder / "tower", fast))
-    return {"title": made.title, "currency": made.currency, "synthetic": made.synthetic, "repeats": made.repeats, "as_of": str(receipts.as_of),
-            "lists": {name: {"family": model.family, "params": model.params} for name, model in fitted.items()}}
+    return {
+        "title": made.title,
+        "currency": made.currency,
+        "synthetic": made.synthetic,
+        "repeats": made.repeats,
+        "as_of": str(receipts.as_of),
+        "lists": {
+            name: {"family": model.family, "params": model.params} for name, model in fitted.items()
+        },
+    }
 
 
 def _named(folder: Path, made: Path, about: dict) -> dict:
     """Let the manifest name a version, then remove the older ones."""
     files = sorted(path for path in made.rglob("*") if path.is_file())
     sha = {path.relative_to(made).as_posix(): digest(path) for path in files}
-    manifest = {"schema": SCHEMA, "version": __version__, "folder": made.name, "sha256": sha, **about}
+    manifest = {
+        "schema": SCHEMA,
+        "version": __version__,
+        "folder": made.name,
+        "sha256": sha,
+        **about,
+    }
     write_sealed(manifest, folder / "manifest.json")
     for old in set(folder.glob("v-*")) - {made}:
         shutil.rmtree(old, ignore_errors=True)
@@ -98,25 +156,44 @@ def _interactions(data: tables.Tables, until: pd.Timestamp | None = None) -> Int
     if until is not None:
         purchases = purchases[purchases["ts"] < until].reset_index(drop=True)
         events = None if events is None else events[events["ts"] < until].reset_index(drop=True)
-    return Interactions.of(purchases, data.items, data.users, until, data.items["item_id"] if len(data.items) else None, events)
+    return Interactions.of(
+        purchases,
+        data.items,
+        data.users,
+        until,
+        data.items["item_id"] if len(data.items) else None,
+        events,
+    )
 
 
 def _model(name: str, dataset: str) -> Recommender:
     """A leaderboard model, with the parameters that the notebooks chose for this data set where they have run."""
     runs = data_dir(dataset, "folds", "folds.json")
-    path = data_dir(dataset, "runs", read_json(runs)["folds"][0], f"{name}.json") if runs.exists() else runs
+    path = (
+        data_dir(dataset, "runs", read_json(runs)["folds"][0], f"{name}.json")
+        if runs.exists()
+        else runs
+    )
     params = read_json(path)["params"] if path.exists() else {}
     known = {field.name for field in fields(LISTS[name])}
-    return LISTS[name](**{key: tuple(v) if isinstance(v, list) else v for key, v in params.items() if key in known})
+    return LISTS[name](
+        **{key: tuple(v) if isinstance(v, list) else v for key, v in params.items() if key in known}
+    )
 
 
 def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:
     """Items and users as people read them, in the order of the models' codes; stock as it is."""
     items = receipts.items.drop(columns=["price"], errors="ignore").assign(
-        price=receipts.price, units=np.bincount(receipts.item, receipts.purchases["quantity"].to_numpy(float), receipts.shape[1]),
-        lines=np.bincount(receipts.item, minlength=receipts.shape[1]))
+        price=receipts.price,
+        units=np.bincount(
+            receipts.item, receipts.purchases["quantity"].to_numpy(float), receipts.shape[1]
+        ),
+        lines=np.bincount(receipts.item, minlength=receipts.shape[1]),
+    )
     baskets = receipts.purchases["basket_id"].groupby(receipts.user).nunique()
-    users = receipts.users.assign(baskets=baskets.reindex(range(receipts.shape[0]), fill_value=0).to_numpy())
+    users = receipts.users.assign(
+        baskets=baskets.reindex(range(receipts.shape[0]), fill_value=0).to_numpy()
+    )
     write_parquet(items.reset_index(), folder / "items.parquet")
     write_parquet(users.reset_index(), folder / "users.parquet")
     if len(data.stock):
@@ -129,13 +206,19 @@ def _confidence(data: tables.Tables, dataset: str, models: list[str]) -> pd.Data
     The notebooks' lists for the last window do, where there are any; what is missing is fitted on the time before it.
     """
     stage, lists = _validation(data, dataset)
-    users = stage.history.user_ids.intersection(pd.Index(stage.truth["user_id"].unique().astype(str)))
+    users = stage.history.user_ids.intersection(
+        pd.Index(stage.truth["user_id"].unique().astype(str))
+    )
     if not len(users):
         return None
     for name in set(models) - set(lists):
-        lists[name] = _model(name, data.spec.name).fit(stage.history).recommend(users, CHECKED, stage.exclude)
+        lists[name] = (
+            _model(name, data.spec.name).fit(stage.history).recommend(users, CHECKED, stage.exclude)
+        )
     hybrid = Hybrid().fit(stage.history)
-    lists = {name: lists[name] for name in models} | {name: hybrid.retuned(_alone(name)).recommend(users, CHECKED) for name in MODELS}
+    lists = {name: lists[name] for name in models} | {
+        name: hybrid.retuned(_alone(name)).recommend(users, CHECKED) for name in MODELS
+    }
     return fit_confidence(lists, stage.truth, stage.history)
 
 
@@ -146,32 +229,62 @@ def _validation(data: tables.Tables, dataset: str) -> tuple[Stage, dict[str, pd.
         return fold.testing, load_runs(fold)[0]
     except LabError:
         cut = data.purchases["ts"].max().floor("D") + pd.Timedelta(days=1) - WINDOW
-        before = _interactions(data, cut) if (data.purchases["ts"] < cut).any() else _interactions(data)
-        return Stage(before, data.purchases[data.purchases["ts"] >= max(cut, before.as_of)], None if data.spec.repeats else "bought"), {}
+        before = (
+            _interactions(data, cut) if (data.purchases["ts"] < cut).any() else _interactions(data)
+        )
+        return Stage(
+            before,
+            data.purchases[data.purchases["ts"] >= max(cut, before.as_of)],
+            None if data.spec.repeats else "bought",
+        ), {}
 
 
 def _alone(model: str) -> dict:
     """Knobs that give one part of the hybrid all the weight."""
-    return {} if model == "hybrid" else {"model_weights": {part: float(part == model) for part in MODELS[:-1]}}
+    return (
+        {}
+        if model == "hybrid"
+        else {"model_weights": {part: float(part == model) for part in MODELS[:-1]}}
+    )
 
 
 def _towers(data: tables.Tables, folder: Path, fast: bool) -> None:
     """System 2's files, where the receipts hold ratings."""
-    from ..tower_study import columns, fit_ratings  # figures come with it: only training needs them
-    from ..tower_training import prepare, transactions
+    from lab.rating_towers import (  # figures come with it: only training needs them
+        columns,
+        fit_ratings,
+    )
+
+    from recsys_utils.models.towers.training import prepare, transactions
+
     if "rating" not in data.purchases or data.purchases["rating"].notna().sum() < RATINGS:
         return
     rows = transactions(data.purchases, data.users, data.items)
     parts = prepare(rows, *columns(rows), mode="rating", negatives=0)
-    save_recommender(fit_ratings(parts, **{"epochs": 3} if fast else {}), parts.encoder, parts.assets, parts.stats, folder)
+    save_recommender(
+        fit_ratings(parts, **{"epochs": 3} if fast else {}),
+        parts.encoder,
+        parts.assets,
+        parts.stats,
+        folder,
+    )
 
 
 def _online(data: tables.Tables, state: Path, now: pd.Timestamp, fast: bool) -> None:
     """Post purchases and events as the shop's files would bring them, and train the cold model; what was posted since then stays."""
     log = _interactions(data).log
     with tempfile.TemporaryDirectory() as inbox:
-        write_csv(log, data.items, Path(inbox), daily=False)        # two years of days would be posted in hundreds of steps
-        report = train_cold(inbox, state, now=max(now, log["ts"].max()), batch=BATCH, wait=60, **{"epochs": 5} if fast else {})
+        write_csv(
+            log, data.items, Path(inbox), daily=False
+        )  # two years of days would be posted in hundreds of steps
+        report = train_cold(
+            inbox,
+            state,
+            now=max(now, log["ts"].max()),
+            batch=BATCH,
+            wait=60,
+            **{"epochs": 5} if fast else {},
+        )
     if report.errors:
         raise LabError(f"{state / DATABASE}: {report.errors[0]}")
 
@@ -185,5 +298,7 @@ def main(options: object) -> int:
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{manifest['title']}: {len(manifest['sha256'])} files in {time.perf_counter() - start:.0f} s")
+    print(
+        f"{manifest['title']}: {len(manifest['sha256'])} files in {time.perf_counter() - start:.0f} s"
+    )
     return 0

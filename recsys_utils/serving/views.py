@@ -3,14 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from ..confidence import confidence
-from .answers import Bought, Item, PopularItem, Profile, SimilarItem
-from .answers_live import Shown
-from .artifacts import UNKNOWN, Artifacts
-from .lists import STOCK, ids_of
-from .service import Loaded, number
+from recsys_utils.evaluation.calibration import confidence
+from recsys_utils.serving.answers import Bought, Item, PopularItem, Profile, SimilarItem
+from recsys_utils.serving.answers_live import Shown
+from recsys_utils.serving.artifacts import UNKNOWN, Artifacts
+from recsys_utils.serving.lists import STOCK, ids_of
+from recsys_utils.serving.service import Loaded, number
 
-HISTORY = 20        # latest items of a profile
+HISTORY = 20  # latest items of a profile
 
 
 def popular(art: Artifacts, n: int) -> list[PopularItem]:
@@ -20,11 +20,20 @@ def popular(art: Artifacts, n: int) -> list[PopularItem]:
     score = model.counts_ / max(model.counts_.max(), 1e-12)
     sure = None if art.cells is None else confidence(art.cells, "popularity", score, 0)
     lines, stock = art.items["lines"].to_numpy(), art.stock_of(-1)
-    return [PopularItem(item_id=art.items.index[i], item_name=art.names[i], category=art.categories[i], item_price=number(model.price_[i]),
-                        stock=STOCK[stock[i]], popularity_score=float(score[i]),
-                        confidence_score=None if sure is None else float(sure[i]), purchase_count=int(lines[i]),
-                        unique_buyers=int(model.shoppers_[i]))
-            for i in best]
+    return [
+        PopularItem(
+            item_id=art.items.index[i],
+            item_name=art.names[i],
+            category=art.categories[i],
+            item_price=number(model.price_[i]),
+            stock=STOCK[stock[i]],
+            popularity_score=float(score[i]),
+            confidence_score=None if sure is None else float(sure[i]),
+            purchase_count=int(lines[i]),
+            unique_buyers=int(model.shoppers_[i]),
+        )
+        for i in best
+    ]
 
 
 def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
@@ -35,26 +44,57 @@ def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
     mine = art.buyers[:, [item]]
     both = np.asarray(art.buyers[:, others].multiply(mine).sum(axis=0)).ravel() / max(1, mine.nnz)
     stock = art.stock_of(-1)
-    return [SimilarItem(item_id=art.items.index[i], item_name=art.names[i], category=art.categories[i], relevance_score=min(max(float(score), 0), 1),
-                        confidence_score=float(share), item_price=number(art.hybrid.price_[i]), stock=STOCK[stock[i]])
-            for i, score, share in zip(others.tolist(), rows["score"], both)]
+    return [
+        SimilarItem(
+            item_id=art.items.index[i],
+            item_name=art.names[i],
+            category=art.categories[i],
+            relevance_score=min(max(float(score), 0), 1),
+            confidence_score=float(share),
+            item_price=number(art.hybrid.price_[i]),
+            stock=STOCK[stock[i]],
+        )
+        for i, score, share in zip(others.tolist(), rows["score"], both)
+    ]
 
 
 def shown(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
     """Rows of a queue (rank, item_id, score, counter, source) with what the shop knows of the products; the queue may know more of them."""
-    codes, stock = art.items.index.get_indexer(rows["item_id"]), np.append(art.stock_of(ids_of(art, user)), UNKNOWN)
+    codes, stock = (
+        art.items.index.get_indexer(rows["item_id"]),
+        np.append(art.stock_of(ids_of(art, user)), UNKNOWN),
+    )
     price = np.append(art.hybrid.price_, np.nan)
-    return [Shown(**row, item_name=art.name_of.get(row["item_id"], row["item_id"]), item_price=number(price[i]), stock=STOCK[stock[i]])
-            for i, row in zip(codes.tolist(), rows.to_dict("records"))]
+    return [
+        Shown(
+            **row,
+            item_name=art.name_of.get(row["item_id"], row["item_id"]),
+            item_price=number(price[i]),
+            stock=STOCK[stock[i]],
+        )
+        for i, row in zip(codes.tolist(), rows.to_dict("records"))
+    ]
 
 
 def catalogue(art: Artifacts, words: str, limit: int) -> dict:
     """Items that have the words in name, id or category; how many do, and every category."""
     found = np.flatnonzero(art.text.str.contains(words.strip().casefold(), regex=False).to_numpy())
     stock = art.stock_of(-1)
-    rows = [Item(item_id=art.items.index[i], item_name=art.names[i], category=art.categories[i], item_price=number(art.hybrid.price_[i]),
-                 stock=STOCK[stock[i]]) for i in found[:limit].tolist()]
-    return {"count": len(found), "items": rows, "categories": sorted({c for c in art.categories if c})}
+    rows = [
+        Item(
+            item_id=art.items.index[i],
+            item_name=art.names[i],
+            category=art.categories[i],
+            item_price=number(art.hybrid.price_[i]),
+            stock=STOCK[stock[i]],
+        )
+        for i in found[:limit].tolist()
+    ]
+    return {
+        "count": len(found),
+        "items": rows,
+        "categories": sorted({c for c in art.categories if c}),
+    }
 
 
 def users(now: Loaded, words: str, limit: int, offset: int) -> dict:
@@ -65,7 +105,10 @@ def users(now: Loaded, words: str, limit: int, offset: int) -> dict:
     loyal = np.diff(model.line_start_) >= model.knobs.loyal_purchases
     groups = {name: ids[found & rows] for name, rows in (("loyal", loyal), ("new", ~loyal))}
     return {f"{name}_count": len(group) for name, group in groups.items()} | {
-        "users": {name: group.iloc[offset:offset + limit].tolist() for name, group in groups.items()}}
+        "users": {
+            name: group.iloc[offset : offset + limit].tolist() for name, group in groups.items()
+        }
+    }
 
 
 def profile(now: Loaded, user: str, past: pd.DataFrame | None) -> Profile:
@@ -74,7 +117,22 @@ def profile(now: Loaded, user: str, past: pd.DataFrame | None) -> Profile:
     row = art.users.iloc[code].to_dict() if code >= 0 else {}
     moment = art.hybrid.as_of if past is None else max(art.hybrid.as_of, past["ts"].max())
     item, days, _ = art.hybrid.lines(user, moment, past)
-    lines = pd.DataFrame({"item": item, "days": days}).groupby("item")["days"].agg(["size", "min"]).sort_values("min", kind="stable").head(HISTORY)
-    history = [Bought(item_id=art.items.index[i], item_name=art.names[i], times=n, last_purchase_date=(moment - pd.Timedelta(days=d)).round("us"))
-               for i, n, d in zip(lines.index.tolist(), lines["size"].tolist(), lines["min"].tolist())]
-    return Profile(attributes={name: value for name, value in row.items() if pd.notna(value)}, history=history)
+    lines = (
+        pd.DataFrame({"item": item, "days": days})
+        .groupby("item")["days"]
+        .agg(["size", "min"])
+        .sort_values("min", kind="stable")
+        .head(HISTORY)
+    )
+    history = [
+        Bought(
+            item_id=art.items.index[i],
+            item_name=art.names[i],
+            times=n,
+            last_purchase_date=(moment - pd.Timedelta(days=d)).round("us"),
+        )
+        for i, n, d in zip(lines.index.tolist(), lines["size"].tolist(), lines["min"].tolist())
+    ]
+    return Profile(
+        attributes={name: value for name, value in row.items() if pd.notna(value)}, history=history
+    )

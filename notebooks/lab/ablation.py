@@ -1,0 +1,360 @@
+"""What notebook 10 asks of two stages: what each part is worth, system 3's own claim, seconds by step."""
+
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from recsys_utils.data.folds import Fold, Stage
+from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.data.prefilter import OTHER, relabel
+from recsys_utils.data.registry import spec
+from recsys_utils.data.runs import DEPTH, save_run
+from recsys_utils.ensembles.candidates import held, union
+from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, part, standard, train
+from recsys_utils.evaluation import leaderboard
+from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.models import Recommender
+from recsys_utils.store import data_dir, read_parquet
+
+# System 3 as its text describes it: own purchases or ALS propose 200, six weeks teach a binary classifier that also sees the embeddings.
+SYSTEM3 = {
+    "generators": "system3",
+    "windows": 1,
+    "days": 42,
+    "objective": "binary",
+    "embeddings": True,
+    "rounds": 500,
+    "patience": 50,
+}
+ROWS = 30_000  # of all windows together that a variant learns from
+JUDGED = 5_000  # users
+OBJECTIVES = ("binary", "lambdarank")
+SCORES = ("score", "share", "rank")
+TELLING = (
+    "pair_due",
+    "pair_last",
+    "user_basket_size",
+    "item_trend",
+    "price_to_user",
+    "rank_bm25",
+    "rank_main",
+)
+
+
+# ---- what each part is worth
+
+
+@dataclass
+class Bench:
+    """What all variants of a two-stage model share: windows to learn from, and the judged users' candidates with what they then bought."""
+
+    model: TwoStage
+    generators: dict[str, Recommender]
+    examples: list[Examples]
+    asked: Examples
+    users: np.ndarray  # codes of those judged, ascending
+    bought: int  # (user, item) pairs of theirs in the window, candidates or not
+
+    @cached_property
+    def scores(self) -> dict[str, np.ndarray]:
+        """Scores of the judged users' candidates, standardised, by objective; the first generator's where there is nothing to learn from."""
+        if not self.examples:
+            return {"stage 1": next(iter(self.asked.pairs.scores.values()))}
+        x, options = self.asked.table.to_numpy(), self.model.options()
+        rankers = train(options, self.examples, self.model.patience)
+        return {
+            each["objective"]: standard(ranker.predict(x, raw_score=True))
+            for each, ranker in zip(options, rankers)
+        }
+
+
+def bench(model: TwoStage, stage: Stage, rows: int = ROWS) -> Bench:
+    """Build everything once. rows: as many to learn from are kept, all that was bought and a random share of the rest.
+
+    The rest is what is plenty; to choose it by rank would tell the ranker what was bought.
+    """
+    history, truth = stage.history, leaderboard.warm(stage.truth, stage.history)
+    if model.target == "new":
+        truth = truth[~leaderboard.bought_before(truth, history)]
+    user = codes(truth["user_id"], history.user_ids)
+    users = np.unique(user)[:: max(1, -(-len(np.unique(user)) // JUDGED))]
+    generators, pairs = (
+        model.fitted_generators(history),
+        truth[np.isin(user, users)][["user_id", "item_id"]].drop_duplicates(),
+    )
+    asked = model.asked(history, generators, users)
+    asked.bought = held(asked.pairs, truth, history)
+    return Bench(
+        model,
+        generators,
+        _thinned(model.examples(history), rows, model.seed),
+        asked,
+        users,
+        len(pairs),
+    )
+
+
+def learnt(b: Bench) -> np.ndarray:
+    """Scores of the judged users' candidates by rankers trained on the bench's examples."""
+    return sum(b.scores.values())
+
+
+def precision(b: Bench, score: np.ndarray, k: int = 5) -> np.ndarray:
+    """(users,) precision at k of candidates in the order of a score; 0 for who has none."""
+    place = np.searchsorted(b.users, b.asked.pairs.user)
+    order = np.lexsort((-score, place))
+    nth = np.arange(len(order)) - np.searchsorted(
+        place, place
+    )  # pairs are sorted by user: places ascend
+    return np.bincount(place[order], b.asked.bought[order] & (nth < k), len(b.users)) / k
+
+
+def ablation(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
+    """The model without a group of features, without a generator, and ordered otherwise: kind, without, precision, change, low, high.
+
+    change: of precision against the full model on the same users, with its paired bootstrap 95 % interval.
+    """
+    full, steps = (
+        precision(b, learnt(b), k),
+        tqdm(_variants(b), desc="ablation", leave=False, disable=None),
+    )
+    kinds, names, values = zip(
+        *(
+            (kind, name, precision(part, learnt(part) if score is None else score, k))
+            for kind, name, part, score in steps
+        )
+    )
+    mean, low, high = leaderboard.bootstrap(
+        np.stack(values, axis=1) - full[:, None], np.random.default_rng(seed)
+    )
+    return pd.DataFrame(
+        {
+            "kind": kinds,
+            "without": names,
+            "precision": full.mean() + mean,
+            "change": mean,
+            "low": low,
+            "high": high,
+        }
+    )
+
+
+def by_windows(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
+    """Precision of rankers that learn from fewer windows, the newest, with its 95 % interval: windows, precision@k, lo, hi."""
+    counts = sorted({n for n in (1, 2, 4, 8, len(b.examples)) if n <= len(b.examples)})
+    parts = [replace(b, examples=b.examples[:n]) if n < len(b.examples) else b for n in counts]
+    mean, low, high = leaderboard.bootstrap(
+        np.stack([precision(part, learnt(part), k) for part in parts], axis=1),
+        np.random.default_rng(seed),
+    )
+    return pd.DataFrame({"windows": counts, f"precision@{k}": mean, "lo": low, "hi": high})
+
+
+def features(b: Bench) -> pd.DataFrame:
+    """By group: number of features, and one of them of a candidate that was then bought."""
+    row, made = b.asked.table.iloc[int(b.asked.bought.argmax())], {}
+    for group, columns in groups(b.asked.table).items():
+        shown = next(
+            (c for c in (*TELLING, *columns) if c in columns and np.isfinite(row[c])), columns[0]
+        )
+        made[group] = {
+            "features": len(columns),
+            "for example": shown,
+            "of a candidate": round(float(row[shown]), 2),
+        }
+    return pd.DataFrame(made).T.rename_axis("group")
+
+
+def groups(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Columns of a table of features by group: pair, user, item, price, latent, …, and `scores` of the generators."""
+    prefix = table.columns.str.split("_").str[0]
+    return {
+        str(name): table.columns[at].tolist()
+        for name, at in pd.Series(range(len(prefix))).groupby(
+            prefix.where(~prefix.isin(SCORES), "scores"), sort=False
+        )
+    }
+
+
+def proposed(b: Bench, example: Examples) -> dict[str, np.ndarray]:
+    """Whether each generator proposed a pair: it did iff the pair is among its first n of the user's candidates."""
+    n = {name: round(b.model.depth * n) for name, (_, n) in GENERATORS[b.model.generators].items()}
+    return {name: example.table[f"rank_{name}"].to_numpy() < n[name] for name in n if n[name]}
+
+
+def _variants(b: Bench) -> Iterator[tuple[str, str, Bench, np.ndarray | None]]:
+    """(kind, name, bench, score); without a score it is to be learnt."""
+    columns = b.asked.table.columns
+    for group, gone in groups(b.asked.table).items():
+        yield "features", f"{group} features", _cut(b, columns.difference(gone, sort=False)), None
+    for name in GENERATORS[b.model.generators]:
+        if proposed(b, b.asked).keys() - {name}:
+            yield (
+                "generators",
+                name,
+                _cut(
+                    b,
+                    columns.difference([f"{prefix}_{name}" for prefix in SCORES], sort=False),
+                    name,
+                ),
+                None,
+            )
+    missing = [o for o in OBJECTIVES if b.examples and o not in b.scores]
+    scores = b.scores | {
+        o: learnt(replace(b, model=replace(b.model, objective=o))) for o in missing
+    }
+    for name, score in (scores | {"both": sum(scores.values())}).items():
+        if name != b.model.objective and b.examples:
+            yield "ranker", f"ranker: {name}", b, score
+    first, ranks = (
+        next(iter(b.asked.pairs.scores)),
+        [b.asked.table[f"rank_{name}"] for name in proposed(b, b.asked)],
+    )
+    yield "ranker", f"stage 1: order of {first}", b, b.asked.pairs.scores[first]
+    yield (
+        "ranker",
+        "stage 1: reciprocal ranks",
+        b,
+        sum(1 / (60 + rank) for rank in ranks).to_numpy(),
+    )
+    yield (
+        "ranker",
+        "order of popularity",
+        b,
+        -b.asked.pairs.item.astype(float),
+    )  # items are numbered by it
+
+
+def _cut(b: Bench, columns: pd.Index, generator: str | None = None) -> Bench:
+    """With some columns only, and without pairs that nobody but one generator proposed."""
+
+    def cut(example: Examples) -> Examples:
+        others = [said for name, said in proposed(b, example).items() if name != generator]
+        return part(example, np.logical_or.reduce(others) if generator else slice(None), columns)
+
+    return replace(b, examples=[cut(e) for e in b.examples], asked=cut(b.asked))
+
+
+def _thinned(examples: list[Examples], rows: int, seed: int) -> list[Examples]:
+    """All that was bought and a random share of the rest; of every n-th user only, where what was bought alone would be a quarter of the rows."""
+    every = max(1, -(-4 * sum(e.bought.sum() for e in examples) // rows))
+    some = [part(e, np.unique(e.pairs.user, return_inverse=True)[1] % every == 0) for e in examples]
+    bought, rng = sum(e.bought.sum() for e in some), np.random.default_rng(seed)
+    share = (rows - bought) / max(1, sum(len(e.pairs) for e in some) - bought)
+    return [part(e, e.bought | (rng.random(len(e.pairs)) < share)) for e in some]
+
+
+# ---- system 3's own claim
+
+
+def catalogue(fold: Fold) -> pd.Index:
+    """Notebook 02's prefiltered catalogue; everything that was sold before the test, where there is none or it is empty."""
+    path = data_dir(spec(fold.dataset).name, "folds", fold.name, "catalogue.parquet")
+    ids = read_parquet(path)["item_id"].astype(str) if path.exists() else []
+    return (
+        pd.Index(ids, name="item_id")
+        if len(ids)
+        else fold.testing.history.item_ids[fold.testing.history.sold]
+    )
+
+
+def relabelled(history: Interactions, ids: pd.Index) -> Interactions:
+    """The history with every item outside a catalogue named 999999."""
+    users = history.users.reset_index() if len(history.users.columns) else None
+    return Interactions.of(
+        relabel(history.purchases, ids), history.items.reset_index(), users, history.as_of
+    )
+
+
+def record_within(
+    model: Recommender, fold: Fold, name: str, ids: pd.Index, note: str = ""
+) -> pd.DataFrame:
+    """As `show.record`, of a catalogue only: what is outside is the fake item in the history, and in no list."""
+    start = time.perf_counter()
+    model.fit(relabelled(fold.testing.history, ids))
+    fitted = time.perf_counter()
+    recs = model.recommend(
+        fold.testing.users, DEPTH, fold.testing.exclude, only=ids.drop(OTHER, errors="ignore")
+    )
+    save_run(
+        recs,
+        fold,
+        name,
+        model.family,
+        model.params,
+        fitted - start,
+        time.perf_counter() - fitted,
+        note,
+    )
+    return recs
+
+
+def claim(
+    lists: Mapping[str, pd.DataFrame], stage: Stage, ids: pd.Index, k: int = 5
+) -> pd.DataFrame:
+    """Precision within a catalogue of warm users who bought from it in the window, and of those who bought five items or more."""
+    truth, known = (
+        stage.truth[leaderboard.inside(stage.truth, ids)],
+        leaderboard.user_groups(stage, ids),
+    )
+    each = {
+        name: per_user(leaderboard.restrict(recs, "prefiltered", stage.history, ids), truth, k)[
+            "precision"
+        ]
+        for name, recs in lists.items()
+    }
+    made = []
+    for label, group in {f"{leaderboard.HEAVY} purchases or more": "heavy", "all": "warm"}.items():
+        values = pd.DataFrame(
+            {name: value[value.index.isin(known.get(group, []))] for name, value in each.items()}
+        )
+        if len(values):
+            mean, low, high = leaderboard.bootstrap(values.to_numpy(), np.random.default_rng(0))
+            made.append(
+                pd.DataFrame(
+                    {
+                        "shoppers": label,
+                        "n": len(values),
+                        f"precision@{k}": mean,
+                        "low": low,
+                        "high": high,
+                    },
+                    index=values.columns,
+                )
+            )
+    return (
+        pd.concat(made).rename_axis("model").reset_index().set_index(["shoppers", "n", "model"])
+        if made
+        else pd.DataFrame()
+    )
+
+
+# ---- cost
+
+
+def profile(b: Bench, stage: Stage) -> pd.DataFrame:
+    """Seconds of each step for one cut, how often a fit takes it, and the process's peak memory in MiB."""
+    n = {name: round(b.model.depth * n) for name, (_, n) in GENERATORS[b.model.generators].items()}
+    steps = {
+        "generators, fitted": lambda: b.model.fitted_generators(stage.history),
+        "candidates": lambda: union(b.generators, b.users, n, b.model.target == "new"),
+        "candidates and features": lambda: b.model.asked(stage.history, b.generators, b.users),
+        "ranker, trained and asked": lambda: learnt(replace(b)),
+    }
+    seconds = {}
+    for name, step in steps.items():
+        start = time.perf_counter()
+        step()
+        seconds[name] = time.perf_counter() - start
+    seconds["features"] = seconds.pop("candidates and features") - seconds["candidates"]
+    table = pd.DataFrame(
+        {"seconds": pd.Series(seconds).round(2), "times in a fit": b.model.windows + 1}
+    )
+    table.loc["ranker, trained and asked", "times in a fit"] = 1
+    return table.assign(peak_mib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

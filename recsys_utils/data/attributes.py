@@ -1,0 +1,140 @@
+"""What is known of users and items, as features: one flat vocabulary of `column=value`, with the unknown named."""
+
+import re
+from collections.abc import Iterable
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from recsys_utils.data.interactions import codes as positions
+
+BINS = 5  # a number is cut at its quintiles
+MAX_VALUES = 2_000
+MIN_ROWS = 2  # a word of one item teaches nothing about another
+KIND = re.compile(r"([^=≥~]+)([=≥~])(.*)", re.DOTALL)
+
+
+def vocabulary(
+    frame: pd.DataFrame, columns: Iterable[str] | None = None, words: Iterable[str] = ()
+) -> np.ndarray:
+    """Features of an attribute table: `column=value`, `column≥edge` for numbers, `column~word` for texts.
+
+    Each column's block begins with `column=`, which stands for a missing or unknown value. columns: by default all that
+    say something: two values or more, and fewer values than half the rows, so no ids and no names. words: text columns.
+    """
+    chosen = (
+        [c for c in frame if _telling(frame[c])]
+        if columns is None
+        else [c for c in columns if c in frame]
+    )
+    made = [[f"{c}=", *_entries(frame[c], c)] for c in chosen] + [
+        _words(frame[c], c) for c in words if c in frame
+    ]
+    return np.array([entry for block in made for entry in block], dtype=str)
+
+
+def blocks(vocab: np.ndarray) -> dict[str, slice]:
+    """Where each column's features lie; a text column's name ends with `~`."""
+    columns = [
+        f"{column}~" if kind == "~" else column
+        for column, kind, _ in (KIND.fullmatch(entry).groups() for entry in vocab)
+    ]
+    starts = [
+        (name, [i for i, _ in group])
+        for name, group in groupby(enumerate(columns), lambda pair: pair[1])
+    ]
+    return {name: slice(at[0], at[-1] + 1) for name, at in starts}
+
+
+def codes(frame: pd.DataFrame, vocab: np.ndarray) -> np.ndarray:
+    """(rows, columns) int64: each value's position in the vocabulary; its block's first, the unknown, where it is not there."""
+    made = [
+        _codes(frame[c], vocab[s], c) + s.start if c in frame else np.full(len(frame), s.start)
+        for c, s in blocks(vocab).items()
+        if not c.endswith("~")
+    ]
+    return np.stack(made, axis=1).astype(np.int64) if made else np.zeros((len(frame), 0), np.int64)
+
+
+def hot(frame: pd.DataFrame, vocab: np.ndarray) -> sparse.csr_matrix:
+    """(rows, vocabulary) CSR float32: one 1 per column, and one per known word of a text."""
+    single = codes(frame, vocab)
+    row, column = [np.repeat(np.arange(len(frame)), single.shape[1])], [single.ravel()]
+    for name, place in blocks(vocab).items():
+        if name.endswith("~") and name[:-1] in frame:
+            found = _tokens(frame[name[:-1]])
+            at = positions(name + found, pd.Index(vocab[place]))
+            row, column = (
+                [*row, found.index.to_numpy()[at >= 0]],
+                [*column, at[at >= 0] + place.start],
+            )
+    row, column = np.concatenate(row), np.concatenate(column)
+    made = sparse.csr_matrix(
+        (np.ones(len(row), np.float32), (row, column)), shape=(len(frame), len(vocab))
+    )
+    made.data[:] = 1  # a word said twice counts once
+    return made
+
+
+def known(frame: pd.DataFrame, vocab: np.ndarray) -> np.ndarray:
+    """(rows,) whether any attribute of a row is known to the vocabulary."""
+    starts = [s.start for name, s in blocks(vocab).items() if not name.endswith("~")]
+    return (
+        np.asarray(
+            (hot(frame, vocab)[:, np.setdiff1d(np.arange(len(vocab)), starts)]).sum(axis=1)
+        ).ravel()
+        > 0
+    )
+
+
+def _telling(column: pd.Series) -> bool:
+    values = column.nunique()
+    return 2 <= values <= MAX_VALUES and (_is_number(column) or 2 * values <= column.notna().sum())
+
+
+def _is_number(column: pd.Series) -> bool:
+    return (
+        pd.api.types.is_numeric_dtype(column)
+        and not pd.api.types.is_bool_dtype(column)
+        and column.nunique() > 2 * BINS
+    )
+
+
+def _entries(column: pd.Series, name: str) -> list[str]:
+    if _is_number(column):
+        edges = np.unique(np.nanquantile(column.to_numpy(float), np.arange(BINS) / BINS))
+        return [f"{name}≥{edge:g}" for edge in edges]
+    return [f"{name}={value}" for value in sorted(set(text(column)) - {""})]
+
+
+def _words(column: pd.Series, name: str) -> list[str]:
+    found = _tokens(column).reset_index().drop_duplicates().iloc[:, 1].value_counts()
+    return [f"{name}~{word}" for word in sorted(found.index[found >= MIN_ROWS])]
+
+
+def _tokens(column: pd.Series) -> pd.Series:
+    """Words of each row in lower case, indexed by row number."""
+    texts = column.reset_index(drop=True).dropna().astype(str).str.lower()
+    return texts.str.findall(r"[^\W\d_]{2,}").explode().dropna()
+
+
+def _codes(column: pd.Series, block: np.ndarray, name: str) -> np.ndarray:
+    """Positions within a block; 0 is unknown."""
+    if len(block) > 1 and block[1].startswith(f"{name}≥"):
+        edges = np.array([float(entry.split("≥")[-1]) for entry in block[1:]])
+        values = pd.to_numeric(column, errors="coerce").to_numpy(float)
+        return np.where(np.isnan(values), 0, np.maximum(np.searchsorted(edges, values, "right"), 1))
+    return np.maximum(positions(name + "=" + text(column), pd.Index(block)), 0)
+
+
+def text(column: pd.Series) -> pd.Series:
+    """Values as text without outer spaces, "" where missing; 3 and 3.0 are the same, and no digit is lost."""
+    place, values = pd.factorize(column)
+    made = np.array(
+        [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v).strip() for v in values]
+        + [""],
+        dtype=object,
+    )
+    return pd.Series(made[place], column.index)  # place −1, a missing value, takes the last

@@ -1,0 +1,253 @@
+"""Folds: history | validation | test, by calendar weeks or by each user's last baskets."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from recsys_utils import LabError
+from recsys_utils.data import tables
+from recsys_utils.data.interactions import Interactions, distinct
+from recsys_utils.data.registry import Spec, revised, spec
+from recsys_utils.store import data_dir, digest, read_json, read_parquet, write_json, write_parquet
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass
+class Stage:
+    """One judgement: models see `history`, lists are for `users`, `truth` is what those then bought.
+
+    exclude: "bought" on data in which nothing is bought twice; nothing is left out elsewhere.
+    profiles: what the shop's own file says of its users, by user_id: for those without history.
+    """
+
+    history: Interactions
+    truth: pd.DataFrame
+    exclude: Literal["bought"] | None = None
+    profiles: pd.DataFrame | None = None
+
+    @property
+    def users(self) -> pd.Index:
+        """Everyone who bought in the window, warm or cold, sorted."""
+        return distinct(self.truth["user_id"])
+
+
+@dataclass
+class Fold:
+    """Three disjoint parts of the receipts. `train` is before `valid`, which is before `test`, for each user.
+
+    listed, registered: items, users come from files of the shop's own, not from receipts. So items that nobody bought
+    before the cut are on sale too, and users without a purchase before it have a profile.
+    """
+
+    dataset: str
+    name: str
+    protocol: str
+    borders: dict[str, str]
+    train: pd.DataFrame
+    valid: pd.DataFrame
+    test: pd.DataFrame
+    items: pd.DataFrame
+    users: pd.DataFrame
+    hash: str = ""
+    repeats: bool = True
+    listed: bool = False
+    registered: bool = False
+    events: pd.DataFrame | None = (
+        None  # views, carts, removals, purchases, where the shop keeps a log of them
+    )
+
+    @cached_property
+    def tuning(self) -> Stage:
+        """For choosing parameters: a window as wide as the test, at the end of validation; everything older is history."""
+        if self.protocol == "next_basket":
+            return self._stage(self.train, self.valid, None)
+        start = pd.Timestamp(self.borders["tuning"])
+        late = self.valid["ts"] >= start
+        return self._stage(
+            pd.concat([self.train, self.valid[~late]], ignore_index=True), self.valid[late], start
+        )
+
+    @cached_property
+    def testing(self) -> Stage:
+        """For the final lists: train and validation are history."""
+        cut = pd.Timestamp(self.borders["test"]) if self.protocol == "window" else None
+        return self._stage(pd.concat([self.train, self.valid], ignore_index=True), self.test, cut)
+
+    def _stage(
+        self, history: pd.DataFrame, truth: pd.DataFrame, as_of: pd.Timestamp | None
+    ) -> Stage:
+        catalogue = self.items["item_id"] if self.listed else None
+        profiles = (
+            self.users.astype({"user_id": str}).set_index("user_id") if self.registered else None
+        )
+        made = Interactions.of(
+            history, self.items, self.users, as_of, catalogue, self._events(history, as_of)
+        )
+        return Stage(
+            made, truth.reset_index(drop=True), None if self.repeats else "bought", profiles
+        )
+
+    def _events(self, history: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFrame | None:
+        """Events before the cut; where each shopper has a cut of their own, up to their last receipt before it."""
+        if self.events is None or as_of is not None:
+            return self.events if self.events is None else self.events[self.events["ts"] < as_of]
+        last = history.groupby(history["user_id"].astype(str))["ts"].max()
+        return self.events[self.events["ts"] <= self.events["user_id"].astype(str).map(last)]
+
+
+def window_borders(
+    ts: pd.Series, test_weeks: float = 3, valid_weeks: float = 6, back: int = 0
+) -> dict[str, pd.Timestamp]:
+    """Calendar borders: `valid` <= `tuning` <= `test` < `end`; `back` moves them whole test windows into the past.
+
+    Windows are whole days and end with the last day of the data, so three weeks are exactly the last 21 days.
+    """
+    test, valid = pd.Timedelta(weeks=test_weeks), pd.Timedelta(weeks=valid_weeks)
+    end = ts.max().floor("D") + pd.Timedelta(days=1) - back * test
+    borders = {
+        "valid": end - test - valid,
+        "tuning": end - 2 * min(test, (test + valid) / 2),
+        "test": end - test,
+        "end": end,
+    }
+    if borders["valid"] <= ts.min():
+        raise LabError(
+            f"{test_weeks:g} test weeks, {valid_weeks:g} validation weeks and {back} folds more reach back to "
+            f"{borders['valid']:%Y-%m-%d}, the data starts {ts.min():%Y-%m-%d}: lower test_weeks, valid_weeks or folds"
+        )
+    return borders
+
+
+def window_parts(
+    purchases: pd.DataFrame, borders: dict[str, pd.Timestamp]
+) -> dict[str, pd.DataFrame]:
+    """Rows before validation, in it, and in the test window."""
+    ts = purchases["ts"]
+    inside = {
+        "train": ts < borders["valid"],
+        "valid": (ts >= borders["valid"]) & (ts < borders["test"]),
+        "test": (ts >= borders["test"]) & (ts < borders["end"]),
+    }
+    return {part: purchases[rows].reset_index(drop=True) for part, rows in inside.items()}
+
+
+def basket_parts(purchases: pd.DataFrame, back: int = 0) -> dict[str, pd.DataFrame]:
+    """Each user's last basket is test, the one before is validation; `back` drops that many last baskets first."""
+    baskets = purchases.groupby(["user_id", "basket_id"], observed=True)["ts"].min().reset_index()
+    baskets = baskets.sort_values(["user_id", "ts", "basket_id"])
+    baskets["left"] = baskets.groupby("user_id", observed=True).cumcount(ascending=False) - back
+    first = baskets["left"] == baskets.groupby("user_id", observed=True)["left"].transform("max")
+    # A user's only basket stays history: nobody is judged without a past.
+    baskets["part"] = (
+        baskets["left"].map({0: "test", 1: "valid"}).fillna("train").mask(first, "train")
+    )
+    rows = purchases.merge(
+        baskets[baskets["left"] >= 0][["user_id", "basket_id", "part"]], on=["user_id", "basket_id"]
+    )
+    return {
+        part: rows[rows["part"] == part].drop(columns="part").reset_index(drop=True)
+        for part in PARTS
+    }
+
+
+def write_folds(dataset: str, **overrides: object) -> list[Path]:
+    """Cut the data set's purchases into its folds, newest first, and write them below `data/<dataset>/folds`.
+
+    overrides: protocol, test_weeks, valid_weeks, folds in the place of the data set's own; None keeps its own.
+    """
+    data = tables.load(dataset)
+    made, written = revised(data.spec, **overrides), []
+    for back in range(made.folds):
+        if made.protocol == "window":
+            borders = window_borders(data.purchases["ts"], made.test_weeks, made.valid_weeks, back)
+            name, parts = f"{borders['test']:%Y-%m-%d}", window_parts(data.purchases, borders)
+        else:
+            borders, name, parts = {}, f"last-basket-{back}", basket_parts(data.purchases, back)
+        if parts["test"].empty or parts["train"].empty:
+            raise LabError(
+                f"fold {name} of '{made.name}' has no {'test' if parts['test'].empty else 'train'} rows: lower folds"
+            )
+        written.append(_write_fold(data_dir(made.name, "folds", name), made, borders, parts))
+    write_json(
+        {"folds": [path.name for path in written]}, data_dir(made.name, "folds", "folds.json")
+    )
+    return written
+
+
+def load_fold(dataset: str, name: str | None = None) -> Fold:
+    """A written fold, the newest by default."""
+    made = spec(dataset)
+    cure = f"run ./run_all.sh --dataset {dataset} --only 02"
+    name = name or read_json(data_dir(made.name, "folds", "folds.json"), cure)["folds"][0]
+    folder, data = data_dir(made.name, "folds", name), data_dir(made.name, "tables")
+    meta = read_json(folder / "fold.json", cure)
+    rows = read_parquet(
+        *(folder / f"{part}.parquet" for part in PARTS), cure=cure
+    )  # together: the parts share their categories
+    ends = np.cumsum([0, *meta["rows"]])
+    parts = {part: rows[a:b].reset_index(drop=True) for part, a, b in zip(PARTS, ends, ends[1:])}
+    events = read_parquet(data / "events.parquet") if (data / "events.parquet").exists() else None
+    return Fold(
+        dataset,
+        name,
+        meta["protocol"],
+        meta["borders"],
+        **parts,
+        items=read_parquet(data / "items.parquet"),
+        users=read_parquet(data / "users.parquet"),
+        hash=meta["hash"],
+        repeats=meta["repeats"],
+        listed=_own_file(made, "items"),
+        registered=_own_file(made, "users"),
+        events=events,
+    )
+
+
+def load_folds(dataset: str) -> Iterator[Fold]:
+    """Every written fold, newest first."""
+    for name in read_json(data_dir(spec(dataset).name, "folds", "folds.json"))["folds"]:
+        yield load_fold(dataset, name)
+
+
+def describe(fold: Fold) -> pd.DataFrame:
+    """One line per part: dates, lines, users, items, baskets."""
+    rows = [
+        {
+            "part": part,
+            "from": frame["ts"].min(),
+            "to": frame["ts"].max(),
+            "lines": len(frame),
+            "users": frame["user_id"].nunique(),
+            "items": frame["item_id"].nunique(),
+            "baskets": frame["basket_id"].nunique(),
+        }
+        for part, frame in ((p, getattr(fold, p)) for p in PARTS)
+    ]
+    return pd.DataFrame(rows).set_index("part")
+
+
+def _own_file(made: Spec, table: str) -> bool:
+    source = getattr(made, table)
+    return made.synthetic or bool(source and source.files)
+
+
+def _write_fold(folder: Path, made: Spec, borders: dict, parts: dict[str, pd.DataFrame]) -> Path:
+    (folder / "fold.json").unlink(missing_ok=True)
+    paths = [write_parquet(parts[part], folder / f"{part}.parquet") for part in PARTS]
+    write_json(
+        {
+            "protocol": made.protocol,
+            "repeats": made.repeats,
+            "borders": {k: str(v) for k, v in borders.items()},
+            "hash": digest(*paths),
+            "rows": [len(parts[part]) for part in PARTS],
+        },
+        folder / "fold.json",
+    )
+    return folder

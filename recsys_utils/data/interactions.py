@@ -1,0 +1,171 @@
+"""Receipts as arrays: what every model is fitted on."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from recsys_utils import LabError
+
+RECENT_DAYS = 28
+
+SPENDING = ("small", "low_average", "average", "high")  # segments of shoppers by mean spending
+
+
+@dataclass
+class Interactions:
+    """Purchases before `as_of` with dense user and item codes, one row per (user, item, basket).
+
+    Items are numbered by purchases of the last 28 days (most first), then by id. The lower code therefore wins a tie
+    everywhere, as the protocol asks, and popular items are the first columns of every matrix.
+    """
+
+    purchases: pd.DataFrame  # user_id, item_id, basket_id, ts, quantity, [price, …]
+    as_of: pd.Timestamp
+    items: pd.DataFrame  # attributes by item_id, of `item_ids` only
+    users: pd.DataFrame  # attributes by user_id
+    user_ids: pd.Index
+    item_ids: pd.Index
+    user: np.ndarray  # int32 codes, aligned with the rows of `purchases`
+    item: np.ndarray
+    events: pd.DataFrame | None = (
+        None  # user_id, item_id, event_type, ts before `as_of`; None where the shop keeps receipts only
+    )
+
+    @classmethod
+    def of(
+        cls,
+        purchases: pd.DataFrame,
+        items: pd.DataFrame | None = None,
+        users: pd.DataFrame | None = None,
+        as_of: pd.Timestamp | None = None,
+        catalogue: pd.Series | None = None,
+        events: pd.DataFrame | None = None,
+    ) -> "Interactions":
+        """Number the users and items of a purchases table. `as_of` defaults to the last timestamp of purchases and events.
+
+        catalogue: ids that are on sale, though perhaps nobody bought them yet: they are numbered too.
+        """
+        logs = {
+            name: rows["ts"].max()
+            for name, rows in (("purchases", purchases), ("events", events))
+            if rows is not None and len(rows)
+        }
+        as_of = pd.Timestamp(as_of if as_of is not None else max(logs.values(), default=pd.NaT))
+        if late := [name for name in logs if logs[name] > as_of]:
+            raise LabError(
+                f"{late[0]} reach {logs[late[0]]}, after as_of {as_of}: a model may see none of them, cut first"
+            )
+        user_ids, known = distinct(purchases["user_id"]), distinct(purchases["item_id"])
+        if catalogue is not None:
+            known = known.union(distinct(catalogue)).rename("item_id")
+        recent = codes(
+            purchases["item_id"][purchases["ts"] >= as_of - pd.Timedelta(days=RECENT_DAYS)], known
+        )
+        item_ids = known[np.argsort(-np.bincount(recent, minlength=len(known)), kind="stable")]
+        return cls(
+            purchases,
+            as_of,
+            _attributes(items, item_ids),
+            _attributes(users, user_ids),
+            user_ids,
+            item_ids,
+            codes(purchases["user_id"], user_ids),
+            codes(purchases["item_id"], item_ids),
+            events,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Users × items."""
+        return len(self.user_ids), len(self.item_ids)
+
+    @cached_property
+    def age(self) -> np.ndarray:
+        """Days from each row to `as_of`, float64, never negative."""
+        return np.maximum(
+            (self.as_of - self.purchases["ts"]).dt.total_seconds().to_numpy() / 86400, 0
+        )
+
+    @cached_property
+    def recent(self) -> np.ndarray:
+        """Purchases of each item in the last 28 days: the order of popularity, int64."""
+        return np.bincount(self.item[self.age <= RECENT_DAYS], minlength=self.shape[1])
+
+    @cached_property
+    def sold(self) -> np.ndarray:
+        """(items,) bool: whether anybody bought the item; false for those that are only in the catalogue."""
+        return np.bincount(self.item, minlength=self.shape[1]) > 0
+
+    @cached_property
+    def log(self) -> pd.DataFrame:
+        """Everything that happened before `as_of`, by time: user_id, item_id, event_type, ts. Receipts are its purchases, all of them without `events`."""
+        columns = ["user_id", "item_id", "event_type", "ts"]
+        bought = self.purchases.assign(event_type="purchase")[columns]
+        browsed = (
+            self.events[self.events["event_type"] != "purchase"][columns]
+            if self.events is not None
+            else bought[:0]
+        )
+        both = pd.concat(
+            [
+                part.astype({"user_id": str, "item_id": str, "event_type": str})
+                for part in (bought, browsed)
+            ]
+        )
+        return both.sort_values(["ts", *columns[:3]], ignore_index=True)
+
+    @cached_property
+    def price(self) -> np.ndarray:
+        """Median unit price of each item, float64; NaN where receipts have no prices."""
+        if "price" not in self.purchases:
+            return np.full(self.shape[1], np.nan)
+        return (
+            self.purchases["price"]
+            .groupby(self.item)
+            .median()
+            .reindex(range(self.shape[1]))
+            .to_numpy(float)
+        )
+
+    @cached_property
+    def seen(self) -> sparse.csr_matrix:
+        """Users × items CSR float32: number of baskets of each pair."""
+        return self.matrix()
+
+    def matrix(
+        self, tau: float | None = None, weights: np.ndarray | None = None
+    ) -> sparse.csr_matrix:
+        """Users × items CSR float32: sum of exp(−age/tau) over a pair's baskets, or of `weights`, or their number."""
+        if weights is None:
+            weights = np.ones(len(self.user)) if tau is None else np.exp(-self.age / tau)
+        made = sparse.csr_matrix(
+            (weights, (self.user, self.item)), shape=self.shape
+        )  # float64: sums are exact enough
+        made.sort_indices()
+        return made.astype(np.float32)
+
+
+def distinct(ids: pd.Series) -> pd.Index:
+    """The distinct ids as sorted text."""
+    return pd.Index(np.sort(np.asarray(ids.unique()).astype(str)).astype(object), name=ids.name)
+
+
+def codes(ids: pd.Series, vocabulary: pd.Index | None = None) -> np.ndarray:
+    """Positions of ids in a vocabulary, −1 if absent, int32; without one, any dense numbering. Fast for categories."""
+    if not isinstance(ids.dtype, pd.CategoricalDtype):
+        ids = ids.astype(str).astype("category")
+    if vocabulary is None:
+        return ids.cat.codes.to_numpy(np.int32)
+    found = np.append(vocabulary.get_indexer(ids.cat.categories.astype(str)), -1).astype(
+        np.int32
+    )  # the last is for nulls
+    return found[ids.cat.codes]
+
+
+def _attributes(frame: pd.DataFrame | None, ids: pd.Index) -> pd.DataFrame:
+    if frame is None or frame.empty:
+        return pd.DataFrame(index=ids)
+    return frame.astype({ids.name: str}).set_index(ids.name).reindex(ids)

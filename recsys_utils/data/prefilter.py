@@ -1,0 +1,158 @@
+"""Business rules that narrow the catalogue (system 3). Every rule sees train only; the audit counts what each removes."""
+
+from dataclasses import asdict, dataclass
+
+import ibis
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from ibis.expr.types import Table
+
+from recsys_utils import LabError
+from recsys_utils.data.engine import connect
+
+TOP = "top sellers by units"
+OTHER = "999999"  # stands for every item outside the catalogue in the first stage's history
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The thresholds; `None` switches a rule off. Defaults are system 3's."""
+
+    sold_within_days: int | None = 365
+    max_user_share: float | None = 0.20
+    min_user_share: float | None = 0.02
+    min_category_items: int | None = 150
+    min_price: float | None = 1.0
+    max_price: float | None = 30.0
+    top: int | None = 2500
+
+    def __post_init__(self) -> None:
+        if bad := [k for k, v in asdict(self).items() if v is not None and v < 0]:
+            raise LabError(
+                f"prefilter rule {bad[0]} is {getattr(self, bad[0])}: it takes a number of 0 or more, or None"
+            )
+
+
+def prefilter(
+    purchases: pd.DataFrame, items: pd.DataFrame, rules: Rules = Rules()
+) -> tuple[pd.Index, pd.DataFrame]:
+    """Apply the rules in order to train purchases; return the ids kept and the funnel.
+
+    The funnel has a row per rule: items, share of users with something left, lines and money left after it.
+    """
+    con = connect()
+    bought = con.create_table(
+        "bought", pa.Table.from_pandas(_needed(purchases), preserve_index=False), temp=True
+    )
+    facts = _facts(bought).to_pandas().set_index("item_id")
+    facts["category_items"] = _category_items(facts.index, items)
+    pairs = con.create_table("pairs", _pairs(bought), temp=True)
+    kept, funnel = facts, [_left(pairs, facts.index, "all items")]
+    for name, ok in _steps(facts, rules):
+        kept = (
+            kept[ok.reindex(kept.index)]
+            if name != TOP
+            else kept.sort_values(["units", "users"], ascending=False, kind="stable").head(
+                rules.top
+            )
+        )
+        funnel.append(_left(pairs, kept.index, name))
+    return pd.Index(sorted(kept.index), name="item_id"), pd.DataFrame(funnel)
+
+
+def relabel(purchases: pd.DataFrame, catalogue: pd.Index) -> pd.DataFrame:
+    """Purchases with every item outside the catalogue renamed to the fake item 999999."""
+    ids = purchases["item_id"].astype("category")
+    names = (
+        ids.cat.categories.astype(str).to_series().where(ids.cat.categories.isin(catalogue), OTHER)
+    )
+    code, known = pd.factorize(names)
+    return purchases.assign(item_id=pd.Categorical.from_codes(code[ids.cat.codes], known))
+
+
+def _needed(purchases: pd.DataFrame) -> pd.DataFrame:
+    return purchases[
+        [c for c in ("user_id", "item_id", "ts", "quantity", "price") if c in purchases]
+    ]
+
+
+def _facts(t: Table) -> Table:
+    """One row per item: users' share, units, days since the last sale, median price."""
+    users, last = t.user_id.nunique().to_pandas(), t.ts.max().to_pandas()
+    price = t.price.quantile(0.5) if "price" in t.columns else ibis.null("float64")
+    facts = t.group_by("item_id").agg(
+        users=t.user_id.nunique(), units=t.quantity.sum(), last=t.ts.max(), price=price
+    )
+    return facts.mutate(
+        share=facts.users / users, unsold_days=ibis.literal(last).delta(facts["last"], unit="day")
+    ).order_by("item_id")
+
+
+def _category_items(ids: pd.Index, items: pd.DataFrame) -> pd.Series:
+    """Items on sale in each item's category; NaN where the data set has no categories."""
+    if "category" not in items:
+        return pd.Series(np.nan, ids)
+    category = items.astype({"item_id": str}).set_index("item_id")["category"].reindex(ids)
+    return category.map(category.value_counts())
+
+
+def _pairs(t: Table) -> Table:
+    money = (t.quantity * t.price).sum() if "price" in t.columns else ibis.null("float64")
+    return t.group_by("user_id", "item_id").agg(lines=t.count(), money=money)
+
+
+def _steps(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, pd.Series]]:
+    """The rules that are on and computable, as (what it keeps, mask over items)."""
+    unknown_price, unknown_category = facts["price"].isna(), facts["category_items"].isna()
+    steps = [
+        (
+            "sold in the last 12 months",
+            rules.sold_within_days,
+            facts["unsold_days"] <= (rules.sold_within_days or 0),
+        ),
+        (
+            "not the most popular",
+            rules.max_user_share,
+            facts["share"] <= (rules.max_user_share or 0),
+        ),
+        (
+            "not the most unpopular",
+            rules.min_user_share,
+            facts["share"] >= (rules.min_user_share or 0),
+        ),
+        (
+            "category wide enough",
+            rules.min_category_items if not unknown_category.all() else None,
+            unknown_category | (facts["category_items"] >= (rules.min_category_items or 0)),
+        ),
+        (
+            "not too cheap",
+            rules.min_price if not unknown_price.all() else None,
+            unknown_price | (facts["price"] >= (rules.min_price or 0)),
+        ),
+        (
+            "not too expensive",
+            rules.max_price if not unknown_price.all() else None,
+            unknown_price | (facts["price"] <= (rules.max_price or 0)),
+        ),
+        (TOP, rules.top, unknown_price),
+    ]
+    return [(name, ok) for name, threshold, ok in steps if threshold is not None]
+
+
+def _left(pairs: Table, ids: pd.Index, rule: str) -> dict:
+    t = pairs.semi_join(ibis.memtable(pd.DataFrame({"item_id": ids.astype(str)})), "item_id")
+    row = (
+        t.agg(users=t.user_id.nunique(), lines=t.lines.sum(), money=t.money.sum())
+        .to_pandas()
+        .fillna({"lines": 0})
+        .iloc[0]
+    )
+    return {
+        "rule": rule,
+        "items": len(ids),
+        "users": int(row["users"]),
+        "lines": int(row["lines"]),
+        "money": row["money"],
+    }

@@ -1,0 +1,294 @@
+"""Level 2 of system 5: business rules on candidates. Segments, price limits, upsell, repurchase cycles, reasons."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from recsys_utils import LabError
+from recsys_utils.data.interactions import SPENDING, Interactions, codes
+from recsys_utils.ensembles.rule_settings import DEFAULTS, Tuning, UserSegments
+
+GRAIN = 1 + 1e-9  # a price equal to a limit is within it, whatever the last bit of the limit says
+
+
+def profiles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
+    """Each user's lines, distinct items, mean unit price, last purchase and spending segment, by user_id.
+
+    A mean of 0 and receipts without prices are no mean: NaN, and the default segment.
+    """
+    mean = user_prices(data)
+    segment = segments(mean, segment_bounds(mean, tuning.user_segments), tuning.user_segments)
+    last = data.purchases["ts"].groupby(data.user).max().set_axis(data.user_ids)
+    return pd.DataFrame(
+        {
+            "purchases": np.bincount(data.user, minlength=data.shape[0]),
+            "unique_items": np.diff(data.seen.indptr),
+            "mean_price": mean,
+            "last_purchase": last,
+            "segment": np.array(SPENDING)[segment],
+        },
+        index=data.user_ids,
+    )
+
+
+def item_features(data: Interactions) -> pd.DataFrame:
+    """Each item's median price (NaN without prices), lines, distinct shoppers and units, by item_id."""
+    units = np.bincount(data.item, data.purchases["quantity"].to_numpy(float), data.shape[1])
+    return pd.DataFrame(
+        {
+            "price": data.price,
+            "lines": np.bincount(data.item, minlength=data.shape[1]),
+            "shoppers": np.bincount(data.seen.indices, minlength=data.shape[1]),
+            "units": units,
+        },
+        index=data.item_ids,
+    )
+
+
+def cycles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
+    """Each item's usual days between two purchases by the same user, by item_id: cycle_days, observed.
+
+    The median over users of the median gap between a user's distinct purchase days. An item that nobody bought on two days
+    takes the default and is not observed.
+    """
+    cycle = observed_cycles(data)
+    return pd.DataFrame(
+        {
+            "cycle_days": np.where(
+                np.isnan(cycle), tuning.repurchase_cycle.default_cycle_days, cycle
+            ),
+            "observed": ~np.isnan(cycle),
+        },
+        index=data.item_ids,
+    )
+
+
+@dataclass
+class Facts:
+    """What the rules know of a shop, by user and item code."""
+
+    user_ids: pd.Index
+    item_ids: pd.Index
+    mean_price: np.ndarray  # (users,) NaN: unknown
+    price: np.ndarray  # (items,) NaN: unknown
+    cycle: np.ndarray  # (items,) days, NaN: not observed
+    last: sparse.csr_matrix  # users × items: days from the last purchase to as_of
+
+    @classmethod
+    def of(cls, data: Interactions) -> "Facts":
+        """Computed once from the receipts."""
+        return cls(
+            data.user_ids,
+            data.item_ids,
+            user_prices(data),
+            data.price,
+            observed_cycles(data),
+            last_purchases(data),
+        )
+
+
+def rerank(
+    candidates: pd.DataFrame, facts: Facts, tuning: Tuning = DEFAULTS, later: float = 0
+) -> pd.DataFrame:
+    """Apply every rule to candidates (user_id, item_id, score in 0…1, …): what a rule drops is gone, score is final, rank anew.
+
+    Any model's table will do once its scores are in 0…1, as `blend.weighted` makes them. Adds `relevance`, the score over the
+    largest that anything could attain. later: days from the facts' as_of to now.
+    """
+    if missing := [c for c in ("user_id", "item_id", "score") if c not in candidates]:
+        raise LabError(
+            f"the candidates lack the column {missing[0]}: rerank needs user_id, item_id, score"
+        )
+    if len(odd := candidates["score"][~candidates["score"].between(0, 1)]):
+        raise LabError(
+            f"a candidate's score is {odd.iloc[0]:g}: rerank needs scores in 0…1, as blend.weighted makes them"
+        )
+    user, item = (
+        codes(candidates["user_id"], facts.user_ids),
+        codes(candidates["item_id"], facts.item_ids),
+    )
+    mean, price, cycle = (
+        np.append(x, np.nan)[at]
+        for x, at in ((facts.mean_price, user), (facts.price, item), (facts.cycle, item))
+    )
+    limit = price_limits(mean, segment_bounds(facts.mean_price, tuning.user_segments), tuning)
+    kept = ~dropped(price, limit, _days(facts.last, user, item) + later, cycle, tuning)
+    made = candidates.assign(
+        score=adjusted(candidates["score"].to_numpy(float), price, mean, tuning)
+    )[kept]
+    made = made.assign(relevance=made["score"] / attainable(facts.price, tuning))
+    order = np.lexsort((item[kept], -made["score"].to_numpy(), pd.factorize(made["user_id"])[0]))
+    made = made.iloc[order].reset_index(drop=True)
+    return made.assign(rank=made.groupby("user_id", observed=True).cumcount() + 1)
+
+
+def user_prices(data: Interactions) -> np.ndarray:
+    """(users,) mean unit price over their lines; NaN where it is 0 or there are no prices. Rounded: sums in another order are equal."""
+    if "price" not in data.purchases:
+        return np.full(data.shape[0], np.nan)
+    paid = np.bincount(data.user, data.purchases["price"].to_numpy(float), data.shape[0])
+    return positive(paid / np.maximum(np.bincount(data.user, minlength=data.shape[0]), 1))
+
+
+def positive(mean: np.ndarray) -> np.ndarray:
+    """Means to six decimals, NaN where they are not above 0."""
+    return np.where(mean > 0, np.round(mean, 6), np.nan)
+
+
+def last_purchases(data: Interactions) -> sparse.csr_matrix:
+    """Users × items CSR float64: days from a pair's last purchase to as_of, 0 too."""
+    pair = data.user.astype(np.int64) * data.shape[1] + data.item
+    pairs, at = np.unique(pair, return_inverse=True)
+    days = np.full(len(pairs), np.inf)
+    np.minimum.at(days, at, data.age)
+    starts = np.searchsorted(pairs, np.arange(data.shape[0] + 1) * data.shape[1])
+    return sparse.csr_matrix(
+        (days, (pairs % data.shape[1]).astype(np.int32), starts.astype(np.int32)), shape=data.shape
+    )
+
+
+def segment_bounds(mean_price: np.ndarray, knobs: UserSegments) -> np.ndarray:
+    """Upper bounds of the four segments: quantiles of users' mean prices; none for the highest."""
+    known = mean_price[~np.isnan(mean_price)]
+    lower = (
+        np.quantile(known, [knobs.small, knobs.low_average, knobs.average])
+        if len(known)
+        else np.full(3, np.inf)
+    )
+    return np.append(lower, np.inf)
+
+
+def segments(mean_price: np.ndarray, bounds: np.ndarray, knobs: UserSegments) -> np.ndarray:
+    """Codes 0…3 of small, low_average, average, high; the upper bound belongs to the segment, an unknown mean to the default."""
+    found = np.searchsorted(bounds[:3], mean_price, side="left")
+    return np.where(np.isnan(mean_price), SPENDING.index(knobs.default), found)
+
+
+def price_limits(mean_price: np.ndarray, bounds: np.ndarray, tuning: Tuning) -> np.ndarray:
+    """The dearest price that each user is offered: the tolerance times their segment's upper bound and, mode "cap", their mean."""
+    tolerance, limit = (
+        tuning.price_sensitivity.budget_tolerance,
+        np.full(np.shape(mean_price), np.inf),
+    )
+    if tuning.user_segments.enabled:
+        limit = tolerance * bounds[segments(mean_price, bounds, tuning.user_segments)]
+    return (
+        np.fmin(limit, tolerance * mean_price) if tuning.price_sensitivity.mode == "cap" else limit
+    )
+
+
+def dropped(
+    price: np.ndarray, limit: np.ndarray, days: np.ndarray, cycle: np.ndarray, tuning: Tuning
+) -> np.ndarray:
+    """Whether an item is too dear or was bought too lately. NaN, no price or never bought, is neither; NaN cycle: the default."""
+    dear, knobs = price > limit * GRAIN, tuning.repurchase_cycle
+    if not knobs.enabled:
+        return dear
+    usual = np.where(np.isnan(cycle), knobs.default_cycle_days, cycle)
+    return dear | (days < knobs.exclusion_factor * usual)
+
+
+def adjusted(
+    score: np.ndarray, price: np.ndarray, mean_price: np.ndarray, tuning: Tuning
+) -> np.ndarray:
+    """Scores in 0…1 after the penalty of dear items and the upsell boost; without a price or a mean as they were."""
+    knobs, upsell, ratio = tuning.price_sensitivity, tuning.upsell, price / mean_price
+    if knobs.mode == "penalty":
+        part = (ratio - knobs.budget_tolerance) / (knobs.full_penalty_at - knobs.budget_tolerance)
+        score = score * (1 - knobs.max_penalty * np.clip(np.nan_to_num(part), 0, 1))
+    if upsell.enabled and knobs.budget_tolerance > 1:
+        gains = (ratio > 1) & (ratio <= knobs.budget_tolerance * GRAIN)
+        score = score + np.where(
+            gains,
+            upsell.factor * upsell.price_boost_weight * (ratio - 1) / (knobs.budget_tolerance - 1),
+            0,
+        )
+    return score
+
+
+def attainable(price: np.ndarray, tuning: Tuning) -> float:
+    """The largest final score that any item could reach: 1, and the whole boost where there are prices."""
+    boost = (
+        tuning.upsell.enabled
+        and tuning.price_sensitivity.budget_tolerance > 1
+        and not np.isnan(price).all()
+    )
+    return 1 + boost * tuning.upsell.factor * tuning.upsell.price_boost_weight
+
+
+def in_force(price: np.ndarray, tuning: Tuning) -> dict[str, str]:
+    """Each rule with "on", "off", or why it cannot act: price rules leave items without a price alone."""
+    bare = "off: no prices in the receipts" if np.isnan(price).all() else ""
+    wanted = {
+        "user_segments": tuning.user_segments.enabled,
+        "price_sensitivity": tuning.price_sensitivity.mode != "off",
+        "upsell": tuning.upsell.enabled,
+    }
+    made = {rule: (bare or "on") if on else "off" for rule, on in wanted.items()}
+    return made | {"repurchase_cycle": "on" if tuning.repurchase_cycle.enabled else "off"}
+
+
+def reasons(
+    source: np.ndarray,
+    neighbours: np.ndarray,
+    shoppers: np.ndarray,
+    days: np.ndarray,
+    cycle: np.ndarray,
+) -> list[str]:
+    """Why each item is shown, true by construction.
+
+    A restock is due where the item's cycle is observed (not NaN) and has passed since the user's last purchase. Otherwise
+    the model with the largest contribution speaks: the neighbours among what the user bought, or the number of shoppers.
+    """
+    return [
+        _reason(*row)
+        for row in zip(
+            *(np.asarray(column).tolist() for column in (source, neighbours, shoppers, days, cycle))
+        )
+    ]
+
+
+def _reason(source: str, neighbours: int, shoppers: int, days: float, cycle: float) -> str:
+    if days >= cycle:
+        return f"Time to restock: usual cycle {_of(max(1, round(cycle)), 'day')}"
+    if source == "item_cf" and neighbours:
+        return f"Similar to {_of(neighbours, 'item')} in your purchase history"
+    if source == "popularity":
+        return f"Popular with {_of(shoppers, 'shopper')}" if shoppers else "Nobody bought it yet"
+    return "Matches your preferences"
+
+
+def _of(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"
+
+
+def observed_cycles(data: Interactions) -> np.ndarray:
+    """(items,) median over users of the median gap in days; NaN where no user bought the item on two days."""
+    day = data.purchases["ts"].to_numpy().astype("datetime64[D]").astype(np.int64)
+    span = np.ptp(day) + 1
+    pair, day = np.divmod(
+        np.sort((data.user.astype(np.int64) * data.shape[1] + data.item) * span + day - day.min()),
+        span,
+    )
+    same = (pair[1:] == pair[:-1]) & (day[1:] > day[:-1])
+    usual = pd.Series(np.diff(day)[same], dtype=float).groupby(pair[1:][same]).median()
+    return (
+        usual.groupby(usual.index.to_numpy() % data.shape[1])
+        .median()
+        .reindex(range(data.shape[1]))
+        .to_numpy(float)
+    )
+
+
+def _days(last: sparse.csr_matrix, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Days since the last purchase of pairs; NaN where there was none. Stored zeros are purchases too, so pairs are looked up, not values."""
+    held = (
+        np.repeat(np.arange(last.shape[0], dtype=np.int64), np.diff(last.indptr)) * last.shape[1]
+        + last.indices
+    )
+    wanted = user.astype(np.int64) * last.shape[1] + item
+    at = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
+    found = (user >= 0) & (item >= 0) & (held[at] == wanted)
+    return np.where(found, last.data[at], np.nan)

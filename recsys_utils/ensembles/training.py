@@ -1,0 +1,254 @@
+"""System 5's offline training: receipts in, six files out, which a service loads at its start."""
+
+import argparse
+import io
+import sys
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recsys_utils import LabError, __version__
+from recsys_utils.data.interactions import SPENDING, Interactions
+from recsys_utils.data.tables import load
+from recsys_utils.ensembles.business_rules import segment_bounds, segments
+from recsys_utils.ensembles.hybrid import Hybrid
+from recsys_utils.ensembles.rule_settings import load_tuning
+from recsys_utils.store import (
+    atomic,
+    digest,
+    flatten,
+    read_parquet,
+    read_sealed,
+    unflatten,
+    write_sealed,
+)
+
+SCHEMA = 1
+METADATA = "metadata.json"
+ARRAYS = {
+    "als_model.npz": ("user_factors_", "item_factors_"),
+    "item_cf_similarities.npz": (
+        "similarity_",
+        "taste_",
+        "seen_",
+        "last_",
+        "line_item_",
+        "line_age_",
+        "line_price_",
+        "line_start_",
+    ),
+}
+FRAMES = {
+    "user_profiles.parquet": {"mean_price": "mean_price_"},
+    "item_features.parquet": {
+        "price": "price_",
+        "popularity": "counts_",
+        "recent_purchases": "recent_",
+        "unique_buyers": "shoppers_",
+    },
+    "repurchase_cycles.parquet": {},
+}
+FILES = (*ARRAYS, *FRAMES)
+
+
+def train_models(
+    data_path: Path | str,
+    output_path: Path | str,
+    tuning_path: Path | str | None = None,
+    **params: object,
+) -> dict:
+    """Fit the hybrid on all receipts and write its six files; the metadata. About 10 s per million lines.
+
+    data_path: a data set's name, the path of its TOML file, or a folder with purchases.parquet in canonical columns (and
+    items.parquet). params: of `Hybrid`, e.g. als={"factors": 128}.
+    """
+    start = time.perf_counter()
+    knobs = load_tuning(tuning_path)
+    data = _receipts(data_path)
+    model = Hybrid(tuning=knobs.to_dict(), **params).fit(data)
+    ts = data.purchases["ts"]
+    return save_models(
+        model,
+        output_path,
+        {
+            "data": str(data_path),
+            "n_purchases": len(ts),
+            "first_purchase": str(ts.min()),
+            "last_purchase": str(ts.max()),
+            "seconds": round(time.perf_counter() - start, 2),
+        },
+    )
+
+
+def save_models(model: Hybrid, output_path: Path | str, about: dict | None = None) -> dict:
+    """Write a fitted hybrid as six files; the metadata, which comes last and vouches for every byte of the others.
+
+    All are written beside their places first: a failure leaves what was there before.
+    """
+    folder = Path(output_path)
+    with ExitStack() as stack:  # closed in reverse: the metadata is put in its place last
+        paths = {name: stack.enter_context(atomic(folder / name)) for name in (METADATA, *FILES)}
+        for name, learnt in ARRAYS.items():
+            _write_arrays({key: getattr(model, key) for key in learnt}, paths[name])
+        for name, frame in _frames(model).items():
+            frame.to_parquet(paths[name], coerce_timestamps="us")
+        meta = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "as_of": str(model.as_of),
+            "n_users": len(model.user_ids_),
+            "n_items": len(model.item_ids_),
+            "params": model.params,
+            "config": model.knobs.to_dict(),
+            **(about or {}),
+            "sha256": {name: digest(paths[name]) for name in FILES},
+        }
+        write_sealed(meta, paths[METADATA])
+    return meta
+
+
+def load_models(path: Path | str) -> Hybrid:
+    """Restore the hybrid that `save_models` wrote; refuse a missing, changed or foreign file by name."""
+    folder = Path(path)
+    meta = load_metadata(folder)
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise LabError(f"{folder / name} is missing: train again")
+        if digest(folder / name) != meta["sha256"].get(name):
+            raise LabError(f"{folder / name} was changed after it was saved: train again")
+    model = Hybrid(**meta["params"])
+    model.as_of = pd.Timestamp(meta["as_of"])
+    for name in ARRAYS:
+        vars(model).update(_read_arrays(folder / name))
+    _read_frames(model, folder)
+    return model
+
+
+def load_metadata(path: Path | str) -> dict:
+    """Who was trained when on what: metadata.json, checked."""
+    return read_sealed(
+        Path(path) / METADATA,
+        SCHEMA,
+        "python -m recsys_utils.training --data-path NAME --output-path FOLDER",
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train from the command line; 0, or 2 with the error in one sentence."""
+    parser = argparse.ArgumentParser(
+        "python -m recsys_utils.training",
+        description="Train the hybrid; write the files that the service loads.",
+    )
+    parser.add_argument(
+        "--data-path",
+        required=True,
+        metavar="NAME|FILE.toml|FOLDER",
+        help="a data set, or a folder with purchases.parquet",
+    )
+    parser.add_argument("--output-path", required=True, metavar="FOLDER", help="where the files go")
+    parser.add_argument(
+        "--tuning", metavar="FILE.toml", help="knobs that differ from data/tuning.toml"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        meta = train_models(options.data_path, options.output_path, options.tuning)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(
+        f"{meta['n_purchases']:,} lines, {meta['n_users']:,} users, {meta['n_items']:,} items, {meta['seconds']:.1f} s: {options.output_path}"
+    )
+    return 0
+
+
+def _receipts(data_path: Path | str) -> Interactions:
+    """Every receipt of a data set; the attributes play no part."""
+    folder = Path(data_path)
+    if (folder / "purchases.parquet").is_file():
+        items = (
+            pd.read_parquet(folder / "items.parquet")
+            if (folder / "items.parquet").is_file()
+            else None
+        )
+        return Interactions.of(
+            read_parquet(folder / "purchases.parquet"),
+            catalogue=None if items is None else items["item_id"],
+        )
+    if folder.is_dir():
+        raise LabError(
+            f"{folder} has no purchases.parquet: give a data set's name, a .toml file or a folder that has one"
+        )
+    data = load(str(data_path))
+    return Interactions.of(
+        data.purchases, catalogue=data.items["item_id"] if len(data.items) else None
+    )
+
+
+def _write_arrays(arrays: dict, path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **flatten(arrays), shapes=_shapes(arrays))
+
+
+def _shapes(arrays: dict) -> np.ndarray:
+    """Names and shapes of the sparse ones, as text."""
+    return np.array(
+        [[name, *map(str, a.shape)] for name, a in arrays.items() if hasattr(a, "indptr")]
+        or np.zeros((0, 3)),
+        dtype=str,
+    )
+
+
+def _read_arrays(path: Path) -> dict:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as flat:
+        arrays = dict(flat)
+    shapes = {name: (int(rows), int(columns)) for name, rows, columns in arrays.pop("shapes")}
+    return unflatten(arrays, shapes)
+
+
+def _frames(model: Hybrid) -> dict[str, pd.DataFrame]:
+    """Users, items and cycles as tables that people can read, by file."""
+    segment = segments(model.mean_price_, model.bounds_, model.knobs.user_segments)
+    newest = model.line_age_[model.line_start_[1:] - 1]
+    users = pd.DataFrame(
+        {
+            "purchases": np.diff(model.line_start_),
+            "unique_items": np.diff(model.seen_.indptr),
+            "mean_price": model.mean_price_,
+            "last_purchase": (model.as_of - pd.to_timedelta(newest, unit="D")).round("us"),
+            "segment": np.array(SPENDING)[segment],
+        },
+        model.user_ids_,
+    )
+    items = pd.DataFrame(
+        {column: getattr(model, name) for column, name in FRAMES["item_features.parquet"].items()},
+        model.item_ids_,
+    )
+    observed, default = ~np.isnan(model.cycle_), model.knobs.repurchase_cycle.default_cycle_days
+    cycles = pd.DataFrame(
+        {"cycle_days": np.where(observed, model.cycle_, default), "observed": observed},
+        model.item_ids_,
+    )
+    return dict(zip(FRAMES, (users, items, cycles)))
+
+
+def _read_frames(model: Hybrid, folder: Path) -> None:
+    users, items, cycles = (pd.read_parquet(folder / name) for name in FRAMES)
+    model.user_ids_, model.item_ids_ = (
+        pd.Index(frame.index.to_numpy(object), name=name)
+        for frame, name in ((users, "user_id"), (items, "item_id"))
+    )
+    for name, frame in (("user_profiles.parquet", users), ("item_features.parquet", items)):
+        vars(model).update(
+            {learnt: frame[column].to_numpy() for column, learnt in FRAMES[name].items()}
+        )
+    model.cycle_ = np.where(cycles["observed"], cycles["cycle_days"], np.nan)
+    model.bounds_ = segment_bounds(model.mean_price_, model.knobs.user_segments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""What clients prefer, told by what they buy: totals per product, and pairs of which one is strictly above the other (system 1)."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from recsys_utils import LabError
+from recsys_utils.data.interactions import Interactions
+
+Signal = Literal["quantity", "spend", "price_adjusted"]
+MOST = 200  # pairs per client among which examples are looked for
+
+
+def preferences(
+    data: Interactions, signal: Signal = "quantity", top_items: int = 50, tau: float | None = None
+) -> sparse.csr_matrix:
+    """Users × items CSR float64: what a client's purchases of a product add up to, for the `top_items` largest of each client.
+
+    quantity: units. spend: money. price_adjusted: units × unit price / mean price of a unit in the item's category, so that
+    rare purchases of a premium product can outweigh many of a cheap one. tau: a purchase counts exp(−age in days / tau).
+    """
+    worth = _worth(data, signal) * (1 if tau is None else np.exp(-data.age / tau))
+    totals = sparse.csr_matrix((worth, (data.user, data.item)), shape=data.shape)
+    totals.data = totals.data.round(6)  # equal sums stay equal in whatever order they were added
+    user, order = _ranked(totals)
+    best = order[np.arange(len(order)) - totals.indptr[user] < top_items]
+    return sparse.csr_matrix(
+        (totals.data[best], (user[best], totals.indices[best])), shape=data.shape
+    )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All pairs of one client's products with the first strictly above the second, numbered: any of them is found without the rest."""
+
+    user: np.ndarray  # (cells,) by client, then value descending, then item code
+    item: np.ndarray
+    lower: np.ndarray  # (cells,) the client's first cell with a strictly lower value
+    ends: np.ndarray  # (cells,) pairs that are numbered below this, cell by cell
+    totals: np.ndarray  # (users,) pairs of each client
+
+    @classmethod
+    def of(cls, table: sparse.csr_matrix) -> Self:
+        """Rank the cells of each row."""
+        user, order = _ranked(table)
+        value = table.data[order]
+        fresh = np.append(True, (user[1:] != user[:-1]) | (value[1:] != value[:-1]))[
+            : len(user)
+        ]  # no equal of the cell before
+        lower = np.append(np.flatnonzero(fresh), len(user))[np.cumsum(fresh)]
+        below = table.indptr[user + 1].astype(np.int64) - lower
+        return cls(
+            user,
+            table.indices[order].astype(np.int64),
+            lower,
+            np.cumsum(below),
+            np.bincount(user, below, table.shape[0]).astype(np.int64),
+        )
+
+    def __len__(self) -> int:
+        return int(self.totals.sum())
+
+    def take(self, numbers: np.ndarray) -> np.ndarray:
+        """(3, n) int64 of pairs by number: user, preferred, dispreferred."""
+        cell = np.searchsorted(self.ends, numbers, side="right")
+        other = self.lower[cell] + self.ends[cell] - 1 - numbers
+        return np.stack([self.user[cell], self.item[cell], self.item[other]])
+
+    def numbers(self, max_pairs_per_user: int | None = None, seed: int = 0) -> np.ndarray:
+        """Numbers of all pairs, or of at most so many per client, evenly spread from a random start."""
+        if max_pairs_per_user is None:
+            return np.arange(len(self))
+        each = np.minimum(self.totals, max_pairs_per_user)
+        user = np.repeat(np.arange(len(each)), each)
+        place = (
+            np.arange(len(user))
+            - (np.cumsum(each) - each)[user]
+            + np.random.default_rng(seed).random(len(each))[user]
+        )
+        nth = np.minimum(
+            (place * self.totals[user] / each[user]).astype(np.int64), self.totals[user] - 1
+        )
+        return (np.cumsum(self.totals) - self.totals)[user] + nth
+
+
+def pairs(
+    table: sparse.csr_matrix, max_pairs_per_user: int | None = None, seed: int = 0
+) -> np.ndarray:
+    """(3, n) int64: user, preferred, dispreferred, for every two products of a client of which one was strictly above the other."""
+    made = Pairs.of(table)
+    return made.take(made.numbers(max_pairs_per_user, seed))
+
+
+def flips(data: Interactions, n: int = 5) -> pd.DataFrame:
+    """Two products of a category, both bought repeatedly, that change places from `quantity` to `price_adjusted`; clearest first.
+
+    client, more_units, units, price, premium, premium_units, premium_price, adjusted, premium_adjusted. Empty without prices.
+    """
+    columns = [
+        "client",
+        "more_units",
+        "units",
+        "price",
+        "premium",
+        "premium_units",
+        "premium_price",
+        "adjusted",
+        "premium_adjusted",
+    ]
+    if "price" not in data.purchases:
+        return pd.DataFrame(columns=columns)
+    units, value = (
+        preferences(data, signal, data.shape[1]) for signal in ("quantity", "price_adjusted")
+    )
+    user, a, b = pairs(preferences(data), MOST)
+    group = pd.factorize(_categories(data))[0]
+    user, a, b = np.stack([user, a, b])[:, group[a] == group[b]]
+    ua, ub, va, vb = (table[user, item].A1 for table in (units, value) for item in (a, b))
+    clear = np.minimum(ua / ub, vb / np.maximum(va, 1e-9))
+    best = np.argsort(-clear, kind="stable")
+    best = best[(clear[best] > 1) & (ub[best] > 1)]
+    name = (
+        data.items["name"].fillna("").to_numpy()
+        if "name" in data.items
+        else data.item_ids.to_numpy()
+    )
+    made = (data.user_ids[user], name[a], ua, data.price[a], name[b], ub, data.price[b], va, vb)
+    found = pd.DataFrame({c: np.asarray(v)[best] for c, v in zip(columns, made)}).round(2)
+    return found.drop_duplicates("premium").drop_duplicates("client")[:n].reset_index(drop=True)
+
+
+def _ranked(table: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+    """(user, order) of a table's cells: by user, then value descending, then item code, which is C4's rule for ties."""
+    user = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
+    return user, np.lexsort((table.indices, -table.data, user))
+
+
+def _categories(data: Interactions) -> pd.Series:
+    return (
+        data.items["category"].astype("object").fillna("")
+        if "category" in data.items
+        else pd.Series("", data.item_ids)
+    )
+
+
+def _worth(data: Interactions, signal: Signal) -> np.ndarray:
+    """(rows,) float64: units, money, or money in units of the category's mean price."""
+    units = data.purchases["quantity"].to_numpy(float)
+    if signal == "quantity":
+        return units
+    if "price" not in data.purchases:
+        raise LabError(
+            f"signal='{signal}' needs prices, and the receipts have none: take signal='quantity'"
+        )
+    money = units * data.purchases["price"].to_numpy(float)
+    return money if signal == "spend" else money / _unit_price(data)[data.item]
+
+
+def _unit_price(data: Interactions) -> np.ndarray:
+    """(items,) float64: mean price of a unit sold in the item's category; items without one form their own. Never 0."""
+    group = pd.factorize(_categories(data))[0]
+    units = data.purchases["quantity"].to_numpy(float)
+    money, sold = (
+        np.bincount(group[data.item], w)
+        for w in (units * data.purchases["price"].to_numpy(float), units)
+    )
+    mean = np.divide(money, sold, out=np.ones(len(sold)), where=money > 0)
+    return np.append(mean, np.ones(group.max() + 1 - len(mean)))[group]

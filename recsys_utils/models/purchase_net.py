@@ -1,0 +1,391 @@
+"""System 4's network: embeddings of shoppers and products, fully connected layers, a probability of purchase. It grows and keeps learning."""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from threadpoolctl import threadpool_limits
+from torch.nn.functional import binary_cross_entropy_with_logits, embedding
+from tqdm import tqdm
+
+from recsys_utils import LabError
+from recsys_utils.data.interactions import codes
+from recsys_utils.store import atomic
+
+BLOCK = (
+    1 << 18
+)  # numbers of one block of hidden layers when everything is scored: what a core keeps near
+COUNTS = (
+    "dim",
+    "hidden",
+    "negatives",
+    "batch_size",
+    "epochs",
+    "update_batch",
+    "update_epochs",
+)  # of which there must be one
+KEY = 1 << 32  # user code × KEY + item code names a pair
+INTEREST = 1.0  # what a look is worth, as part of a purchase, while its outcome is open: the knob of notebook 12
+STEPS = 48  # batches of an epoch's pairs, without negatives: at least of a cold model's, at most of an update's
+VALID = 0.1  # share of the cold pairs that say when to stop
+
+
+def labels(
+    events: pd.DataFrame, bought: pd.MultiIndex | None = None, interest: float = INTEREST
+) -> pd.DataFrame:
+    """(user_id, item_id, label): one row per pair of events, 1 where it was ever purchased, in them or in `bought` before.
+
+    One row per pair, so the views before a purchase do not contradict it. A pair that was not purchased is 0 if it was removed
+    from the cart, else `interest`, the part of a purchase that a pair is worth whose outcome is open. For a window that is over it is 0.
+    """
+    kinds = pd.DataFrame(
+        {
+            "bought": events["event_type"] == "purchase",
+            "removed": events["event_type"] == "remove_from_cart",
+        }
+    )
+    pairs = kinds.groupby([events["user_id"].astype(str), events["item_id"].astype(str)]).any()
+    pairs["bought"] |= bought is not None and pairs.index.isin(bought)
+    pairs["label"] = np.where(pairs["bought"], 1.0, np.where(pairs["removed"], 0.0, interest))
+    return pairs["label"].rename_axis(["user_id", "item_id"]).reset_index()
+
+
+@dataclass
+class PurchaseNet:
+    """P(purchase) = σ(w₂·relu(W₁[u; v] + b₁) + b₂) of a shopper's and a product's embedding (He et al. 2017, system 4's sizes).
+
+    Pairs are trained beside `negatives` random unseen pairs per purchase. `memory` pairs met so far, a uniform sample of all (Vitter 1985),
+    are replayed 1:1 with every update, so that what is new does not wash out what was learnt.
+    """
+
+    dim: int = 32
+    hidden: int = 64
+    negatives: int = 4
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-4
+    batch_size: int = 1024
+    epochs: int = 30
+    patience: int = 2
+    update_rate: float = 4e-4
+    update_batch: int = 256
+    update_epochs: int = 3
+    memory: int = 50_000
+    replay: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < (least := int(name in COUNTS)):
+                raise LabError(f"PurchaseNet({name}={value}): {name} takes {least} or more")
+
+    @classmethod
+    def cold(cls, pairs: pd.DataFrame, seed: int = 42, **params: object) -> Self:
+        """Train from scratch on (user_id, item_id, label) until the loss of a tenth of the pairs, held out, stops falling."""
+        net = cls(**params)
+        if not len(pairs):
+            raise LabError(
+                "the cold model was given no pairs: train it on a history that has events"
+            )
+        rng = np.random.default_rng(seed)
+        net.user_ids, net.item_ids = (
+            pd.Index(np.unique(pairs[c].astype(str)), dtype=object, name=c)
+            for c in ("user_id", "item_id")
+        )
+        net.weights = {
+            "user": rng.normal(0, 0.1, (len(net.user_ids), net.dim)),
+            "item": rng.normal(0, 0.1, (len(net.item_ids), net.dim)),
+            "w1": rng.normal(0, net.dim**-0.5, (2 * net.dim, net.hidden)),
+            "b1": np.zeros(net.hidden),
+            "w2": rng.normal(0, net.hidden**-0.5, net.hidden),
+            "b2": np.zeros(1),
+        }
+        net.weights = {name: w.astype(np.float32) for name, w in net.weights.items()}
+        net.met, net.kept = 0, np.zeros((3, 0))
+        coded = net._coded(pairs)
+        held_out, seen = rng.random(coded.shape[1]) < VALID, _keys(*coded[:2])
+        valid = net._beside_negatives(coded[:, held_out], seen, rng)
+        batch = int(
+            np.clip(coded.shape[1] // STEPS, 1, net.batch_size)
+        )  # few pairs need their steps too
+        net.curve = net._descend(
+            coded[:, ~held_out], seen, rng, net.epochs, net.learning_rate, batch, valid
+        )
+        net._remember(coded, rng)
+        return net
+
+    def updated(self, pairs: pd.DataFrame, seed: int = 0) -> Self:
+        """A new network that has also learnt `pairs`, beside as many remembered ones; new ids start as the mean of the known. This one stays."""
+        net = copy(self)
+        if not len(pairs):
+            return net
+        rng = np.random.default_rng(seed)
+        net.user_ids, net.weights = _grown(self.user_ids, self.weights, "user", pairs["user_id"])
+        net.item_ids, net.weights = _grown(self.item_ids, net.weights, "item", pairs["item_id"])
+        new, net.kept = net._coded(pairs), self.kept.copy()
+        net._reconcile(new)
+        seen = np.concatenate([_keys(*new[:2]), _keys(*net.kept[:2])])
+        rows = np.concatenate([new, net._replayed(new, rng)], axis=1)
+        batch = max(
+            net.update_batch, rows.shape[1] // STEPS
+        )  # a flood of events takes no more steps than a busy night
+        net._descend(rows, seen, rng, net.update_epochs, net.update_rate, batch)
+        net._remember(new, rng)
+        return net
+
+    def scores(self, user_ids: Sequence[str], item_ids: Sequence[str] | None = None) -> np.ndarray:
+        """(n, items) float32 probabilities of all products or the named ones; unknown ids are the mean of the known."""
+        w, user = self.with_mean(), self.user_ids.get_indexer(pd.Index(user_ids, dtype=object))
+        item = (
+            self.item_ids.get_indexer(pd.Index(item_ids, dtype=object))
+            if item_ids is not None
+            else slice(-1)
+        )
+        return torch.sigmoid(torch.as_tensor(log_odds(w, w["user"][user], w["item"][item]))).numpy()
+
+    def pairs(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> np.ndarray:
+        """(n,) float32 probabilities of pairs; unknown ids are the mean of the known."""
+        w = {name: torch.as_tensor(x) for name, x in self.with_mean().items()}
+        user, item = (
+            torch.as_tensor(known.get_indexer(pd.Index(ids, dtype=object)))
+            for known, ids in ((self.user_ids, user_ids), (self.item_ids, item_ids))
+        )
+        user, item = (
+            user % len(w["user"]),
+            item % len(w["item"]),
+        )  # −1, the unknown, is the last row
+        with torch.no_grad():
+            return torch.sigmoid(_logits(w, user, item)).numpy()
+
+    def loss(self, pairs: pd.DataFrame) -> float:
+        """Mean binary cross-entropy of (user_id, item_id, label)."""
+        p = np.clip(self.pairs(pairs["user_id"], pairs["item_id"]).astype(float), 1e-7, 1 - 1e-7)
+        return float(-np.mean(np.where(pairs["label"] > 0, np.log(p), np.log1p(-p))))
+
+    def save(self, folder: Path) -> str:
+        """Write model-<digest>.npz, whole and on disk before it has its name; the SHA-256 of its bytes. Others are left alone."""
+        about = {
+            "params": asdict(self),
+            "met": self.met,
+            "users": list(self.user_ids),
+            "items": list(self.item_ids),
+        }
+        buffer = io.BytesIO()
+        np.savez(
+            buffer,
+            **self.weights,
+            kept=self.kept,
+            about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+        )
+        sha = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        with atomic(model_path(folder, sha)) as temporary, temporary.open("wb") as file:
+            file.write(buffer.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        return sha
+
+    @classmethod
+    def load(cls, folder: Path, sha: str) -> Self:
+        """Read the file of a digest; one that is missing or changed is refused by name."""
+        path = model_path(folder, sha)
+        content = path.read_bytes() if path.is_file() else b""
+        if hashlib.sha256(content).hexdigest() != sha:
+            raise LabError(
+                f"{path} is missing or was changed after it was saved: train the cold model again"
+            )
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = dict(file)
+        about = json.loads(arrays.pop("about").tobytes())
+        net = cls(**about["params"])
+        net.met, net.kept, net.weights = about["met"], arrays.pop("kept"), arrays
+        net.user_ids, net.item_ids = (
+            pd.Index(about[key], dtype=object, name=name)
+            for key, name in (("users", "user_id"), ("items", "item_id"))
+        )
+        return net
+
+    def _coded(self, pairs: pd.DataFrame) -> np.ndarray:
+        """(3, n) int32 user codes, item codes, labels, in the order of the codes."""
+        made = np.stack(
+            [
+                codes(pairs["user_id"], self.user_ids),
+                codes(pairs["item_id"], self.item_ids),
+                pairs["label"].to_numpy(),
+            ]
+        )
+        return made[:, np.lexsort(made[1::-1])]
+
+    def _descend(
+        self,
+        pairs: np.ndarray,
+        seen: np.ndarray,
+        rng: np.random.Generator,
+        epochs: int,
+        rate: float,
+        batch: int,
+        valid: np.ndarray | None = None,
+    ) -> list[float]:
+        """Adam on the shoppers of the pairs, fresh negatives each epoch; with `valid` it keeps the best epoch. The losses on it by epoch."""
+        users, curve, best = np.unique(pairs[0]).astype(np.int64), [], self.weights
+        tables = {
+            name: torch.tensor(w[users] if name == "user" else w, requires_grad=True)
+            for name, w in self.weights.items()
+        }
+        optimizer = torch.optim.Adam(
+            tables.values(), lr=rate, weight_decay=self.weight_decay, fused=True
+        )
+        with threadpool_limits(1):  # batches are small: a second thread waits more than it works
+            for _ in tqdm(
+                range(epochs),
+                desc="purchase network",
+                leave=False,
+                disable=None if valid is not None else True,
+            ):
+                self._epoch(
+                    tables, users, self._beside_negatives(pairs, seen, rng), batch, optimizer, rng
+                )
+                self._put(tables, users)
+                curve.append(self._bce(valid) if valid is not None else 0.0)
+                best = self.weights if curve[-1] == min(curve) or valid is None else best
+                if valid is not None and len(curve) - 1 - int(np.argmin(curve)) >= self.patience:
+                    break
+        self.weights = best
+        return curve
+
+    def _epoch(
+        self,
+        tables: dict,
+        users: np.ndarray,
+        rows: np.ndarray,
+        batch: int,
+        optimizer: torch.optim.Optimizer,
+        rng: np.random.Generator,
+    ) -> None:
+        user, item, goal, weight = (
+            np.searchsorted(users, rows[0]),
+            rows[1].astype(np.int64),
+            rows[2].astype(np.float32),
+            rows[3].astype(np.float32),
+        )
+        for at in np.split(rng.permutation(len(user)), range(batch, len(user), batch)):
+            optimizer.zero_grad()
+            logits = _logits(tables, torch.as_tensor(user[at]), torch.as_tensor(item[at]))
+            binary_cross_entropy_with_logits(
+                logits, torch.as_tensor(goal[at]), torch.as_tensor(weight[at])
+            ).backward()
+            optimizer.step()
+
+    def _beside_negatives(
+        self, pairs: np.ndarray, seen: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """(4, n) users, items, goals, weights: the pairs and, for each that is part of a purchase, up to `negatives` random products not
+        `seen` with its shopper. These weigh what it weighs: were a look worth less than its negatives, every update would lower all."""
+        part = pairs[:, pairs[2] > 0]
+        user, weight = np.repeat(part[[0, 2]], self.negatives, axis=1)
+        item = rng.integers(0, len(self.item_ids), len(user))
+        unseen = ~np.isin(_keys(user, item), seen)
+        rows = np.stack([pairs[0], pairs[1], pairs[2] > 0, np.where(pairs[2] > 0, pairs[2], 1)])
+        return np.concatenate(
+            [rows, np.stack([user, item, np.zeros_like(user), weight])[:, unseen]], axis=1
+        )
+
+    def _put(self, tables: dict[str, torch.Tensor], users: np.ndarray) -> None:
+        made = {name: t.detach().numpy().copy() for name, t in tables.items()}
+        everyone = self.weights["user"].copy()
+        everyone[users] = made["user"]
+        self.weights = made | {"user": everyone}
+
+    def _bce(self, rows: np.ndarray) -> float:
+        with torch.no_grad():
+            user, item = torch.as_tensor(rows[:2].astype(np.int64))
+            logits = _logits(
+                {name: torch.as_tensor(w) for name, w in self.weights.items()}, user, item
+            )
+            return float(
+                binary_cross_entropy_with_logits(
+                    logits, *torch.as_tensor(rows[2:], dtype=torch.float32)
+                )
+            )
+
+    def _reconcile(self, new: np.ndarray) -> None:
+        """A pair has one label: purchased once is purchased for ever, in what is remembered and in what is new."""
+        old, now = _keys(*self.kept[:2]), _keys(*new[:2])
+        self.kept[2] = np.maximum(self.kept[2], np.isin(old, now[new[2] == 1]))
+        new[2] = np.maximum(new[2], np.isin(now, old[self.kept[2] == 1]))
+
+    def _replayed(self, new: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """As many remembered pairs as new ones, without those that are new."""
+        free = np.flatnonzero(~np.isin(_keys(*self.kept[:2]), _keys(*new[:2])))
+        return self.kept[
+            :, rng.choice(free, min(len(free), new.shape[1] * self.replay), replace=False)
+        ]
+
+    def _remember(self, new: np.ndarray, rng: np.random.Generator) -> None:
+        """Reservoir sampling: pair t takes a random place of t, if the memory has it."""
+        new = new[:, ~np.isin(_keys(*new[:2]), _keys(*self.kept[:2]))]
+        new = new[:, rng.permutation(new.shape[1])]
+        room = self.memory - self.kept.shape[1]
+        self.kept, late = np.concatenate([self.kept, new[:, :room]], axis=1), new[:, room:]
+        place = rng.integers(0, self.met + room + 1 + np.arange(late.shape[1]))
+        self.kept[:, place[place < self.memory]] = late[:, place < self.memory]
+        self.met += new.shape[1]
+
+    def with_mean(self) -> dict[str, np.ndarray]:
+        """The weights, with the mean of each table of embeddings below it, where the code −1 of an unknown id finds it."""
+        return self.weights | {
+            name: np.vstack([self.weights[name], self.weights[name].mean(axis=0)])
+            for name in ("user", "item")
+        }
+
+
+def model_path(folder: Path, sha: str) -> Path:
+    """Where the model of a digest lies."""
+    return Path(folder) / f"model-{sha[:16]}.npz"
+
+
+def log_odds(weights: dict[str, np.ndarray], users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(users, items) float32 log-odds of purchase of every pair of two tables of embeddings."""
+    w, dim = {name: torch.as_tensor(x) for name, x in weights.items()}, users.shape[1]
+    left, right = (
+        torch.as_tensor(users) @ w["w1"][:dim],
+        torch.as_tensor(items) @ w["w1"][dim:] + w["b1"],
+    )  # once per id, not once per pair
+    size = max(1, BLOCK // max(right.numel(), 1))
+    return np.concatenate(
+        [
+            (torch.relu_(left[at : at + size, None] + right) @ w["w2"] + w["b2"]).numpy()
+            for at in range(0, len(left), size)
+        ]
+        or [np.zeros((0, len(items)), np.float32)]
+    )
+
+
+def _logits(
+    tables: dict[str, torch.Tensor], user: torch.Tensor, item: torch.Tensor
+) -> torch.Tensor:
+    both = torch.cat(
+        [embedding(user, tables["user"]), embedding(item, tables["item"])], dim=1
+    )  # its gradient is far faster than an index's
+    return torch.relu(both @ tables["w1"] + tables["b1"]) @ tables["w2"] + tables["b2"]
+
+
+def _grown(
+    known: pd.Index, weights: dict[str, np.ndarray], name: str, ids: pd.Series
+) -> tuple[pd.Index, dict[str, np.ndarray]]:
+    """Ids with the unknown ones appended in their order, whose embeddings begin as the mean."""
+    new = pd.Index(np.unique(ids.astype(str)), dtype=object).difference(known)
+    rows = np.repeat(weights[name].mean(axis=0, keepdims=True), len(new), axis=0)
+    return known.append(new).rename(known.name), weights | {
+        name: np.concatenate([weights[name], rows])
+    }
+
+
+def _keys(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    return user.astype(np.int64) * KEY + item.astype(np.int64)

@@ -1,0 +1,429 @@
+"""Training of the two towers: transactions by date, positives with sampled negatives, losses, and what is saved for serving."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from recsys_utils import LabError
+from recsys_utils.data.attributes import text
+from recsys_utils.models.towers.network import Encoder, Sizes, TwoTowerHybrid
+
+Loss = Literal["bce", "bpr", "softmax"]
+CUTS = (0.70, 0.85)  # of the rows' dates: train | val | test
+NEGATIVE_RATING = 0.2  # soft label of what was never bought, in rating mode: 1.8 stars
+NAMES = {
+    "user_id": "Customer_ID",
+    "ts": "Date",
+    "rating": "Ratings",
+    "age": "Age",
+    "gender": "Gender",
+    "country": "Country",
+    "city": "City",
+    "state": "State",
+    "income": "Income",
+    "segment": "Customer_Segment",
+    "feedback": "Feedback",
+    "shipping_method": "Shipping_Method",
+    "payment_method": "Payment_Method",
+    "order_status": "Order_Status",
+    "total_purchases": "Total_Purchases",
+    "amount": "Amount",
+    "category": "Product_Category",
+    "brand": "Product_Brand",
+    "type": "Product_Type",
+}
+USER_NUM_COLS = ("Age", "Total_Purchases", "Amount")
+log = logging.getLogger(__name__)
+
+
+class TwoTowerDataset(Dataset):
+    """Positives, each followed by k sampled negatives: (user codes, user numbers, item codes, label).
+
+    user, item: (n,) codes of the positives, item −1 if not in the catalogue. user_cat, user_num, item_cat: their features.
+    catalogue: (items, columns) features of what a negative may be. bought: users × items CSR, never drawn (default: the positives).
+    ratings: 1 to 5, for soft labels (r − 1) / 4. `redraw(epoch)` takes other negatives, the same ones for the same seed and epoch.
+    A user who bought the whole catalogue has no negatives and is left out.
+    """
+
+    def __init__(
+        self,
+        user: np.ndarray,
+        item: np.ndarray,
+        user_cat: np.ndarray,
+        user_num: np.ndarray,
+        item_cat: np.ndarray,
+        catalogue: np.ndarray,
+        *,
+        ratings: np.ndarray | None = None,
+        negatives: int = 4,
+        bought: sparse.csr_matrix | None = None,
+        seed: int = 42,
+    ) -> None:
+        if negatives < 0:
+            raise LabError(f"negatives is {negatives}: take 0 or more per positive")
+        if bought is None:
+            inside = item >= 0
+            bought = sparse.csr_matrix(
+                (np.ones(inside.sum()), (user[inside], item[inside])),
+                shape=(user.max(initial=0) + 1, len(catalogue)),
+            )
+        bought.sum_duplicates()
+        self.free = len(catalogue) - np.diff(bought.indptr)
+        kept = np.flatnonzero(self.free[user] > 0) if negatives else np.arange(len(user))
+        self.user, self.item, self.bought, self.negatives, self.seed = (
+            user[kept],
+            item[kept],
+            bought,
+            negatives,
+            seed,
+        )
+        self.user_cat, self.item_cat, self.catalogue = (
+            torch.as_tensor(a, dtype=torch.int64)
+            for a in (user_cat[kept], item_cat[kept], catalogue)
+        )
+        self.user_num = torch.as_tensor(user_num[kept], dtype=torch.float32)
+        positive = (
+            np.ones(len(kept)) if ratings is None else (np.asarray(ratings, float)[kept] - 1) / 4
+        )
+        self.label = torch.full(
+            (len(kept), 1 + negatives), 0.0 if ratings is None else NEGATIVE_RATING
+        )
+        self.label[:, 0] = torch.as_tensor(positive)
+        self.redraw(0)
+
+    def redraw(self, epoch: int) -> None:
+        """Draw the negatives of an epoch: uniform over what the user has not bought."""
+        rng, shape = np.random.default_rng([self.seed, epoch]), (len(self.user), self.negatives)
+        nth = (
+            rng.integers(0, np.maximum(self.free[self.user], 1)[:, None], shape)
+            if len(self.user)
+            else np.zeros(shape, int)
+        )
+        self.drawn = torch.as_tensor(unbought(self.bought, self.user[:, None], nth))
+
+    def __len__(self) -> int:
+        return len(self.user) * (1 + self.negatives)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        row, nth = divmod(index, 1 + self.negatives)
+        if not 0 <= row < len(self.user):
+            raise IndexError(index)
+        item = self.item_cat[row] if nth == 0 else self.catalogue[self.drawn[row, nth - 1]]
+        return self.user_cat[row], self.user_num[row], item, self.label[row, nth]
+
+    def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features of some positives, their item before its negatives: (n, U), (n, N), (n, 1 + k, I), (n, 1 + k)."""
+        items = torch.cat([self.item_cat[index][:, None], self.catalogue[self.drawn[index]]], 1)
+        return self.user_cat[index], self.user_num[index], items, self.label[index]
+
+    def log_q(self, index: Tensor) -> Tensor:
+        """Log of how often each positive's item is among the positives: how probable it is to be in a batch."""
+        counts = np.bincount(self.item + 1, minlength=len(self.catalogue) + 1)
+        return torch.as_tensor(np.log(counts / counts.sum() + 1e-12), dtype=torch.float32)[
+            torch.as_tensor(self.item + 1)[index]
+        ]
+
+
+def unbought(bought: sparse.csr_matrix, user: np.ndarray, nth: np.ndarray) -> np.ndarray:
+    """The nth (from 0) item that each user has not bought: exact, without rejection.
+
+    Before the j-th bought item b_j (sorted) lie b_j − j others, so as many bought items come before the nth other as have b_j − j ≤ nth.
+    """
+    items, length = bought.shape[1], np.diff(bought.indptr)
+    row = np.repeat(np.arange(len(length)), length)
+    before = bought.indices - (np.arange(bought.nnz) - bought.indptr[row])
+    keys = row.astype(np.int64) * (items + 1) + before
+    return (
+        nth
+        + np.searchsorted(keys, user.astype(np.int64) * (items + 1) + nth, side="right")
+        - bought.indptr[user]
+    )
+
+
+def train_two_tower_model(
+    train_dataset: TwoTowerDataset,
+    val_dataset: TwoTowerDataset,
+    user_cat_sizes: Sizes,
+    item_cat_sizes: Sizes,
+    user_num_cols: Sequence[str] | int,
+    *,
+    loss: Loss = "bce",
+    epochs: int = 15,
+    patience: int | None = None,
+    batch_size: int = 512,
+    lr: float = 3e-3,
+    weight_decay: float = 1e-6,
+    l2: float = 0.0,
+    seed: int = 42,
+    **network: object,
+) -> TwoTowerHybrid:
+    """Fit the towers, keep the epoch of the lowest validation loss; `model.log` has a row per epoch: losses, rate, event.
+
+    loss: bce (labels 1/0 or soft), bpr (Rendle et al. 2009), softmax (in the batch, corrected by log q: Yi et al. 2019).
+    patience: epochs without a better one before stopping, a third of all by default. l2: on the embeddings that a batch looks up.
+    network: parameters of TwoTowerHybrid.
+    """
+    patience = _checked(loss, epochs, patience, train_dataset, val_dataset)
+    generator = torch.Generator().manual_seed(seed)
+    with (
+        torch.random.fork_rng(devices=[]),
+        threadpool_limits(1),
+    ):  # batches are small: a second thread waits more than it works
+        torch.manual_seed(seed)
+        model = TwoTowerHybrid(user_cat_sizes, item_cat_sizes, user_num_cols, **network)
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.7, patience=max(0, patience // 2 - 1)
+        )
+        best, model.log = (np.inf, -1, None), []
+        for epoch in tqdm(range(epochs), desc="towers", leave=False, disable=None):
+            train_dataset.redraw(epoch)
+            shown = {
+                "epoch": epoch,
+                "train_loss": _epoch(
+                    model, train_dataset, loss, batch_size, l2, generator, optimizer
+                ),
+                "val_loss": _epoch(model, val_dataset, loss, batch_size),
+                "lr": optimizer.param_groups[0]["lr"],
+            }
+            scheduler.step(shown["val_loss"])
+            if shown["val_loss"] < best[0]:
+                best = (shown["val_loss"], epoch, deepcopy(model.state_dict()))
+            model.log.append(shown | {"event": _event(shown, best[1], patience, optimizer)})
+            log.info("two tower %s", model.log[-1])
+            if "stopped" in model.log[-1]["event"]:
+                break
+    model.load_state_dict(best[2])
+    return model.eval()
+
+
+def _checked(loss: str, epochs: int, patience: int | None, *datasets: TwoTowerDataset) -> int:
+    if loss not in Loss.__args__:
+        raise LabError(f"loss is '{loss}': choose {', '.join(Loss.__args__)}")
+    if epochs < 1 or (patience is not None and not 1 <= patience < max(epochs, 2)):
+        raise LabError(
+            f"epochs is {epochs} and patience {patience}: take 1 epoch or more and a patience below them, else nothing stops early"
+        )
+    for name, data in zip(("train_dataset", "val_dataset"), datasets):
+        if not len(data) or (loss == "bpr" and not data.negatives):
+            raise LabError(
+                f"{name} has {len(data)} rows and {data.negatives} negatives per positive: loss '{loss}' cannot be computed"
+            )
+    return patience or max(1, epochs // 3)
+
+
+def _event(shown: dict, best: int, patience: int, optimizer: torch.optim.Optimizer) -> str:
+    made = ["best"] if best == shown["epoch"] else []
+    made += ["rate lowered"] if optimizer.param_groups[0]["lr"] < shown["lr"] else []
+    return ", ".join(made + ["stopped early"] if shown["epoch"] - best >= patience else made)
+
+
+def _epoch(
+    model: TwoTowerHybrid,
+    data: TwoTowerDataset,
+    loss: str,
+    batch_size: int,
+    l2: float = 0.0,
+    generator: torch.Generator | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> float:
+    """Mean loss over a data set's positives; with an optimiser, after a step per batch of them."""
+    training, total = optimizer is not None, 0.0
+    model.train(training)
+    order = (
+        torch.randperm(len(data.user), generator=generator)
+        if training
+        else torch.arange(len(data.user))
+    )
+    with torch.set_grad_enabled(training):
+        for index in order.split(batch_size):
+            value, norms = batch_loss(model, data, index, loss)
+            total += value.item() * len(index)
+            if training:
+                optimizer.zero_grad()
+                (value + l2 * norms).backward()
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+    return total / len(order)
+
+
+def batch_loss(
+    model: TwoTowerHybrid, data: TwoTowerDataset, index: Tensor, loss: Loss
+) -> tuple[Tensor, Tensor]:
+    """Loss of some positives and the mean squared norm of the embeddings that they look up."""
+    user_cat, user_num, item_cat, label = data.rows(index)
+    user, item = (
+        model.users(user_cat, user_num),
+        model.items(item_cat if loss != "softmax" else item_cat[:, 0]),
+    )
+    norms = user[2].mean() + item[2].mean()
+    if loss == "softmax":
+        same = torch.as_tensor(data.item[index.numpy()])
+        twice = (same[:, None] == same[None, :]) & ~torch.eye(
+            len(same), dtype=torch.bool
+        )  # the same item is no negative of itself
+        scores = (model.matrix(user, item) - data.log_q(index)).masked_fill(twice, -torch.inf)
+        return cross_entropy(scores, torch.arange(len(index))), norms
+    logits = model.logits(tuple(part.unsqueeze(1) for part in user), item)
+    if loss == "bpr":
+        return softplus(logits[:, 1:] - logits[:, :1]).mean(), norms
+    return binary_cross_entropy_with_logits(logits, label), norms
+
+
+@dataclass
+class Prepared:
+    """Encoded data sets by date, the encoder, and what serving needs: item catalogue, profiles, histories, rating statistics."""
+
+    train: TwoTowerDataset
+    val: TwoTowerDataset
+    test: TwoTowerDataset
+    encoder: Encoder
+    assets: dict[str, pd.DataFrame]
+    stats: dict
+
+
+def transactions(purchases: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Canonical tables as system 2's transactions (`df_clean`): its column names, one row per receipt line, products by name."""
+    items = items.astype({"item_id": str})
+    name = (
+        items["name"].fillna(items["item_id"]).astype(str) if "name" in items else items["item_id"]
+    )
+    items = items.assign(
+        products=name.where(~name.duplicated(keep=False), name + " · " + items["item_id"])
+    )
+    users = users.astype({"user_id": str})
+    lines = purchases[[c for c in ("user_id", "item_id", "ts", "rating") if c in purchases]].astype(
+        {"user_id": str, "item_id": str}
+    )
+    rows = lines.merge(users, on="user_id", how="left").merge(
+        items[["products", *items.columns.difference(["products", "name", "price"])]],
+        on="item_id",
+        how="left",
+    )
+    return rows.drop(columns="item_id").rename(columns=NAMES)
+
+
+def date_split(rows: pd.DataFrame, cuts: Sequence[float] = CUTS) -> list[pd.DataFrame]:
+    """Train, val and test rows by quantiles of `Date`, each strictly before the next."""
+    dates = pd.to_datetime(rows["Date"])
+    first, second = (dates.quantile(q, interpolation="higher") for q in cuts)
+    parts = [rows[dates < first], rows[(dates >= first) & (dates < second)], rows[dates >= second]]
+    if not all(map(len, parts)):
+        raise LabError(
+            f"{len(rows):,} transactions of {dates.nunique():,} dates cannot be cut at {cuts}: they need more dates"
+        )
+    return parts
+
+
+def prepare(
+    df_clean: pd.DataFrame,
+    user_cat_cols: Iterable[str],
+    user_num_cols: Iterable[str],
+    item_cat_cols: Iterable[str],
+    *,
+    mode: Literal["interaction", "rating"] = "interaction",
+    negatives: int = 4,
+    seed: int = 42,
+    parts: Sequence[pd.DataFrame] | None = None,
+) -> Prepared:
+    """Split by date, fit the encoder and every asset on train rows, encode all three parts. parts: a split of your own."""
+    if mode == "rating" and "Ratings" not in df_clean:
+        raise LabError(
+            "mode 'rating' needs a column Ratings: the transactions have none, take mode 'interaction'"
+        )
+    train, val, test = parts or date_split(
+        df_clean if mode == "interaction" else df_clean.dropna(subset="Ratings")
+    )
+    encoder = Encoder.fit(train, user_cat_cols, user_num_cols, item_cat_cols)
+    (who, *_), (product, *_) = encoder.user_cat_cols, encoder.item_cat_cols
+    catalogue, conflicts = item_catalogue(train, encoder.item_cat_cols)
+    known = pd.Index(catalogue[product])
+    customers = pd.Index(
+        np.unique(np.concatenate([text(part[who]) for part in (train, val, test)]))
+    )
+    made, seen = [], sparse.csr_matrix((len(customers), len(known)))
+    for part in (train, val, test):
+        user, item = customers.get_indexer(text(part[who])), known.get_indexer(text(part[product]))
+        inside = item >= 0
+        seen = seen + sparse.csr_matrix(
+            (np.ones(inside.sum()), (user[inside], item[inside])), shape=seen.shape
+        )
+        features = np.where(inside[:, None], encoder.items(catalogue)[item], encoder.items(part))
+        ratings = part["Ratings"].to_numpy(float) if mode == "rating" else None
+        made.append(
+            TwoTowerDataset(
+                user,
+                item,
+                *encoder.users(part),
+                features,
+                encoder.items(catalogue),
+                ratings=ratings,
+                negatives=negatives,
+                bought=seen.copy(),
+                seed=seed,
+            )
+        )
+    return Prepared(
+        *made,
+        encoder,
+        _assets(train, encoder, catalogue),
+        _stats(train) | {"mode": mode, "catalogue_conflicts": conflicts},
+    )
+
+
+def item_catalogue(train: pd.DataFrame, item_cat_cols: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """One row per product, each attribute the most frequent in train (then the first in the alphabet), and how many products had several."""
+    product, *others = item_cat_cols
+    rows = pd.DataFrame({c: text(train[c]) for c in item_cat_cols})
+    rows = rows[rows[product] != ""]
+    made, odd = pd.DataFrame({product: sorted(rows[product].unique())}), set()
+    for column in others:
+        counts = rows[rows[column] != ""].value_counts([product, column]).rename("n").reset_index()
+        odd |= set(counts.loc[counts[product].duplicated(), product])
+        top = counts.sort_values(
+            [product, "n", column], ascending=[True, False, True]
+        ).drop_duplicates(product)
+        made[column] = made[product].map(top.set_index(product)[column]).fillna("")
+    return made, len(odd)
+
+
+def _assets(
+    train: pd.DataFrame, encoder: Encoder, catalogue: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    who, product = encoder.user_cat_cols[0], encoder.item_cat_cols[0]
+    rows = train.assign(
+        **{c: text(train[c]) for c in (*encoder.user_cat_cols, product)}
+    ).sort_values("Date", kind="stable")
+    profiles = rows.drop_duplicates(who, keep="last")[
+        [*encoder.user_cat_cols, *encoder.user_num_cols]
+    ].sort_values(who, ignore_index=True)
+    counts = {"times": (product, "size"), "last": ("Date", "max")} | (
+        {"rating": ("Ratings", "mean")} if "Ratings" in rows else {}
+    )
+    return {
+        "item_catalog": catalogue,
+        "user_profiles": profiles,
+        "user_histories": rows.groupby([who, product]).agg(**counts).reset_index(),
+    }
+
+
+def _stats(train: pd.DataFrame) -> dict:
+    stats = {"rows": len(train), "cut": str(pd.to_datetime(train["Date"]).max())}
+    if "Ratings" in train:
+        stats |= {
+            "rating_mean": float(train["Ratings"].mean()),
+            "rating_std": float(train["Ratings"].std()),
+        }
+    return stats

@@ -1,0 +1,113 @@
+"""The two-stage model: it learns from earlier windows only, orders better than what it is made of, and serves from its files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from shops import Shop, cut_shop
+
+from recsys_utils.data.folds import Stage
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.ensembles.two_stage import GENERATORS, TwoStage
+from recsys_utils.evaluation import leaderboard
+from recsys_utils.evaluation.metrics import per_user
+
+SMALL = {"windows": 4, "rounds": 60, "leaves": 15, "min_leaf": 20}
+
+
+@pytest.fixture(scope="module")
+def larger() -> Stage:
+    return cut_shop(lines=60_000, seed=5).stage
+
+
+def precision(model: object, stage: Stage) -> float:
+    truth = leaderboard.warm(stage.truth, stage.history)
+    return per_user(model.fit(stage.history).recommend(truth["user_id"].unique(), 5), truth, 5)[
+        "precision"
+    ].mean()
+
+
+@pytest.mark.spec("S3-01")
+def test_the_ranker_orders_better_than_any_of_its_generators(larger: Stage) -> None:
+    """Shoppers decide by a due date that the features hold and no generator knows."""
+    ours = precision(TwoStage(**SMALL), larger)
+    others = {
+        name: precision(type(model)(**model.params), larger)
+        for name, (model, _) in GENERATORS["lab"].items()
+    }
+    assert ours > max(others.values()), others
+
+
+def test_labels_are_what_was_bought_in_the_window_and_features_are_of_before(shop: Shop) -> None:
+    model, data = TwoStage(**SMALL), shop.history
+    made = model._window(data, 2)
+    table, label, sizes = made.table, made.bought, made.sizes
+    start, end = (data.as_of - pd.Timedelta(days=21 * n) for n in (2, 1))
+    rows = data.purchases
+    then, past = rows[(rows["ts"] >= start) & (rows["ts"] < end)], rows[rows["ts"] < start]
+    users = set(then["user_id"]) & set(past["user_id"])
+    assert len(sizes) == len(users)
+    assert sizes.sum() == len(table) == len(label)
+    assert (
+        0
+        < label.sum()
+        <= len(then[then["user_id"].isin(users)].drop_duplicates(["user_id", "item_id"]))
+    )
+    assert np.nanmin(table["pair_last"]) >= 0
+    assert (
+        table["user_baskets"].max()
+        == past.groupby("user_id")["basket_id"].nunique().loc[sorted(users)].max()
+    )
+
+
+@pytest.mark.spec("C2")
+def test_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop) -> None:
+    """Everything after the window's end scrambled or deleted: the same features and labels."""
+    data, model = shop.history, TwoStage(**SMALL)
+    end = data.as_of - pd.Timedelta(days=21)
+    late = (data.purchases["ts"] >= end).to_numpy()
+    mixed = data.purchases.copy()
+    mixed.loc[late, "item_id"] = (
+        mixed.loc[late, "item_id"].sample(frac=1, random_state=1).to_numpy()
+    )
+    mixed.loc[late, "price"] *= 7
+    first = model._window(data, 2)
+    for other in (mixed, data.purchases[~late]):
+        again = model._window(
+            Interactions.of(
+                other.reset_index(drop=True), data.items.reset_index(), as_of=data.as_of
+            ),
+            2,
+        )
+        pd.testing.assert_frame_equal(first.table, again.table)
+        assert np.array_equal(first.bought, again.bought)
+        assert np.array_equal(first.sizes, again.sizes)
+
+
+@pytest.mark.spec("S3-27")
+def test_the_new_items_ranker_lists_nothing_bought_first(shop: Shop) -> None:
+    model = TwoStage(target="new", **SMALL).fit(shop.history)
+    assert not model.lists_.multiply(shop.history.seen).nnz
+    assert model.lists_.nnz
+    recs = model.recommend(shop.history.user_ids, 5)
+    assert not leaderboard.bought_before(recs, shop.history).any()
+
+
+def test_a_window_in_which_nobody_returned_is_left_out(tiny: pd.DataFrame) -> None:
+    data = Interactions.of(tiny)
+    assert TwoStage(days=1)._window(data, 30) is None
+    model = TwoStage(windows=1, days=0.5).fit(data)
+    assert not len(model.rankers_)
+    assert len(model.recommend(["ann"], 4)) == 4
+
+
+@pytest.mark.spec("C6")
+def test_it_serves_in_a_process_that_never_imported_it(shop: Shop, tmp_path: Path) -> None:
+    model = TwoStage(**SMALL).fit(shop.history)
+    user = shop.history.user_ids[3]
+    code = f"from pathlib import Path; from recsys_utils.models import load_model; print(*load_model(Path({str(model.save(tmp_path))!r})).recommend(['{user}'], 5)['item_id'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == model.recommend([user], 5)["item_id"].astype(str).tolist()

@@ -1,0 +1,460 @@
+"""What `./run_all.sh` runs, skips, repeats and survives, shown on tiny notebooks."""
+
+import gc
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from recsys_utils.pipeline import imports, runner
+from recsys_utils.store import read_json
+
+PARAMETERS = "DATASET = 'synthetic'\nFAST = False\nSEED = 42\n"
+# Notes that it ran, and writes a result where model notebooks write theirs.
+BODY = """import os, pathlib
+home = pathlib.Path(os.environ["RECSYS_HOME"])
+with open(home / "log", "a") as log:
+    log.write("{number} ")
+result = home / "data" / pathlib.Path(DATASET).stem / "runs" / "{number}.txt"
+result.parent.mkdir(parents=True, exist_ok=True)
+result.write_text("whole")"""
+RECEIPTS = "customer,sku,sold_at\n" + "".join(
+    f"{u},{i},2024-01-{d:02d}\n" for u in "xyz" for i in "ab" for d in (1, 9, 17)
+)
+TOML = '[purchases]\nfiles = ["receipts.csv"]\n[purchases.columns]\nuser_id = "customer"\nitem_id = "sku"\nts = "sold_at"\n'
+
+
+@dataclass
+class Lab:
+    """A home with tiny notebooks, and what the last command printed and ran."""
+
+    home: Path
+    capfd: pytest.CaptureFixture
+    notebooks: Path
+
+    def notebook(self, number: str, *cells: str, parameters: str = "", body: bool = True) -> Path:
+        """Write NN_x.ipynb: a title, tagged parameters, the body, further cells."""
+        code = [BODY.format(number=number)] * body + list(cells)
+        tagged = new_code_cell(PARAMETERS + parameters, metadata={"tags": ["parameters"]})
+        made = new_notebook(
+            cells=[new_markdown_cell(f"# {number} · A title"), tagged, *map(new_code_cell, code)]
+        )
+        for n, cell in enumerate(made.cells):
+            cell["id"] = f"cell-{n}"
+        made.metadata["kernelspec"] = {
+            "name": "python3",
+            "display_name": "Python 3",
+            "language": "python",
+        }
+        nbformat.write(made, self.notebooks / f"{number}_x.ipynb")
+        return self.notebooks / f"{number}_x.ipynb"
+
+    def run(self, *arguments: str) -> tuple[int, list[str], dict[str, str], str]:
+        """Exit code, notebooks that ran, what was said of each by number, and stderr."""
+        (self.home / "log").write_text("")
+        self.capfd.readouterr()
+        code = runner.main(list(arguments))
+        out, err = self.capfd.readouterr()
+        assert "Traceback" not in out + err, err
+        # kernels' own noise counts
+        assert (code == 2) == bool(err), err
+        said = {
+            line[:2]: line[5:].strip() for line in out.splitlines() if re.match(r"\d\d_x ", line)
+        }
+        assert len(out.splitlines()) == len(said) + 1 or code == 2, (
+            out
+        )  # a line per notebook, then the last
+        return code, (self.home / "log").read_text().split(), said, err
+
+    def plan(self, *arguments: str) -> list[runner.Task]:
+        return runner.plan(runner._parse(list(arguments)))
+
+    def result(self, number: str, dataset: str = "synthetic") -> Path:
+        return self.home / "data" / dataset / "runs" / f"{number}.txt"
+
+    def shop(self, receipts: str = RECEIPTS) -> str:
+        (self.home / "receipts.csv").write_text(receipts)
+        (self.home / "shop.toml").write_text(TOML)
+        return str(self.home / "shop.toml")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Lab:
+    (tmp_path / "notebooks").mkdir()
+    for name, value in {
+        "RECSYS_HOME": str(tmp_path),
+        "RECSYS_ENGINE": "duckdb",
+        "TQDM_DISABLE": "1",
+    }.items():
+        monkeypatch.setenv(name, value)  # what main sets is undone, too
+    monkeypatch.delenv("RECSYS_DATA", raising=False)
+    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
+    return Lab(tmp_path, capfd, tmp_path / "notebooks")
+
+
+def test_each_notebook_runs_after_what_it_needs(lab: Lab) -> None:
+    """01, 02, then the models; 13 and later read all of them."""
+    for number in ("01", "02", "03", "09", "12", "13", "14"):
+        lab.notebook(number)
+    needs = {t.path.stem[:2]: [n[:2] for n in t.needs] for t in lab.plan()}
+    models = dict.fromkeys(("03", "09", "12"), ["01", "02"])
+    assert needs == {
+        "01": [],
+        "02": ["01"],
+        **models,
+        **dict.fromkeys(("13", "14"), ["01", "02", *models]),
+    }
+
+
+def test_only_what_changed_runs_again(lab: Lab) -> None:
+    """Nothing changed, a cell, a parameter, a result and a page gone."""
+    for number in ("01", "03", "13"):
+        lab.notebook(number, parameters="K = 5" if number == "13" else "")
+    code, ran, said, _ = lab.run()
+    assert (code, ran) == (0, ["01", "03", "13"])
+    assert all(re.fullmatch(r"[\d.]+ s", what) for what in said.values())
+    started = time.perf_counter()
+    assert lab.run()[:3] == (0, [], dict.fromkeys(said, "up to date"))
+    assert time.perf_counter() - started < 2
+    lab.notebook("03", "'another cell'")
+    assert lab.run()[1] == ["03", "13"]
+    assert lab.run("-p", "K=7")[1] == ["13"]
+    lab.result("03").unlink()
+    (lab.home / "reports" / "synthetic" / "13_x.html").unlink()
+    assert lab.run("-p", "K=7")[1] == ["03", "13"]
+    assert lab.result("03").exists()
+
+
+def test_a_changed_result_is_made_again(lab: Lab) -> None:
+    """A result that somebody changed is no result of this notebook."""
+    lab.notebook("03")
+    lab.run()
+    lab.result("03").write_text("forged!")
+    assert lab.run()[1] == ["03"]
+    assert lab.result("03").read_text() == "whole"
+
+
+def test_changed_raw_files_run_their_notebooks_again(lab: Lab) -> None:
+    dataset = lab.shop()
+    lab.notebook("01")
+    assert [lab.run("--dataset", dataset)[1] for _ in range(2)] == [["01"], []]
+    lab.shop(RECEIPTS + "x,c,2024-01-18\n")
+    assert lab.run("--dataset", dataset)[1] == ["01"]
+    (task,), (other,) = lab.plan("--dataset", dataset), lab.plan()
+    assert runner.inputs(task) == read_json(task.state)["inputs"]
+    assert not other.state.exists()
+    Path(dataset).write_text(TOML + '[purchases.reject]\n"x" = "customer = \'x\'"\n')
+    assert runner.inputs(task) != read_json(task.state)["inputs"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from recsys_utils import helper",
+        "from recsys_utils.helper import f",
+        "import recsys_utils.helper",
+        "import recsys_utils.helper as h",
+        "if True:\n    from recsys_utils import helper",
+        "from recsys_utils.models import inner",
+        "%%time\nfrom recsys_utils import helper",
+        "files = !ls\nfrom recsys_utils import helper",
+    ],
+)
+def test_changed_helpers_run_their_notebooks_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """Helper code that a notebook imports, directly or not, is among its inputs; other code is not."""
+    package = lab.home / "recsys_utils"
+    files = {
+        "__init__.py": "",
+        "helper.py": "from recsys_utils import deep\ndef f(): pass",
+        "deep.py": "x = 1",
+        "other.py": "",
+        "models/__init__.py": "",
+        "models/inner.py": "from recsys_utils.deep import x",
+    }
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    monkeypatch.setitem(imports.HOMES, "recsys_utils", lab.home)
+    lab.notebook("03", line)
+    (task,) = lab.plan()
+    first = runner.inputs(task)
+    (package / "other.py").write_text("x = 1")
+    assert runner.inputs(task) == first
+    (package / "deep.py").write_text("x = 2")
+    assert runner.inputs(task) != first
+
+
+def test_a_failure_is_named_and_stops_only_what_needs_it(lab: Lab) -> None:
+    """Cell and error are named, the page is left, others go on, and the next run resumes there."""
+    for number in ("01", "04", "13"):
+        lab.notebook(number)
+    lab.notebook("03", "before = 1", "raise ValueError('no such\\nshopper')")
+    code, ran, said, _ = lab.run("--jobs", "2")
+    assert code == 1
+    assert sorted(ran) == ["01", "03", "04"]
+    assert re.match(
+        r"FAILED after [\d.]+ s: ValueError in cell \d+: no such.*shopper; see .*03_x.html$",
+        said["03"],
+    )
+    assert said["13"] == "skipped, needs 03_x"
+    assert re.fullmatch(r"[\d.]+ s", said["04"])
+    assert "no such" in (lab.home / "reports" / "synthetic" / "03_x.html").read_text()
+    lab.notebook("03")
+    code, ran, said, _ = lab.run()
+    assert (code, ran) == (0, ["03", "13"])
+    assert said["04"] == "up to date"
+
+
+def test_a_syntax_error_is_a_failure_like_others(lab: Lab) -> None:
+    lab.notebook("03", "1 +"), lab.notebook("04")
+    code, ran, said, _ = lab.run()
+    assert code == 1
+    assert said["03"].startswith("FAILED")
+    assert "SyntaxError in cell" in said["03"]
+    assert "04" in ran
+
+
+def test_a_dead_kernel_is_a_failure_like_others(lab: Lab) -> None:
+    lab.notebook("03", "import os; os._exit(1)")
+    code, _, said, _ = lab.run()
+    assert code == 1
+    assert "died" in said["03"].lower()
+
+
+def test_only_and_from_choose(lab: Lab) -> None:
+    for number in ("01", "02", "03", "04", "13"):
+        lab.notebook(number)
+    chosen = {
+        a: [t.path.stem[:2] for t in lab.plan(*a.split())]
+        for a in ("--only 3", "--only 01,04", "--from 3", "--from 04 --only 03,13")
+    }
+    assert chosen == {
+        "--only 3": ["03"],
+        "--only 01,04": ["01", "04"],
+        "--from 3": ["03", "04", "13"],
+        "--from 04 --only 03,13": ["13"],
+    }
+
+
+@pytest.mark.parametrize("arguments", ["--only 77", "--only 03,77", "--from 99", "--from x"])
+def test_a_notebook_that_is_not_there_is_an_error(lab: Lab, arguments: str) -> None:
+    lab.notebook("01"), lab.notebook("03")
+    code, ran, _, err = lab.run(*arguments.split())
+    assert (code, ran) == (2, [])
+    assert re.fullmatch(r"error: no notebook .* there are 01, 03\n", err)
+
+
+def test_two_jobs_run_at_the_same_time(lab: Lab) -> None:
+    """Each of two notebooks waits for the other."""
+    for me, other in ("34", "43"):
+        lab.notebook(
+            f"0{me}",
+            f"import time\n(home / 'at{me}').touch()\nend = time.time() + 15\n"
+            f"while not (home / 'at{other}').exists():\n    assert time.time() < end\n    time.sleep(.02)",
+        )
+    assert lab.run("--jobs", "2")[0] == 0
+
+
+GOOD = {
+    "K=7": 7,
+    "TAU=2": 2.0,
+    "TAU=2.5": 2.5,
+    "NAME=7": "7",
+    "NAME=a=b": "a=b",
+    "FLAG=true": True,
+    "FLAG=False": False,
+    "GRID=[1, 2]": [1, 2],
+    "ANY=3": 3,
+    "ANY=text": "text",
+}
+TYPED = "K = 5\nTAU = 1.5\nNAME = 'x'\nFLAG = False\nGRID = [3]\nANY = None"
+
+
+@pytest.mark.parametrize(("given", "value"), GOOD.items())
+def test_parameters_have_the_type_of_their_default(lab: Lab, given: str, value: object) -> None:
+    lab.notebook("03", parameters=TYPED), lab.notebook("04")
+    tasks = lab.plan("-p", given)
+    made = tasks[0].params[given.partition("=")[0]]
+    assert (made, type(made)) == (value, type(value))
+    assert not tasks[1].params
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("KK=7", "ANY, FLAG, GRID, K, NAME, TAU"),
+        ("K", "NAME=VALUE for ANY"),
+        ("=3", "NAME=VALUE"),
+        ("DATASET=x", "NAME=VALUE for ANY"),
+        ("K=many", "K is of type int"),
+        ("K=2.5", "K is of type int"),
+        ("K=", "K is of type int"),
+        ("TAU=x", "TAU is of type float"),
+        ("FLAG=1", "FLAG is of type bool"),
+        ("GRID=1", "GRID is of type list"),
+        ("K=__import__('os')", "K is of type int"),
+    ],
+)
+def test_wrong_parameters_are_one_line(lab: Lab, given: str, words: str) -> None:
+    """Papermill itself lets a typo pass."""
+    lab.notebook("03", parameters=TYPED)
+    code, ran, _, err = lab.run("-p", given)
+    assert (code, ran) == (2, [])
+    assert err.startswith(f"error: -p {given}: ")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("--dataset nonsense", "choose synthetic"),
+        ("--dataset gone.toml", "gone.toml does not exist"),
+        ("--engine oracle", "engine 'oracle' is unknown"),
+        ("--jobs 0", "'0' is not a whole number"),
+        ("--jobs x", "'x'"),
+        ("--seed x", "'x'"),
+        ("--colour", "--colour"),
+        ("--fast --save-outputs", "default run"),
+    ],
+)
+def test_wrong_options_end_with_2_and_say_why(lab: Lab, arguments: str, words: str) -> None:
+    lab.notebook("03")
+    try:
+        code = runner.main(arguments.split())
+    except SystemExit as stop:  # argparse's own way
+        code = stop.code
+    assert code == 2
+    assert words in lab.capfd.readouterr().err.splitlines()[-1]
+
+
+LOADS = "from recsys_utils import tables\nlen(tables.load(DATASET).purchases)"
+
+
+def test_a_bad_file_is_one_failed_line(lab: Lab) -> None:
+    """The sentence reaches the terminal whole, and no manifest makes half-written tables valid."""
+    lab.notebook("01", LOADS), lab.notebook("03")
+    code, ran, said, err = lab.run("--dataset", lab.shop(RECEIPTS + "x,a,yesterday\n"))
+    assert (code, ran, said["03"]) == (1, ["01"], "skipped, needs 01_x")
+    assert re.match(
+        r"FAILED after .* s: LabError in cell \d+: .*receipts.csv, row 19: sold_at 'yesterday' is not a date",
+        said["01"],
+    )
+    assert not (lab.home / "data" / "shop" / "tables" / "manifest.json").exists()
+    assert not list(lab.home.rglob("*.tmp"))
+
+
+def test_a_window_longer_than_the_data_is_one_failed_line(lab: Lab) -> None:
+    lab.notebook("02", "from recsys_utils import split\nsplit.write_folds(DATASET)")
+    code, _, said, _ = lab.run("--dataset", lab.shop())
+    assert code == 1
+    assert "the data starts 2024-01-01: lower test_weeks, valid_weeks or folds; see" in said["02"]
+    assert not (lab.home / "data" / "shop" / "folds").exists()
+
+
+def test_saved_outputs_stay_up_to_date(lab: Lab) -> None:
+    """Outputs go back into the notebook without times, and saving them changes no input."""
+    path = lab.notebook("03", "6 * 7")
+    assert lab.run("--save-outputs")[0] == 0
+    made = nbformat.read(path, as_version=4)
+    assert made.cells[-1].outputs[0].data["text/plain"] == "42"
+    assert "papermill" not in made.metadata
+    assert not [c for c in made.cells if "papermill" in c.metadata]
+    assert lab.run()[1] == []
+
+
+HANG = """import time
+from recsys_utils.store import atomic
+if not (home / "hung").exists():
+    with atomic(result) as temporary:
+        temporary.write_text("half")
+        (home / "hung").write_text(str(os.getpid()))
+        time.sleep(300)"""
+
+
+def wait_until(true: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 40
+    while not true():
+        assert time.monotonic() < end, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_after_a_kill_the_next_run_goes_on(lab: Lab) -> None:
+    """SIGKILL in the middle of 03: 01 is not run again, and no half file is taken for a result."""
+    lab.notebook("01")
+    start, _, end = BODY.format(number="03").rpartition("\n")
+    lab.notebook("03", start, HANG, end, body=False)
+    command = "import pathlib, sys; from recsys_utils.pipeline import runner; runner.NOTEBOOKS = pathlib.Path(sys.argv[1]); sys.exit(runner.main([]))"
+    victim = subprocess.Popen(
+        [sys.executable, "-c", command, str(lab.notebooks)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until(
+            lambda: (lab.home / "hung").exists() and (lab.home / "hung").read_text() != "",
+            "notebook 03",
+        )
+    finally:
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+    kernel = int((lab.home / "hung").read_text())
+    wait_until(lambda: not alive(kernel), "the orphaned kernel to end by itself")
+    assert (lab.home / "log").read_text().split() == ["01", "03"]
+    assert not lab.result("03").exists()
+    code, ran, said, _ = lab.run()
+    assert (code, ran, said["01"]) == (0, ["03"], "up to date")
+    assert lab.result("03").read_text() == "whole"
+    states = [read_json(p) for p in lab.home.glob("data/synthetic/state/*.json")]
+    assert len(states) == 2
+    assert not [f for s in states for f in s["outputs"] if f.endswith(".tmp")]
+    assert lab.run()[1] == []
+
+
+class Garbage:
+    """A cycle whose end runs Python: the collector then lets other threads in."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        sum(range(50))
+
+
+def test_threads_read_imports_at_once() -> None:
+    """CPython 3.11 counts the parser's depth for all threads together, so a lock keeps them apart."""
+    code = "\n".join(
+        f"def f{n}(a, b=({n}, [1, 2, {{3: 4}}])):\n    return [x for x in g(a)(b) if x.y.z > {n}]"
+        for n in range(200)
+    )
+
+    def read(n: int) -> set:
+        garbage = [Garbage() for _ in range(20)]
+        del garbage
+        return imports.imported_files(f"from recsys_utils import store\nn = {n}\n{code}")
+
+    before = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(50), sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert len({frozenset(files) for files in pool.map(read, range(60))}) == 1
+    finally:
+        gc.set_threshold(*before[0]), sys.setswitchinterval(before[1])
