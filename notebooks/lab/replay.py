@@ -19,7 +19,7 @@ from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models.purchase_net import INTEREST, PurchaseNet, labels, model_path
 from recsys_utils.online.events import event_ids, write_csv
 from recsys_utils.online.queue import Queue
-from recsys_utils.online.update import DATABASE, Report, apply_folder, load_net, train_cold
+from recsys_utils.online.update import DATABASE, UpdateResult, apply_folder, load_net, train_cold
 from recsys_utils.topk import top_k
 
 HELD_OUT = 0.15
@@ -54,26 +54,26 @@ def stream(fold: Fold, shoppers: int = 2_500, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def begin(fold: Fold) -> pd.Timestamp:
+def stream_start(fold: Fold) -> pd.Timestamp:
     """When the stream begins: with the test window; where each shopper has a window of their own, after two thirds of the test baskets' time."""
     if "test" in fold.borders:
         return pd.Timestamp(fold.borders["test"])
     return fold.test["ts"].quantile(1 / 3)
 
 
-def origin(fold: Fold) -> str:
+def events_source(fold: Fold) -> str:
     """Where the events come from, in a sentence."""
     if fold.events is None:
         return "This shop keeps receipts only: purchases are its events, and its queues stay empty."
     return f"Views, carts and removals are logged since {fold.events['ts'].min():%d %B %Y}; before that, purchases are the only events."
 
 
-def until(log: pd.DataFrame, start: pd.Timestamp, days: float) -> pd.DataFrame:
+def first_days(log: pd.DataFrame, start: pd.Timestamp, days: float) -> pd.DataFrame:
     """The log up to so many days after `start`."""
     return log[log["ts"] < start + pd.Timedelta(days=days)]
 
 
-def cold(
+def cold_model(
     log: pd.DataFrame,
     start: pd.Timestamp,
     days: float = 120,
@@ -109,12 +109,12 @@ def prequential(
     labels of the updates, since it is better with them.
     queue: the pool's scores first, then the updated network; queue_faded: scores that fade with `fade` days. params: of `cold`.
     """
-    rows, nets = [], dict.fromkeys(("frozen", "updated"), cold(log, start, seed=seed, **params))
+    rows, nets = [], dict.fromkeys(("frozen", "updated"), cold_model(log, start, seed=seed, **params))
     for n, (at, before, now) in enumerate(
         tqdm(list(steps(log, start)), desc="stream", leave=False, disable=None)
     ):
         if refit:
-            nets["refit"] = cold(log, at, interest=interest, seed=seed, **params)
+            nets["refit"] = cold_model(log, at, interest=interest, seed=seed, **params)
         bought, today = _bought(before), _bought(now)
         if len(truth := today[~today.isin(bought)].to_frame(index=False)):
             rows.append(_judged(nets, before, truth, at, k, fade).assign(time=at))
@@ -173,7 +173,7 @@ def forgetting(
             pd.MultiIndex.from_frame(old[["user_id", "item_id"]])
         )
     ]
-    first = cold(log, start, seed=seed, **params)
+    first = cold_model(log, start, seed=seed, **params)
     nets, rows = {"with replay": first, "without replay": copy(first)}, []
     nets["without replay"].replay = False
     for n, (_, known, now) in enumerate(
@@ -219,7 +219,7 @@ def replay(
     return made.assign(events=made["new"].cumsum()).set_index("time")
 
 
-def _applied(run: Callable[[], Report], state: Path) -> dict:
+def _applied(run: Callable[[], UpdateResult], state: Path) -> dict:
     clock, report = time.perf_counter(), run()
     seconds = time.perf_counter() - clock
     with Queue(state / DATABASE, read_only=True) as queue:
@@ -236,11 +236,11 @@ def _applied(run: Callable[[], Report], state: Path) -> dict:
     } | size
 
 
-def story(events: pd.DataFrame, names: pd.Series, path: Path) -> pd.DataFrame:
+def queue_history(events: pd.DataFrame, names: pd.Series, path: Path) -> pd.DataFrame:
     """One shopper's queue, event by event: time, event, product, its score ("" once bought), what stands first, how many there are."""
     rows = []
     with Queue(path) as queue:
-        for event in canonical(events).itertuples():
+        for event in canonical_events(events).itertuples():
             queue.post(pd.DataFrame([event._asdict()]))
             pool = queue.pool(event.user_id)["pool"]
             score = {item: score for item, _, score in pool}.get(event.item_id, "")
@@ -258,7 +258,7 @@ def story(events: pd.DataFrame, names: pd.Series, path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def shown(
+def shown_products(
     state: Path, user: str, names: pd.Series, at: pd.Timestamp, times: int = 3
 ) -> pd.DataFrame:
     """What a state shows a shopper, run after run: run, rank, product, score, counter, source."""
@@ -271,7 +271,7 @@ def shown(
     return runs[["run", "rank", "product", "score", "counter", "source"]].set_index(["run", "rank"])
 
 
-def eventful(log: pd.DataFrame, most: int = 12) -> pd.DataFrame:
+def eventful_shopper(log: pd.DataFrame, most: int = 12) -> pd.DataFrame:
     """The events of a shopper worth showing: of those with at most so many, the one with the most kinds of event, then the most events."""
     per = log.groupby("user_id")["event_type"].agg(["nunique", "size"])
     best = (
@@ -282,7 +282,7 @@ def eventful(log: pd.DataFrame, most: int = 12) -> pd.DataFrame:
     return log[log["user_id"] == (best[0] if len(best) else per.index[0])].head(most)
 
 
-def canonical(events: pd.DataFrame) -> pd.DataFrame:
+def canonical_events(events: pd.DataFrame) -> pd.DataFrame:
     """Events as the queue takes them: with an id that follows from what happened."""
     rows = events.astype({"user_id": str, "item_id": str, "event_type": str}).reset_index(drop=True)
     return rows.assign(

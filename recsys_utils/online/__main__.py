@@ -8,7 +8,7 @@ import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.online.queue import Queue
-from recsys_utils.online.update import DATABASE, Busy, Report, apply_folder, recommend, train_cold
+from recsys_utils.online.update import DATABASE, Busy, UpdateResult, apply_folder, recommend, train_cold
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -122,7 +122,7 @@ def _status(options: argparse.Namespace) -> int:
     return 2 if wrong else 0
 
 
-def _say(report: Report) -> int:
+def _say(report: UpdateResult) -> int:
     new, copies, late, purchases = report.counts
     print(
         f"{new:,} new events ({purchases:,} purchases, {late:,} late), {copies:,} copies, {report.rejected.total():,} rows rejected; {report.files:,} "

@@ -79,7 +79,7 @@ class Queue:
             timeout,
             read_only,
         )
-        self._local, self._all = threading.local(), weakref.WeakSet()
+        self._local, self.connections = threading.local(), weakref.WeakSet()
         if read_only and not self.path.is_file():
             raise LabError(f"{path} is missing: train the cold model first")
         try:
@@ -96,7 +96,7 @@ class Queue:
 
     def close(self) -> None:
         """Close the connections of all threads, none of which may be at work; a later call opens a new one."""
-        for connection in list(self._all):
+        for connection in list(self.connections):
             connection.close()
         self._local = threading.local()
 
@@ -326,7 +326,7 @@ class Queue:
             factory=_Connection,
             uri=True,
         )
-        self._all.add(con)
+        self.connections.add(con)
         for pragma in (
             "synchronous = FULL",
             f"cache_size = -{CACHE >> 10}",

@@ -38,7 +38,7 @@ class Busy(LabError):
 
 
 @dataclass
-class Report:
+class UpdateResult:
     """What a run did. files: read to their end; skipped: unchanged since then; unfinished: to be read again; errors: files that were refused."""
 
     files: int = 0
@@ -64,7 +64,7 @@ def train_cold(
     batch: int = 50_000,
     wait: float = 0.0,
     **params: object,
-) -> Report:
+) -> UpdateResult:
     """Post a folder's events up to `until` and train the cold model on every event up to then; later ones are left to `apply_folder`.
 
     until, now: UTC without zone. params: of PurchaseNet. Done again, it starts a new model on all that is known by `until`, and what
@@ -75,7 +75,7 @@ def train_cold(
         paths = event_files(history)
     with _alone(state, wait), Queue(state / DATABASE) as queue:
         _tidy(queue, state)
-        report = Report()
+        report = UpdateResult()
         for path in tqdm(paths, "history", disable=None, leave=False):
             file = EventFile(path, now, state / "rejects", batch)
             for piece in _read(file, report):
@@ -97,7 +97,7 @@ def apply_folder(
     now: pd.Timestamp,
     batch: int = 50_000,
     wait: float = 0.0,
-) -> Report:
+) -> UpdateResult:
     """Post and learn what is new in a folder of event files: safe to run at any time, as often as you like, and to kill.
 
     Files that have not changed since they were read to their end are skipped; of the others only unknown events count. A delta is at
@@ -115,7 +115,7 @@ def apply_folder(
             fresh := queue.fresh(batch)
         ):  # posted by a service, or after the cold model's time
             learner.apply(fresh)
-        report = Report()
+        report = UpdateResult()
         for path in tqdm(paths, "events", disable=None, leave=False):
             _apply_file(path, learner, report, now, batch)
         report.version = int(queue.get("version"))
@@ -223,7 +223,7 @@ class Learner:
 
 
 def _apply_file(
-    path: Path, learner: Learner, report: Report, now: pd.Timestamp, batch: int
+    path: Path, learner: Learner, report: UpdateResult, now: pd.Timestamp, batch: int
 ) -> None:
     stat, key = path.stat(), f"file:{path.name}"
     mark = f"{stat.st_size} {stat.st_mtime_ns}"
@@ -237,7 +237,7 @@ def _apply_file(
         learner.queue.set(key, mark)
 
 
-def _read(file: EventFile, report: Report) -> Iterator[pd.DataFrame]:
+def _read(file: EventFile, report: UpdateResult) -> Iterator[pd.DataFrame]:
     """The pieces of a file; what was refused, it or some of its lines, goes to the report."""
     try:
         yield from file

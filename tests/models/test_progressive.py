@@ -237,6 +237,7 @@ def test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened(
     assert loaded.updated(more, 3).save(tmp_path) == net.updated(more, 3).save(tmp_path)
 
 
+@pytest.mark.spec("S1-20")
 @pytest.mark.spec("C6")
 def test_a_changed_or_missing_file_is_refused_by_name(net: PurchaseNet, tmp_path: Path) -> None:
     path = model_path(tmp_path, sha := net.save(tmp_path))
@@ -433,7 +434,7 @@ def test_steps_are_days_or_twentieths_and_lose_no_event(shop: Shop) -> None:
 def test_a_model_is_judged_before_it_learns(shop: Shop) -> None:
     """What happens within a step changes no list of that step: the future dealt anew changes only the truth and later steps."""
     log, start = study.stream(a_fold(shop)), shop.borders["test"]
-    first = study.until(log, start, 1)
+    first = study.first_days(log, start, 1)
     late = first["ts"] >= start
     marked = first.copy()
     marked.loc[late & (first["event_type"] != "purchase"), "event_type"] = "cart"
@@ -479,9 +480,9 @@ def test_the_updated_beats_the_frozen_and_forgets_little() -> None:
 @pytest.mark.spec("S4-31")
 def test_a_replay_is_the_system_itself(shop: Shop, tmp_path: Path) -> None:
     log, start = study.stream(a_fold(shop)), shop.borders["test"]
-    days = len(list(study.steps(study.until(log, start, 4), start)))
+    days = len(list(study.steps(study.first_days(log, start, 4), start)))
     nights = study.replay(
-        study.until(log, start, 4), shop.tables["items"], start, tmp_path / "online"
+        study.first_days(log, start, 4), shop.tables["items"], start, tmp_path / "online"
     )
     assert nights["version"].tolist() == list(range(1, days + 2))
     assert nights["events"].is_monotonic_increasing
@@ -489,7 +490,7 @@ def test_a_replay_is_the_system_itself(shop: Shop, tmp_path: Path) -> None:
         nights["new"].iloc[1:].sum()
         == ((log["ts"] >= start) & (log["ts"] < start + pd.Timedelta(days=4))).sum()
     )
-    shown = study.shown(
+    shown = study.shown_products(
         tmp_path / "online" / "state",
         log["user_id"].iloc[-1],
         pd.Series(dtype=str),
@@ -501,7 +502,7 @@ def test_a_replay_is_the_system_itself(shop: Shop, tmp_path: Path) -> None:
 
 @pytest.mark.spec("S4-18")
 def test_the_story_of_one_pair(tmp_path: Path) -> None:
-    story = study.story(
+    story = study.queue_history(
         events(
             "ann soap view\nann soap view\nann soap cart\nann soap remove_from_cart\nann soap purchase\nann soap view"
         ),

@@ -836,7 +836,7 @@ def test_the_connection_of_a_thread_ends_with_it(queue: Queue) -> None:
         thread.start()
         thread.join()
     gc.collect()
-    assert len(queue._all) == 1
+    assert len(queue.connections) == 1
 
 
 @pytest.mark.spec("S4-19")

@@ -69,6 +69,7 @@ def test_n_and_the_default_model(client: TestClient, user: str) -> None:
         assert len(ids(rec(client, user, n=n))) == n
 
 
+@pytest.mark.spec("S1-22")
 @pytest.mark.spec("S5-27")
 @pytest.mark.parametrize("model", LIVE)
 def test_live_models_are_the_hybrids_own_lists(
@@ -1113,7 +1114,7 @@ def test_many_at_once_are_answered_by_a_few_threads(folder: Path) -> None:
         answers = list(pool.map(lambda n: client.get(f"{API}/queue/shopper{n}"), range(200)))
         assert {answer.status_code for answer in answers} == {200}
         assert (
-            len(client.app.state.service.online.queue._all) <= THREADS + 2
+            len(client.app.state.service.online.queue.connections) <= THREADS + 2
         )  # and the threads that load and test
 
 
