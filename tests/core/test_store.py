@@ -107,6 +107,7 @@ def test_digest_is_of_bytes_and_order(tmp_path: Path) -> None:
     assert len({store.digest(a, b), store.digest(a), store.digest(b)}) == 3
 
 
+@pytest.mark.spec("C6")
 @MODEST
 @given(st.dictionaries(st.sampled_from("abcdef"), st.one_of(dense, csr), max_size=4))
 def test_arrays_round_trip(tmp_path: Path, made: dict) -> None:
@@ -133,6 +134,7 @@ def saved(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.spec("C6")
 @pytest.mark.parametrize("where", [0, 0.3, 0.9])
 def test_a_changed_byte_is_refused_by_name(saved: Path, where: float) -> None:
     path = next(saved.glob("*.npz"))
@@ -162,6 +164,7 @@ def test_another_schema_is_refused(saved: Path, schema: int | None) -> None:
         store.load_arrays(saved)
 
 
+@pytest.mark.spec("C6")
 def test_no_pickle_is_ever_loaded(saved: Path) -> None:
     """An array of objects is not even saved, or not loaded."""
     with pytest.raises(ValueError, match="Object arrays cannot be"):

@@ -101,6 +101,7 @@ EXPECTED = [
 ]
 
 
+@pytest.mark.spec("C1")
 @pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("named", [True, False])
 def test_any_separator_is_read_and_ids_stay_text(shop: Callable, sep: str, named: bool) -> None:
@@ -593,6 +594,7 @@ def one_sentence(message: str, words: list[str], tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.spec("S4-03")
 @pytest.mark.parametrize(
     ("text", "files", "words"), (PLAN | READ).values(), ids=(PLAN | READ).keys()
 )

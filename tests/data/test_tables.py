@@ -69,6 +69,7 @@ def test_lines_of_one_receipt_merge_and_keep_their_money(shop: Callable) -> None
     ]
 
 
+@pytest.mark.spec("S5-61")
 def test_every_rule_is_counted_in_rows_and_money(shop: Callable) -> None:
     """Returns, missing customers and the shop's own rules, each with its money; then what was kept."""
     rows = ROWS + (
@@ -91,6 +92,7 @@ def test_every_rule_is_counted_in_rows_and_money(shop: Callable) -> None:
     }
 
 
+@pytest.mark.spec("S5-61")
 @pytest.mark.parametrize(("zero", "lines"), [("keep", 3), ("reject", 2)])
 def test_zero_prices_are_kept_or_not_by_parameter(shop: Callable, zero: str, lines: int) -> None:
     dataset = shop(receipts=ROWS + "3,b,2024-01-03,R3,1,0\n")
@@ -103,6 +105,7 @@ def test_a_rule_may_have_an_apostrophe_in_its_name(shop: Callable) -> None:
     assert counted(dataset)["owner's own"] == (1, 1)
 
 
+@pytest.mark.spec("C1")
 @pytest.mark.parametrize(
     ("units", "price"), [("nan", "1"), ("inf", "1"), ("1", "nan"), ("1", "inf")]
 )
@@ -126,6 +129,7 @@ receipt = st.tuples(
 )
 
 
+@pytest.mark.spec("S5-61")
 @MODEST
 @given(rows=st.lists(receipt, min_size=1, max_size=60))
 def test_rows_and_money_add_up_to_the_raw_file(shop: Callable, rows: list[tuple]) -> None:
@@ -206,6 +210,7 @@ def test_items_and_users_without_attributes_are_the_ids(shop: Callable) -> None:
     assert data.stock.empty
 
 
+@pytest.mark.spec("S2-28")
 @pytest.mark.parametrize(
     ("key", "raw"),
     [
@@ -252,6 +257,7 @@ def test_other_attributes_are_kept(shop: Callable) -> None:
     assert list(users) == ["user_id", *keys]
 
 
+@pytest.mark.spec("S4-03")
 def test_events_are_kept_and_numbered(shop: Callable) -> None:
     rows = "u,i,e,t\n1,a,view,2024-01-01 10:00\n01,a,cart,2024-01-01 10:01\n1,a,remove_from_cart,2024-01-01 10:02\n1,a,purchase,2024-01-01 10:03\n"
     events = tables.load(shop(EVENTS, events=rows)).events
@@ -260,6 +266,7 @@ def test_events_are_kept_and_numbered(shop: Callable) -> None:
     assert events["event_type"].tolist() == list(registry.EVENT_TYPES)
 
 
+@pytest.mark.spec("S4-03")
 def test_events_with_gaps_are_counted_and_rejected(shop: Callable) -> None:
     """Bad rows counted and rejected, not dropped in silence."""
     rows = "u,i,e,t\n1,a,view,2024-01-01\n,a,view,2024-01-01\n1,,cart,2024-01-01\n1,a,,2024-01-01\n1,a,cart,\n"
@@ -268,6 +275,7 @@ def test_events_with_gaps_are_counted_and_rejected(shop: Callable) -> None:
     assert sum(rows for rows, _ in rules.values()) == 4
 
 
+@pytest.mark.spec("S4-03")
 @pytest.mark.spec("S4-04")
 def test_events_with_an_unknown_type_are_refused(shop: Callable) -> None:
     """The error lists the four."""
@@ -324,6 +332,7 @@ def test_a_broken_file_takes_the_old_tables_out_of_use_until_it_is_mended(
     assert tables.load(dataset).items["name"].tolist()[0] == "Apple"
 
 
+@pytest.mark.spec("C7")
 def test_the_same_input_gives_the_same_bytes(shop: Callable) -> None:
     """Digests of the tables are equal after a second build."""
     dataset = shop(
@@ -336,6 +345,7 @@ def test_the_same_input_gives_the_same_bytes(shop: Callable) -> None:
     assert len(first["raw"][0]["sha256"]) == 64
 
 
+@pytest.mark.spec("C1")
 @MODEST
 @given(
     st.lists(
@@ -387,6 +397,7 @@ def built_in(
     return tables.load(made.name)
 
 
+@pytest.mark.spec("C1", "S2-28")
 def test_built_in_data_sets_keep_the_contract(built_in: tables.Tables) -> None:
     """Columns, types, ranges and keys of every canonical table; no personal column."""
     buys = built_in.purchases

@@ -181,6 +181,7 @@ def test_a_data_set_is_taken_by_the_path_of_its_toml(home: Path, shop: Shop) -> 
     assert meta["n_users"] == shop.tables["purchases"]["user_id"].nunique()
 
 
+@pytest.mark.spec("C6")
 @settings(max_examples=30, deadline=None)
 @given(name=st.sampled_from(FILES), where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_changed_byte_is_refused_by_name(

@@ -111,6 +111,7 @@ def test_accuracy_is_that_of_ranx(k: int, ties: bool) -> None:
 # ---- by hand
 
 
+@pytest.mark.spec("S3-24")
 @pytest.mark.spec("C3")
 def test_the_example_of_the_specification() -> None:
     """Rec [a,b,c,d,e], bought {b,e,x} → 0.4; empty list → 0."""

@@ -109,6 +109,7 @@ def current(folder: Path) -> Path:
     return folder / read_manifest(folder)["folder"]
 
 
+@pytest.mark.spec("C6")
 def test_training_writes_one_version_and_a_manifest_of_every_byte(
     base: Path, art: Artifacts
 ) -> None:
@@ -129,6 +130,7 @@ def test_training_writes_one_version_and_a_manifest_of_every_byte(
     assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".joblib", ".pt")]
 
 
+@pytest.mark.spec("S1-22")
 def test_lists_are_a_hundred_deep_and_of_every_known_user(art: Artifacts, base: Path) -> None:
     """What is served is the recommendation table itself."""
     made = current(base / "data" / "small" / "serving")
@@ -190,6 +192,7 @@ def test_an_unknown_model_is_refused_by_name(home: Path) -> None:
         training.train(str(home / "small.toml"), models=["magic"])
 
 
+@pytest.mark.spec("S1-20")
 @pytest.mark.parametrize(
     "name",
     [
