@@ -1,7 +1,36 @@
 """`python -m recsys_utils.pipeline`, which ./run_all.sh calls."""
 
+import os
 import sys
 
-from recsys_utils.pipeline.runner import main
+from recsys_utils import LabError
+from recsys_utils.pipeline.plan import make_plan, parse_options
+from recsys_utils.pipeline.run import run_plan
 
-sys.exit(main())
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse, plan, run; the exit code: 0, 1 if a notebook failed, 2 for bad input, 130 if stopped."""
+    options = parse_options(arguments)
+    try:
+        _set_environment(options.engine)
+        return run_plan(make_plan(options), options.jobs, options.save_outputs)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _set_environment(engine: str) -> None:
+    """What kernels inherit. They work in notebooks/, so paths become absolute."""
+    os.environ["RECSYS_ENGINE"] = engine
+    # Progress bars would be kept as outputs.
+    os.environ["TQDM_DISABLE"] = "1"
+    for name in ("RECSYS_DATA", "RECSYS_HOME"):
+        if os.environ.get(name):
+            os.environ[name] = os.path.abspath(os.environ[name])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

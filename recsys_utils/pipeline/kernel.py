@@ -5,8 +5,11 @@ import subprocess
 from jupyter_client import AsyncKernelManager
 
 
-class Quiet(AsyncKernelManager):
-    """A kernel whose own stderr is closed: cells' output comes as messages, and what is left is noise of kernels that are being stopped."""
+class QuietKernel(AsyncKernelManager):
+    """A kernel whose own stderr is closed.
+
+    What a cell prints comes as messages; all else is noise of kernels that are being stopped.
+    """
 
     async def start_kernel(self, **options: object) -> None:
         """Start it."""

@@ -15,7 +15,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from recsys_utils import LabError
 from recsys_utils.data import folds, registry, synthetic, tables
 from recsys_utils.online.events import write_csv
-from recsys_utils.pipeline import runner
+from recsys_utils.pipeline import plan
+from recsys_utils.pipeline.__main__ import main
 
 COLUMNS = {
     "user_id": "customer",
@@ -620,14 +621,14 @@ def test_the_command_says_it_before_any_notebook_starts(
     words: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path)
     nbformat.write(
         new_notebook(
             cells=[new_code_cell("DATASET = 'synthetic'", metadata={"tags": ["parameters"]})]
         ),
         tmp_path / "01_x.ipynb",
     )
-    assert runner.main(["--dataset", shop(text, files)]) == 2
+    assert main(["--dataset", shop(text, files)]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")

@@ -15,7 +15,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from recsys_utils.pipeline import imports, runner
+from recsys_utils.pipeline import imports, plan
+from recsys_utils.pipeline.__main__ import main
+from recsys_utils.pipeline.run import inputs
 from recsys_utils.store import read_json
 
 PARAMETERS = "DATASET = 'synthetic'\nFAST = False\nSEED = 42\n"
@@ -62,7 +64,7 @@ class Lab:
         """Exit code, notebooks that ran, what was said of each by number, and stderr."""
         (self.home / "log").write_text("")
         self.capfd.readouterr()
-        code = runner.main(list(arguments))
+        code = main(list(arguments))
         out, err = self.capfd.readouterr()
         assert "Traceback" not in out + err, err
         # kernels' own noise counts
@@ -75,8 +77,8 @@ class Lab:
         )  # a line per notebook, then the last
         return code, (self.home / "log").read_text().split(), said, err
 
-    def plan(self, *arguments: str) -> list[runner.Task]:
-        return runner.plan(runner._parse(list(arguments)))
+    def plan(self, *arguments: str) -> list[plan.Task]:
+        return plan.make_plan(plan.parse_options(list(arguments)))
 
     def result(self, number: str, dataset: str = "synthetic") -> Path:
         return self.home / "data" / dataset / "runs" / f"{number}.txt"
@@ -97,7 +99,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     }.items():
         monkeypatch.setenv(name, value)  # what main sets is undone, too
     monkeypatch.delenv("RECSYS_DATA", raising=False)
-    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(plan, "NOTEBOOKS", tmp_path / "notebooks")
     return Lab(tmp_path, capfd, tmp_path / "notebooks")
 
 
@@ -150,10 +152,10 @@ def test_changed_raw_files_run_their_notebooks_again(lab: Lab) -> None:
     lab.shop(RECEIPTS + "x,c,2024-01-18\n")
     assert lab.run("--dataset", dataset)[1] == ["01"]
     (task,), (other,) = lab.plan("--dataset", dataset), lab.plan()
-    assert runner.inputs(task) == read_json(task.state)["inputs"]
+    assert inputs(task) == read_json(task.state)["inputs"]
     assert not other.state.exists()
     Path(dataset).write_text(TOML + '[purchases.reject]\n"x" = "customer = \'x\'"\n')
-    assert runner.inputs(task) != read_json(task.state)["inputs"]
+    assert inputs(task) != read_json(task.state)["inputs"]
 
 
 @pytest.mark.parametrize(
@@ -188,11 +190,11 @@ def test_changed_helpers_run_their_notebooks_again(
     monkeypatch.setitem(imports.HOMES, "recsys_utils", lab.home)
     lab.notebook("03", line)
     (task,) = lab.plan()
-    first = runner.inputs(task)
+    first = inputs(task)
     (package / "other.py").write_text("x = 1")
-    assert runner.inputs(task) == first
+    assert inputs(task) == first
     (package / "deep.py").write_text("x = 2")
-    assert runner.inputs(task) != first
+    assert inputs(task) != first
 
 
 def test_a_failure_is_named_and_stops_only_what_needs_it(lab: Lab) -> None:
@@ -332,14 +334,14 @@ def test_wrong_parameters_are_one_line(lab: Lab, given: str, words: str) -> None
 def test_wrong_options_end_with_2_and_say_why(lab: Lab, arguments: str, words: str) -> None:
     lab.notebook("03")
     try:
-        code = runner.main(arguments.split())
+        code = main(arguments.split())
     except SystemExit as stop:  # argparse's own way
         code = stop.code
     assert code == 2
     assert words in lab.capfd.readouterr().err.splitlines()[-1]
 
 
-LOADS = "from recsys_utils import tables\nlen(tables.load(DATASET).purchases)"
+LOADS = "from recsys_utils.data import tables\nlen(tables.load(DATASET).purchases)"
 
 
 def test_a_bad_file_is_one_failed_line(lab: Lab) -> None:
@@ -356,7 +358,7 @@ def test_a_bad_file_is_one_failed_line(lab: Lab) -> None:
 
 
 def test_a_window_longer_than_the_data_is_one_failed_line(lab: Lab) -> None:
-    lab.notebook("02", "from recsys_utils import split\nsplit.write_folds(DATASET)")
+    lab.notebook("02", "from recsys_utils.data import folds\nfolds.write_folds(DATASET)")
     code, _, said, _ = lab.run("--dataset", lab.shop())
     assert code == 1
     assert "the data starts 2024-01-01: lower test_weeks, valid_weeks or folds; see" in said["02"]
@@ -402,7 +404,10 @@ def test_after_a_kill_the_next_run_goes_on(lab: Lab) -> None:
     lab.notebook("01")
     start, _, end = BODY.format(number="03").rpartition("\n")
     lab.notebook("03", start, HANG, end, body=False)
-    command = "import pathlib, sys; from recsys_utils.pipeline import runner; runner.NOTEBOOKS = pathlib.Path(sys.argv[1]); sys.exit(runner.main([]))"
+    command = (
+        "import pathlib, sys; from recsys_utils.pipeline import __main__, plan; "
+        "plan.NOTEBOOKS = pathlib.Path(sys.argv[1]); sys.exit(__main__.main([]))"
+    )
     victim = subprocess.Popen(
         [sys.executable, "-c", command, str(lab.notebooks)],
         stdout=subprocess.DEVNULL,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recsys_utils.pipeline import runner
+from recsys_utils.pipeline.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ["run_all.sh", "run_tests.sh", ".ci/setup.sh", ".ci/run"]
@@ -91,7 +91,7 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture, monkeypatch: pytest.M
     """What `./run_all.sh --help` prints, at most 24 lines of 100 columns, names every option."""
     monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit, match="0"):
-        runner.main(["--help"])
+        main(["--help"])
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= 24, text
     assert max(map(len, text.splitlines())) <= 100, text

@@ -1,0 +1,205 @@
+"""The plan of a run: the options, the chosen notebooks with checked parameters, and what each one needs."""
+
+import argparse
+import ast
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from recsys_utils import LabError
+from recsys_utils.data import engine, registry, tables
+from recsys_utils.store import ROOT, data_dir, report_dir
+
+NOTEBOOKS = ROOT / "notebooks"
+# The first notebook that reads what the models' notebooks wrote.
+COMPARISON = 13
+# Parameters that have options of their own, so that `-p` does not take them.
+DEFAULTS = {"DATASET": "synthetic", "FAST": False, "SEED": 42}
+
+
+@dataclass
+class Task:
+    """One notebook of one run, and what its result depends on.
+
+    path: the notebook. needs: names (without suffix) of the notebooks that come first. params: the
+    parameters that differ from the notebook's own. dataset: the data set's short name.
+    """
+
+    path: Path
+    needs: list[str]
+    params: dict[str, object]
+    dataset: str
+
+    @property
+    def state(self) -> Path:
+        """Written last: its presence means that everything else is there."""
+        return data_dir(self.dataset, "state", f"{self.path.stem}.json")
+
+    @property
+    def html(self) -> Path:
+        """The page that a person reads."""
+        return report_dir(self.dataset) / f"{self.path.stem}.html"
+
+
+def parse_options(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of `./run_all.sh`; argparse ends the process where they are wrong."""
+    parser = argparse.ArgumentParser(
+        "./run_all.sh",
+        description="Run the notebooks on a data set and write reports/<dataset>/index.html.",
+    )
+    option = parser.add_argument
+    option(
+        "--dataset",
+        default="synthetic",
+        metavar="NAME|FILE.toml",
+        help=f"{', '.join(registry.names())}, or your own TOML file",
+    )
+    option("--fast", action="store_true", help="smaller grids and fewer epochs")
+    option("--only", metavar="NN[,NN]", help="only these notebooks")
+    option("--from", dest="start", metavar="NN", help="this notebook and the later ones")
+    option(
+        "--jobs",
+        type=_positive,
+        default=min(2, os.cpu_count() or 1),
+        metavar="N",
+        help="notebooks at the same time, each on one core (default %(default)s)",
+    )
+    option("--seed", type=int, default=42, metavar="N", help="seed of the models (default 42)")
+    option(
+        "--engine",
+        default=os.environ.get("RECSYS_ENGINE", "duckdb"),
+        help="where tables are made: " + ", ".join(engine.ENGINES),
+    )
+    option(
+        "-p",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a notebook's parameter",
+    )
+    option(
+        "--save-outputs",
+        action="store_true",
+        help="write outputs back into notebooks/ (default run only)",
+    )
+    options = parser.parse_args(arguments)
+    common = (options.dataset, options.fast, options.seed)
+    is_default_run = common == tuple(DEFAULTS.values()) and not options.overrides
+    if options.save_outputs and not is_default_run:
+        parser.error(
+            "--save-outputs keeps the outputs of the default run only: leave out the other options"
+        )
+    return options
+
+
+def make_plan(options: argparse.Namespace) -> list[Task]:
+    """The chosen notebooks with checked parameters.
+
+    Raises LabError for a data set that is unknown or lacks a file, an unknown engine, a notebook
+    that is not there, and a parameter that no chosen notebook has or that has another type.
+    """
+    dataset = options.dataset
+    if dataset.endswith(".toml"):
+        dataset = str(Path(dataset).resolve())
+    spec = registry.spec(dataset)
+    # A missing raw file or an unknown engine is an error now, not in a notebook.
+    tables.fingerprint(spec)
+    engine.connect()
+    every = sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    chosen = _chosen(every, options)
+    known = {notebook: parameters(notebook) for notebook in chosen}
+    values = {"DATASET": dataset, "FAST": options.fast, "SEED": options.seed}
+    values |= _overrides(options.overrides, known)
+    tasks = []
+    for notebook in chosen:
+        changed = {
+            name: value
+            for name, value in values.items()
+            if name in known[notebook] and not (name in DEFAULTS and value == DEFAULTS[name])
+        }
+        tasks.append(Task(notebook, _needs(notebook, every), changed, spec.name))
+    return tasks
+
+
+def parameters(notebook: Path) -> dict[str, object]:
+    """Names and default values of a notebook's tagged `parameters` cell."""
+    cells = json.loads(notebook.read_text())["cells"]
+    tagged = [
+        "".join(cell["source"])
+        for cell in cells
+        if "parameters" in cell["metadata"].get("tags", [])
+    ]
+    assignments = ast.parse("\n".join(tagged)).body
+    return {line.targets[0].id: ast.literal_eval(line.value) for line in assignments}
+
+
+def _chosen(every: list[Path], options: argparse.Namespace) -> list[Path]:
+    """The notebooks that --only and --from choose."""
+    numbers = [_number(notebook) for notebook in every]
+    wanted = set(numbers)
+    if options.only:
+        wanted = {text.strip().zfill(2) for text in options.only.split(",")}
+    unknown = wanted - set(numbers)
+    first = (options.start or "").zfill(2)
+    chosen = [
+        notebook for notebook in every if _number(notebook) in wanted and _number(notebook) >= first
+    ]
+    if unknown or not chosen:
+        raise LabError(f"no notebook fits --only/--from: there are {', '.join(numbers)}")
+    return chosen
+
+
+def _number(notebook: Path) -> str:
+    return notebook.stem[:2]
+
+
+def _needs(notebook: Path, every: list[Path]) -> list[str]:
+    """01, then 02, then the models, none of which reads another's tables; from 13 on all of them."""
+    number = int(_number(notebook))
+    if number <= 2:
+        last = number - 1
+    elif number < COMPARISON:
+        last = 2
+    else:
+        last = COMPARISON - 1
+    return [other.stem for other in every if int(_number(other)) <= last]
+
+
+def _overrides(given: list[str], known: dict[Path, dict]) -> dict[str, object]:
+    """NAME=VALUE as values of the types that the notebooks' defaults have."""
+    defaults: dict[str, object] = {}
+    for found in known.values():
+        defaults |= found
+    values = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or name not in defaults or name in DEFAULTS:
+            names = ", ".join(sorted(set(defaults) - set(DEFAULTS)))
+            raise LabError(f"-p {text}: the chosen notebooks take NAME=VALUE for {names}")
+        values[name] = _typed(name, value, defaults[name])
+    return values
+
+
+def _typed(name: str, text: str, default: object) -> object:
+    """The value that a text stands for; LabError where its type is not the default's."""
+    value = text
+    if not isinstance(default, str):
+        literal = text.capitalize() if text in ("true", "false") else text
+        try:
+            value = ast.literal_eval(literal)
+        except (ValueError, SyntaxError):
+            pass  # a plain word stays text
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if default is not None and type(value) is not type(default):
+        kind = type(default).__name__
+        raise LabError(f"-p {name}={text}: {name} is of type {kind}, like its default {default!r}")
+    return value
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of 1 or more")
+    return int(text)

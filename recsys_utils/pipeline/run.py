@@ -1,0 +1,202 @@
+"""Runs a plan: each notebook after what it needs, only where something changed, then its page."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from recsys_utils.data import registry, tables
+from recsys_utils.pipeline.imports import imported_files
+from recsys_utils.pipeline.plan import Task
+from recsys_utils.store import ROOT, atomic, data_dir, digest, read_json, report_dir, write_json
+
+TEMPLATES = ROOT / "recsys_utils" / "report" / "templates"
+# Folders of a data set in which notebooks leave their results.
+RESULTS = ("tables", "folds", "runs", "studies", "models")
+
+
+def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
+    """Run what is out of date, each after what it needs, and print a line per notebook.
+
+    jobs: notebooks at the same time. save_outputs: put the outputs into the notebooks themselves,
+    which are then run even if up to date. Returns the exit code: 1 if any failed, else 0.
+    """
+    started = time.perf_counter()
+    by_name = {task.path.stem: task for task in tasks}
+    order: TopologicalSorter[str] = TopologicalSorter()
+    for name, task in by_name.items():
+        order.add(name, *(need for need in task.needs if need in by_name))
+    order.prepare()
+    failed: set[str] = set()
+    running: dict[Future, str] = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        while order.is_active():
+            for name in sorted(order.get_ready()):
+                running[pool.submit(_run_task, by_name[name], failed, save_outputs)] = name
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(future)
+                if not future.result():
+                    failed.add(name)
+                order.done(name)
+    result = f"FAILED: {', '.join(sorted(failed))}" if failed else "done"
+    index = report_dir(tasks[0].dataset) / "index.html"
+    hint = f"; read {_short(index)}" if index.exists() else ""
+    print(f"{result} in {time.perf_counter() - started:.1f} s{hint}")
+    return 1 if failed else 0
+
+
+def inputs(task: Task) -> str:
+    """SHA-256 of all that a notebook's result depends on.
+
+    These are its cells, our code that it imports, the page's templates, its parameters, the inputs
+    of what it needs, the engine, and the raw files if it needs no other notebook.
+    """
+    cells = json.loads(task.path.read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    files = imported_files(code) | set(TEMPLATES.glob("**/*.*"))
+    earlier = {}
+    for name in task.needs:
+        state = task.state.with_name(f"{name}.json")
+        if state.exists():
+            earlier[name] = read_json(state)["inputs"]
+    raw_files = None
+    if not task.needs:
+        raw_files = tables.fingerprint(registry.spec(task.params.get("DATASET", "synthetic")))
+    everything = [
+        [cell["source"] for cell in cells],
+        {str(path): path.read_text() for path in sorted(files)},
+        task.params,
+        earlier,
+        raw_files,
+        os.environ.get("RECSYS_ENGINE"),
+    ]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
+    """Run one notebook if it is out of date; False if it failed."""
+    if broken := failed & set(task.needs):
+        _report(task, f"skipped, needs {', '.join(sorted(broken))}")
+        return False
+    wanted = inputs(task)
+    if _up_to_date(task, wanted) and not save_outputs:
+        _report(task, "up to date")
+        return True
+    # nbconvert and papermill load for seconds, which a run with nothing to do need not wait for.
+    from recsys_utils.report import html
+
+    task.state.unlink(missing_ok=True)
+    clock = time.time()
+    started = time.perf_counter()
+    notebook, error = _execute(task)
+    html.to_html(notebook, task.html)
+    if error:
+        seconds = time.perf_counter() - started
+        _report(task, f"FAILED after {seconds:.1f} s: {error}; see {_short(task.html)}")
+        return False
+    if save_outputs:
+        _save_outputs(notebook, task.path)
+    outputs = _results_since(task, clock)
+    seconds = time.perf_counter() - started
+    state = {
+        "inputs": wanted,
+        "outputs": outputs,
+        "digest": _digest(task, outputs),
+        "seconds": round(seconds, 1),
+    }
+    write_json(state, task.state)
+    _report(task, f"{seconds:6.1f} s")
+    return True
+
+
+def _up_to_date(task: Task, wanted: str) -> bool:
+    """Whether the same inputs have given results that are still there, unchanged."""
+    if not (task.state.exists() and task.html.exists()):
+        return False
+    state = read_json(task.state)
+    if state["inputs"] != wanted:
+        return False
+    if not all(data_dir(task.dataset, file).exists() for file in state["outputs"]):
+        return False
+    return state["digest"] == _digest(task, state["outputs"])
+
+
+def _results_since(task: Task, start: float) -> list[str]:
+    """Files of the data set that were written since `start` (seconds of the epoch).
+
+    Of what is served only the manifest, since a service writes into the same folder.
+    """
+    root = data_dir(task.dataset)
+    candidates = list((root / "serving").glob("manifest.json"))
+    for folder in RESULTS:
+        candidates += [path for path in (root / folder).rglob("*") if path.is_file()]
+    return sorted(
+        str(path.relative_to(root))
+        for path in candidates
+        if path.stat().st_mtime >= start and path.suffix != ".tmp"
+    )
+
+
+def _digest(task: Task, files: list[str]) -> str:
+    """Of all files but JSON, which holds seconds.
+
+    Files of a notebook that ran at the same time are counted too; they may be made again.
+    """
+    return digest(*(data_dir(task.dataset, file) for file in files if not file.endswith(".json")))
+
+
+def _execute(task: Task) -> tuple[Path, str]:
+    """Execute with papermill; the executed notebook, and the error in one line ("" if none)."""
+    import papermill
+
+    from recsys_utils.pipeline.kernel import QuietKernel
+
+    executed = data_dir(task.dataset, "notebooks", task.path.name)
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(task.path),
+            str(executed),
+            task.params,
+            kernel_name="python3",
+            cwd=str(task.path.parent),
+            progress_bar={"leave": False} if sys.stderr.isatty() else False,
+            kernel_manager_class=QuietKernel,
+        )
+    except papermill.PapermillExecutionError as error:
+        message = f"{error.ename} in cell {error.exec_count}: {error.evalue}"
+        return executed, " ".join(message.split())
+    except Exception as error:
+        # The kernel itself died, for example of memory.
+        left = executed if executed.exists() else task.path
+        return left, f"{type(error).__name__}: {error}"
+    return executed, ""
+
+
+def _save_outputs(executed: Path, notebook: Path) -> None:
+    """Put an executed notebook in the committed one's place, without times: only results differ."""
+    import nbformat
+
+    content = nbformat.read(executed, as_version=4)
+    for cell in content.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+    content.metadata = {
+        "kernelspec": content.metadata["kernelspec"],
+        "language_info": {"name": "python"},
+    }
+    with atomic(notebook) as temporary:
+        nbformat.write(content, temporary)
+
+
+def _report(task: Task, text: str) -> None:
+    print(f"{task.path.stem:<28} {text}", flush=True)
+
+
+def _short(path: Path) -> str:
+    """The path as a person would type it here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
