@@ -8,7 +8,14 @@ import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.online.queue import Queue
-from recsys_utils.online.update import DATABASE, Busy, UpdateResult, apply_folder, recommend, train_cold
+from recsys_utils.online.update import (
+    DATABASE,
+    Busy,
+    UpdateResult,
+    apply_folder,
+    recommend,
+    train_cold,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Event files in, canonical events out: read in pieces, every refused line counted by reason and kept."""
+"""Event files in, canonical events out: read in pieces; every refused line is counted and kept."""
 
 import csv
 import gzip
@@ -19,7 +19,9 @@ from recsys_utils import LabError
 from recsys_utils.data.registry import EVENT_TYPES
 from recsys_utils.store import atomic
 
+# Columns of the canonical events that are read here.
 COLUMNS = ("event_id", "user_id", "item_id", "event_type", "ts", "category")
+# Columns of event files.
 REQUIRED = ("user_id", "product_id", "event_time", "event_type")
 OPTIONAL = ("event_id", "user_session", "category_code", "category_id")
 LAYOUT = (
@@ -34,10 +36,8 @@ LAYOUT = (
     "user_session",
 )
 MAX_ID = 200  # characters
-AHEAD, QUIET = (
-    pd.Timedelta(days=1),
-    pd.Timedelta(seconds=60),
-)  # how fast a clock may be; how long a finished file has been still
+AHEAD = pd.Timedelta(days=1)  # how fast a clock may be
+QUIET = pd.Timedelta(seconds=60)  # how long a finished file has not been changed
 TIME = r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,9})?)?)?(Z|[+-]\d\d:?\d\d)?$"
 
 
@@ -46,22 +46,25 @@ class BadFile(LabError):
 
 
 class Rejects:
-    """The lines of one file that were refused, in `<folder>/<file>.csv` (row, reason, line) once closed; no file where there are none."""
+    """The refused lines of one file, in `<folder>/<file>.csv` (row, reason, line) once closed.
+
+    There is no file where there are no such lines.
+    """
 
     def __init__(self, folder: Path, source: Path) -> None:
-        self.path = folder / (source.name if source.suffix == ".csv" else f"{source.name}.csv")
+        name = source.name if source.suffix == ".csv" else f"{source.name}.csv"
+        self.path = folder / name
         self.counts: Counter[str] = Counter()
-        self._temporary = self.path.with_name(f".{self.path.name}.tmp")
+        self._temporary = folder / f".{name}.tmp"
 
     def add(self, rows: np.ndarray, reasons: np.ndarray, lines: pd.Series) -> None:
         """Keep lines under their row numbers; bytes that are not utf-8 are written as \\x…"""
-        first = not self.counts
+        is_first = not self.counts
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        kept = pd.DataFrame({"row": rows, "reason": reasons, "line": lines})
-        kept.to_csv(
+        pd.DataFrame({"row": rows, "reason": reasons, "line": lines}).to_csv(
             self._temporary,
-            mode="w" if first else "a",
-            header=first,
+            mode="w" if is_first else "a",
+            header=is_first,
             index=False,
             lineterminator="\n",
         )
@@ -71,38 +74,51 @@ class Rejects:
         """Put the file in its place, or remove one that an earlier reading left."""
         if self.counts:
             os.replace(self._temporary, self.path)
-        for old in [self._temporary] + [self.path] * (not self.counts):
-            old.unlink(missing_ok=True)
+        else:
+            self._temporary.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
 
 class EventFile:
-    """A .csv or .csv.gz file as canonical events, `rows` lines at a time, each piece in the order (ts, event_id).
+    """A .csv or .csv.gz file as canonical events, in pieces, each in the order (ts, event_id).
 
-    A line is one event: a quoted field may hold commas but no line break, so a quote that is never closed costs one line. Columns user_id,
-    product_id, event_time (UTC unless it says otherwise) and event_type in any order; event_id, user_session, category_code, category_id are
-    used if there, others ignored. Afterwards `rejects.counts` says what was refused, and `complete` is False where the last line seemed to be
-    still in writing. Errors: a file that has no such column, cannot be read or is damaged gzip.
+    A line is one event: a quoted field may hold commas but no line break, so a quote that is never
+    closed costs one line. Columns in any order: user_id, product_id, event_time (UTC unless it says
+    otherwise) and event_type; event_id, user_session, category_code, category_id are used if there,
+    others ignored.
+
+    path: the file. now: UTC without zone; later events and files still being written are told by
+    it. rejects: the folder for refused lines. rows: the most lines of one piece.
+    After reading, `rejects.counts` has what was refused, and `complete` is False where the last
+    line seemed to be still in writing.
+    Raises BadFile where a column is missing, the file cannot be read or is damaged gzip.
     """
 
     def __init__(self, path: Path, now: pd.Timestamp, rejects: Path, rows: int = 50_000) -> None:
         if rows < 1:
             raise LabError(f"rows = {rows}: read at least one line at a time")
-        self.path, self.now, self.folder, self.rows = Path(path), now, rejects, rows
+        self.path = Path(path)
+        self.now = now
+        self.folder = rejects
+        self.rows = rows
 
     def __iter__(self) -> Iterator[pd.DataFrame]:
-        self.rejects, self.complete, damage = Rejects(self.folder, self.path), True, None
+        self.rejects = Rejects(self.folder, self.path)
+        self.complete = True
+        damage = None
         try:
-            with self._opened() as file:
+            with self._open() as file:
                 yield from self._pieces(file)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            self.complete, damage = False, error
+            self.complete = False
+            damage = error
         self.rejects.close()
         if damage and not self._in_writing():
             raise BadFile(
                 f"{self.path} is a damaged or truncated gzip file ({damage}): fetch it again"
             ) from damage
 
-    def _opened(self) -> BinaryIO:
+    def _open(self) -> BinaryIO:
         try:
             return gzip.open(self.path) if self.path.suffix == ".gz" else self.path.open("rb")
         except OSError as error:
@@ -115,89 +131,88 @@ class EventFile:
         if not header.endswith(b"\n") and self._in_writing():
             self.complete = False
             return
-        self._header(header)
-        for first in count(1, self.rows):
+        self._read_header(header)
+        for first_row in count(1, self.rows):
             lines = list(islice(file, self.rows))
             if lines and not lines[-1].endswith(b"\n") and self._in_writing():
                 self.complete = False
                 lines.pop()
             if not lines:
                 return
-            yield self._events(lines, first)
+            yield self._events(lines, first_row)
 
     def _in_writing(self) -> bool:
         """Whether the file was changed within the last minute."""
         return abs(self.now - pd.Timestamp(self.path.stat().st_mtime_ns)) < QUIET
 
-    def _header(self, line: bytes) -> None:
+    def _read_header(self, line: bytes) -> None:
+        """Note where each column stands."""
         try:
-            names = [name.strip() for name in _record(line.decode("utf-8-sig").rstrip("\r\n"))]
+            text = line.decode("utf-8-sig").rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise BadFile(f"{self.path} is not utf-8: save it as utf-8") from error
-        if missing := [name for name in REQUIRED if name not in names]:
-            has = ", ".join(names)[:200] or "no header"
+        names = [name.strip() for name in _fields_of(text)]
+        missing = [name for name in REQUIRED if name not in names]
+        if missing:
+            existing = ", ".join(names)[:200] or "no header"
             raise BadFile(
-                f"{self.path} has no column {', '.join(missing)}, it has {has}: event files need {', '.join(REQUIRED)}"
+                f"{self.path} has no column {', '.join(missing)}, it has {existing}: "
+                f"event files need {', '.join(REQUIRED)}"
             )
-        if twice := [name for name in (*REQUIRED, *OPTIONAL) if names.count(name) > 1]:
-            raise BadFile(f"{self.path} has the column '{twice[0]}' twice: rename one")
-        self._width, self._place = (
-            len(names),
-            {name: names.index(name) for name in (*REQUIRED, *OPTIONAL) if name in names},
-        )
+        self._width = len(names)
+        self._place: dict[str, int] = {}
+        for name in (*REQUIRED, *OPTIONAL):
+            if names.count(name) > 1:
+                raise BadFile(f"{self.path} has the column '{name}' twice: rename one")
+            if name in names:
+                self._place[name] = names.index(name)
 
-    def _events(self, lines: list[bytes], first: int) -> pd.DataFrame:
+    def _events(self, lines: list[bytes], first_row: int) -> pd.DataFrame:
         """The good lines; the others go to the rejects."""
-        text, damaged = _decoded(lines)
+        text, is_damaged = _decode(lines)
         fields = _split(text)
-        reason = np.where(
-            damaged,
-            "not utf-8",
-            np.where(
-                pc.not_equal(pc.list_value_length(fields), self._width),
-                f"not {self._width} fields",
-                "",
-            ),
-        )
-        blank, whole = np.asarray(pc.equal(pc.utf8_length(text), 0)), reason == ""
-        raw = self._columns(fields.filter(pa.array(whole)))
-        reason = reason.astype(object)
-        reason[whole], ts = _faults(raw, self.now, "event_id" in self._place)
-        if (refused := (reason != "") & ~blank).any():
-            self.rejects.add(
-                first + np.flatnonzero(refused),
-                reason[refused],
-                text.filter(pa.array(refused)).to_pandas().to_numpy(object),
-            )
-        return _canonical(raw, ts, reason[whole] == "")
+        has_other_width = np.asarray(pc.not_equal(pc.list_value_length(fields), self._width))
+        reason = np.full(len(lines), "", dtype=object)
+        reason[has_other_width] = f"not {self._width} fields"
+        reason[is_damaged] = "not utf-8"
+        is_whole = reason == ""
+        raw = self._columns(fields.filter(pa.array(is_whole)))
+        reason[is_whole], ts = _check_rows(raw, self.now, "event_id" in self._place)
+        is_blank = np.asarray(pc.equal(pc.utf8_length(text), 0))
+        is_refused = (reason != "") & ~is_blank
+        if is_refused.any():
+            refused_lines = text.filter(pa.array(is_refused)).to_pandas().to_numpy(object)
+            rows = first_row + np.flatnonzero(is_refused)
+            self.rejects.add(rows, reason[is_refused], refused_lines)
+        return _canonical(raw, ts, reason[is_whole] == "")
 
     def _columns(self, fields: pa.ListArray) -> dict[str, pa.StringArray]:
         """The columns in use, trimmed; one that the file lacks is empty."""
-        flat, absent = fields.flatten(), pa.array([""] * len(fields), pa.string())
-        taken = {
-            name: flat.take(pa.array(np.arange(place, len(flat), self._width)))
-            for name, place in self._place.items()
-        }
-        return {
-            name: pc.utf8_trim_whitespace(taken[name]) if name in taken else absent
-            for name in (*REQUIRED, *OPTIONAL)
-        }
+        flat = fields.flatten()
+        columns = {}
+        for name in (*REQUIRED, *OPTIONAL):
+            if name in self._place:
+                cells = np.arange(self._place[name], len(flat), self._width)
+                columns[name] = pc.utf8_trim_whitespace(flat.take(pa.array(cells)))
+            else:
+                columns[name] = pa.array([""] * len(fields), pa.string())
+        return columns
 
 
 def event_files(folder: Path) -> list[Path]:
     """The .csv and .csv.gz files of a folder by name; LabError if it has none."""
     if not Path(folder).is_dir():
         raise LabError(f"{folder} is no folder: give the one with the event files")
-    found = sorted(
-        path
-        for path in Path(folder).iterdir()
-        if path.name.endswith((".csv", ".csv.gz")) and path.name[0] != "." and path.is_file()
-    )
-    if not found:
+    files = []
+    for path in sorted(Path(folder).iterdir()):
+        is_csv = path.name.endswith((".csv", ".csv.gz"))
+        if is_csv and not path.name.startswith(".") and path.is_file():
+            files.append(path)
+    if not files:
         raise LabError(
             f"{folder} has no .csv or .csv.gz file: give the folder with the event files"
         )
-    return found
+    return files
 
 
 def event_ids(
@@ -208,36 +223,40 @@ def event_ids(
     session: pd.Series | str = "",
     own: pd.Series | str = "",
 ) -> np.ndarray:
-    """(n,) int64, 63 bits of a hash of the event: one that is delivered twice is the same event. own: the sender's ids, "" for none."""
-    session, own = ([x] * len(ts) if isinstance(x, str) else x for x in (session, own))
-    parts = [
-        pa.array(x, pa.string())
-        for x in (user_id, item_id, event_type, _micros(ts).astype(str), session)
-    ]
+    """(n,) int64, 63 bits of a hash of each event: one that comes twice is the same event.
+
+    session: of the sender, "" for none. own: the sender's ids, "" for none; these are then hashed
+    instead of the rest.
+    """
+    if isinstance(session, str):
+        session = [session] * len(ts)
+    if isinstance(own, str):
+        own = [own] * len(ts)
+    time = ts.astype("datetime64[us]").astype("int64").astype(str)
+    parts = [pa.array(part, pa.string()) for part in (user_id, item_id, event_type, time, session)]
     own = pa.array(own, pa.string())
     return np.where(
-        pc.not_equal(own, ""), _hashed(own), _hashed(pc.binary_join_element_wise(*parts, "\x1f"))
+        pc.not_equal(own, ""), _hash(own), _hash(pc.binary_join_element_wise(*parts, "\x1f"))
     )
 
 
 def write_csv(
     events: pd.DataFrame, items: pd.DataFrame, folder: Path, daily: bool = True
 ) -> list[Path]:
-    """Write events as a CSV per day, or as one, in the cosmetics shop's layout; the paths. Ids and sessions follow from the rows alone.
+    """Write events as a CSV per day, or as one, in the cosmetics shop's layout; the paths.
 
-    events: user_id, item_id, event_type, ts. items: item_id, category, and subcategory, brand, price where there are any.
+    Ids of categories and sessions follow from the rows alone.
+
+    events: user_id, item_id, event_type, ts. items: item_id, category, and subcategory, brand,
+    price where there are any.
     """
-    about = items.drop_duplicates("item_id").set_index("item_id")
-    code = (
-        about.reindex(columns=["category", "subcategory"])
-        .fillna("")
-        .agg(".".join, axis=1)
-        .str.strip(".")
-        .str.lower()
-        .str.replace(" ", "_")
-    )
-    about, code = about.reindex(events["item_id"]), code.reindex(events["item_id"], fill_value="")
+    items = items.drop_duplicates("item_id").set_index("item_id")
+    names = items.reindex(columns=["category", "subcategory"]).fillna("")
+    code = names.agg(".".join, axis=1).str.strip(".").str.lower().str.replace(" ", "_")
+    code = code.reindex(events["item_id"], fill_value="")
+    items = items.reindex(events["item_id"])
     day = events["ts"].dt.strftime("%Y-%m-%d")
+    session = pd.util.hash_array((events["user_id"] + day).to_numpy(object))
     table = pd.DataFrame(
         {
             "event_time": events["ts"].dt.strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -245,112 +264,105 @@ def write_csv(
             "product_id": events["item_id"],
             "category_id": (pd.util.hash_array(code.to_numpy(object)) >> 4).astype(str),
             "category_code": code.to_numpy(),
-            "brand": about["brand"].to_numpy() if "brand" in about else "",
-            "price": about["price"].to_numpy() if "price" in about else 0.0,
+            "brand": items["brand"].to_numpy() if "brand" in items else "",
+            "price": items["price"].to_numpy() if "price" in items else 0.0,
             "user_id": events["user_id"],
-            "user_session": np.char.mod(
-                "%016x", pd.util.hash_array((events["user_id"] + day).to_numpy(object))
-            ),
+            "user_session": np.char.mod("%016x", session),
         }
     )
+    file_of_row = day if daily else np.full(len(table), "events")
     paths = []
-    for name, rows in table[list(LAYOUT)].groupby(
-        day if daily else np.full(len(table), "events"), sort=True
-    ):
-        paths.append(Path(folder) / f"{name}.csv")
-        with atomic(paths[-1]) as temporary:
+    for name, rows in table[list(LAYOUT)].groupby(file_of_row, sort=True):
+        path = Path(folder) / f"{name}.csv"
+        with atomic(path) as temporary:
             rows.to_csv(temporary, index=False)
+        paths.append(path)
     return paths
 
 
-def _decoded(lines: list[bytes]) -> tuple[pa.StringArray, np.ndarray]:
+def _decode(lines: list[bytes]) -> tuple[pa.StringArray, np.ndarray]:
     """Lines as text without their ends, and (n,) bool which were not utf-8."""
     try:
-        made = pa.array(lines, pa.binary()).cast(pa.string())
-        damaged = np.zeros(len(lines), bool)
+        text = pa.array(lines, pa.binary()).cast(pa.string())
+        is_damaged = np.zeros(len(lines), bool)
     except pa.ArrowInvalid:
-        texts = [line.decode("utf-8", "backslashreplace") for line in lines]
-        made, damaged = (
-            pa.array(texts, pa.string()),
-            np.array([text.encode() != line for text, line in zip(texts, lines)]),
-        )
-    return pc.utf8_rtrim(made, "\r\n"), damaged
+        decoded = [line.decode("utf-8", "backslashreplace") for line in lines]
+        text = pa.array(decoded, pa.string())
+        is_damaged = np.array([new.encode() != line for new, line in zip(decoded, lines)])
+    return pc.utf8_rtrim(text, "\r\n"), is_damaged
 
 
 def _split(text: pa.StringArray) -> pa.ListArray:
     """Fields of every line; the fast way where no line of the piece has a quote."""
     if pc.any(pc.match_substring(text, '"')).as_py():
-        return pa.array(map(_record, text.to_pylist()), pa.list_(pa.string()), size=len(text))
+        fields = [_fields_of(line) for line in text.to_pylist()]
+        return pa.array(fields, pa.list_(pa.string()))
     return pc.split_pattern(text, ",")
 
 
-def _record(line: str) -> list[str]:
+def _fields_of(line: str) -> list[str]:
     try:
         return next(csv.reader([line], strict=True), [])
-    except csv.Error:  # a quote that is never closed
-        return []
+    except csv.Error:
+        return []  # a quote that is never closed
 
 
-def _faults(
-    raw: dict[str, pa.StringArray], now: pd.Timestamp, own_id: bool
+def _check_rows(
+    raw: dict[str, pa.StringArray], now: pd.Timestamp, has_own_id: bool
 ) -> tuple[np.ndarray, pd.Series]:
     """(n,) the first rule that a row breaks, or "", and the times."""
-    ids = ("user_id", "product_id", *(["event_id"] if own_id else []))
-    written = pc.replace_substring_regex(raw["event_time"], " ?UTC$", "Z")
+    ts = _times(raw["event_time"])
+    ids = ["user_id", "product_id"]
+    if has_own_id:
+        ids.append("event_id")
+    kept = [*ids, "category_code", "category_id"]
+    rules = {}
+    for name in ids:
+        rules[f"{name} is empty"] = pc.equal(raw[name], "")
+    for name in kept:
+        is_long = pc.greater(pc.utf8_length(raw[name]), MAX_ID)
+        rules[f"{name} is longer than {MAX_ID} characters"] = is_long
+    for name in kept:
+        rules[f"{name} has control characters"] = pc.match_substring_regex(raw[name], r"\p{Cc}")
+    rules["event_time is no time like 2019-10-01 00:00:00 UTC"] = ts.isna()
+    rules["event_time is from the future"] = ts > now + AHEAD
+    is_known = pc.is_in(raw["event_type"], pa.array(EVENT_TYPES))
+    rules[f"event_type is none of {', '.join(EVENT_TYPES)}"] = pc.invert(is_known)
+    is_broken = [np.asarray(rule, bool) for rule in rules.values()]
+    reasons = [np.array(reason, object) for reason in rules]
+    return np.select(is_broken, reasons, np.array("", object)), ts
+
+
+def _times(text: pa.StringArray) -> pd.Series:
+    """Times in UTC without zone, NaT where a text is none."""
+    text = pc.replace_substring_regex(text, " ?UTC$", "Z")
+    is_time = np.asarray(pc.match_substring_regex(text, TIME))
     ts = pd.to_datetime(
-        written.to_pandas().where(np.asarray(pc.match_substring_regex(written, TIME))),
-        format="ISO8601",
-        utc=True,
-        errors="coerce",
+        text.to_pandas().where(is_time), format="ISO8601", utc=True, errors="coerce"
     )
-    ts = ts.dt.tz_localize(None).astype("datetime64[us]")
-    rules = {f"{name} is empty": pc.equal(raw[name], "") for name in ids}
-    kept = (*ids, "category_code", "category_id")
-    rules |= {
-        f"{name} is longer than {MAX_ID} characters": pc.greater(pc.utf8_length(raw[name]), MAX_ID)
-        for name in kept
-    }
-    rules |= {
-        f"{name} has control characters": pc.match_substring_regex(raw[name], r"\p{Cc}")
-        for name in kept
-    }
-    rules |= {
-        "event_time is no time like 2019-10-01 00:00:00 UTC": ts.isna(),
-        "event_time is from the future": ts > now + AHEAD,
-        f"event_type is none of {', '.join(EVENT_TYPES)}": pc.invert(
-            pc.is_in(raw["event_type"], pa.array(EVENT_TYPES))
-        ),
-    }
-    return np.select(
-        [np.asarray(broken, bool) for broken in rules.values()],
-        [np.array(why, object) for why in rules],
-        np.array("", object),
-    ), ts
+    return ts.dt.tz_localize(None).astype("datetime64[us]")
 
 
-def _canonical(raw: dict[str, pa.StringArray], ts: pd.Series, good: np.ndarray) -> pd.DataFrame:
+def _canonical(raw: dict[str, pa.StringArray], ts: pd.Series, is_good: np.ndarray) -> pd.DataFrame:
     """The good rows as canonical events in the order (ts, event_id)."""
-    raw, ts = (
-        {name: column.filter(pa.array(good)) for name, column in raw.items()},
-        ts[good].reset_index(drop=True),
-    )
-    made = event_ids(
-        raw["user_id"],
-        raw["product_id"],
-        raw["event_type"],
+    good = {name: column.filter(pa.array(is_good)) for name, column in raw.items()}
+    ts = ts[is_good].reset_index(drop=True)
+    ids = event_ids(
+        good["user_id"],
+        good["product_id"],
+        good["event_type"],
         ts,
-        raw["user_session"],
-        raw["event_id"],
+        good["user_session"],
+        good["event_id"],
     )
-    category = pc.if_else(
-        pc.equal(raw["category_code"], ""), raw["category_id"], raw["category_code"]
-    )
+    has_no_code = pc.equal(good["category_code"], "")
+    category = pc.if_else(has_no_code, good["category_id"], good["category_code"])
     frame = pd.DataFrame(
         {
-            "event_id": made,
-            "user_id": raw["user_id"].to_pandas(),
-            "item_id": raw["product_id"].to_pandas(),
-            "event_type": raw["event_type"].to_pandas(),
+            "event_id": ids,
+            "user_id": good["user_id"].to_pandas(),
+            "item_id": good["product_id"].to_pandas(),
+            "event_type": good["event_type"].to_pandas(),
             "ts": ts,
             "category": category.to_pandas(),
         }
@@ -358,11 +370,6 @@ def _canonical(raw: dict[str, pa.StringArray], ts: pd.Series, good: np.ndarray) 
     return frame.sort_values(["ts", "event_id"], ignore_index=True)
 
 
-def _hashed(text: pa.StringArray) -> np.ndarray:
-    return (
-        pd.util.hash_array(text.to_numpy(zero_copy_only=False), categorize=False) >> np.uint64(1)
-    ).astype(np.int64)
-
-
-def _micros(ts: pd.Series) -> pd.Series:
-    return ts.astype("datetime64[us]").astype("int64")
+def _hash(text: pa.StringArray) -> np.ndarray:
+    codes = pd.util.hash_array(text.to_numpy(zero_copy_only=False), categorize=False)
+    return (codes >> np.uint64(1)).astype(np.int64)

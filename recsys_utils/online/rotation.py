@@ -14,88 +14,101 @@ if TYPE_CHECKING:
     from recsys_utils.models.purchase_net import PurchaseNet
 
 CELLS = 4_000_000  # users × products scored at once: 16 MB
-TURN = {
+# The order of turns; True: the smallest value first.
+ASCENDING = {
     "user_id": True,
     "counter": True,
     "score": False,
     "probability": False,
     "item_id": True,
-}  # ascending?
+}
 
 
-def chosen(pool: pd.DataFrame, n: int, net: PurchaseNet | None) -> pd.DataFrame:
-    """The n products of each user whose turn it is: the lowest (counter, −score, −probability, item_id).
+def next_products(pool: pd.DataFrame, n: int, net: PurchaseNet | None) -> pd.DataFrame:
+    """The n products of each user whose turn it is.
 
-    pool: user_id, item_id, counter, score and what else. Returns its rows with `rank` from 1, users in the order of their ids.
+    First the lowest counter, then the highest score, the highest probability, the first item_id.
+
+    pool: user_id, item_id, counter, score, and other columns. net: gives the probabilities.
+    Returns rows of the pool with `rank` from 1, users in the order of their ids.
     """
-    probability = net.pairs(pool["user_id"], pool["item_id"]) if net and len(pool) else 0.0
-    order = pool.assign(probability=probability).sort_values(
-        list(TURN), ascending=list(TURN.values())
+    probability = 0.0
+    if net and len(pool):
+        probability = net.pairs(pool["user_id"], pool["item_id"])
+    ordered = pool.assign(probability=probability).sort_values(
+        list(ASCENDING), ascending=list(ASCENDING.values())
     )
-    rank = order.groupby("user_id", sort=False).cumcount() + 1
-    return order.assign(rank=rank)[rank <= n].drop(columns="probability")
+    rank = ordered.groupby("user_id", sort=False).cumcount() + 1
+    return ordered.assign(rank=rank)[rank <= n].drop(columns="probability")
 
 
-def fills(
+def fill_products(
     missing: pd.Series,
     taken: pd.DataFrame,
     items: pd.DataFrame,
     favourite: pd.Series,
     net: PurchaseNet | None,
 ) -> pd.DataFrame:
-    """Products that bring short pools to their size: the network's best, then the favourite category's, then anything popular.
+    """Products that bring short pools to their size.
 
-    missing: how many, by user_id. taken: user_id, item_id that are pooled or purchased. items: item_id, category ("" unknown),
-    the most popular first. favourite: category by user_id. Returns user_id, item_id, source, best first; fewer where no more exist.
+    First the network's best, then the favourite category's, then anything popular.
+
+    missing: how many, by user_id. taken: user_id, item_id that are pooled or purchased. items:
+    item_id, category ("" unknown), the most popular first. favourite: category by user_id.
+    Returns user_id, item_id, source, best first; fewer where no more exist.
     """
     category = pd.Series(items["category"].to_numpy(object), items["item_id"])
-    if net:  # what it learnt and nobody has posted here is a product too, the least popular
-        category = category.reindex(category.index.append(net.item_ids).unique(), fill_value="")
+    if net:
+        # What it learnt and nobody has posted here is a product too, the least popular.
+        every_item = category.index.append(net.item_ids).unique()
+        category = category.reindex(every_item, fill_value="")
     if not len(category):
         return pd.DataFrame(columns=["user_id", "item_id", "source"], dtype=object)
     size = max(1, CELLS // len(category))
-    blocks = tqdm(range(0, len(missing), size), "fallback", disable=None, leave=False)
-    return pd.concat(
-        [
-            _filled(missing.iloc[start : start + size], taken, category, favourite, net)
-            for start in blocks
-        ],
-        ignore_index=True,
-    )
+    blocks = []
+    for start in tqdm(range(0, len(missing), size), "fallback", disable=None, leave=False):
+        block = missing.iloc[start : start + size]
+        blocks.append(_fill_block(block, taken, category, favourite, net))
+    return pd.concat(blocks, ignore_index=True)
 
 
-def _filled(
+def _fill_block(
     missing: pd.Series,
     taken: pd.DataFrame,
     category: pd.Series,
     favourite: pd.Series,
     net: PurchaseNet | None,
 ) -> pd.DataFrame:
-    """One block of users. A value orders the whole chain: ≥ 0 probability, in (−1, 0) favourite category, ≤ −1 popular."""
-    users, item_ids = missing.index, category.index
+    """One block of users.
+
+    One value orders the whole chain: from 0 up a probability, between −1 and 0 a product of the
+    favourite category, from −1 down a popular one.
+    """
+    users = missing.index
+    item_ids = category.index
     rank = np.arange(len(item_ids), dtype=np.float32)
-    codes, names = pd.factorize(
-        category.replace("", None)
-    )  # -1: unknown, which is nobody's favourite
-    wanted = np.where(users.isin(favourite.index), names.get_indexer(favourite.reindex(users)), -2)
-    value = np.where(codes == wanted[:, None], -(rank + 1) / (len(rank) + 1), -1 - rank / len(rank))
+    # -1 is an unknown category, which is nobody's favourite; -2 a user without one.
+    category_codes, names = pd.factorize(category.replace("", None))
+    favourite_codes = names.get_indexer(favourite.reindex(users))
+    wanted = np.where(users.isin(favourite.index), favourite_codes, -2)
+    is_favourite = category_codes == wanted[:, None]
+    value = np.where(is_favourite, -(rank + 1) / (len(rank) + 1), -1 - rank / len(rank))
     if net:
         value[:, item_ids.get_indexer(net.item_ids)] = net.scores(users)
-    row, column = users.get_indexer(taken["user_id"]), item_ids.get_indexer(taken["item_id"])
-    here = (row >= 0) & (column >= 0)
-    value[row[here], column[here]] = -np.inf
+    row = users.get_indexer(taken["user_id"])
+    column = item_ids.get_indexer(taken["item_id"])
+    in_block = (row >= 0) & (column >= 0)
+    value[row[in_block], column[in_block]] = -np.inf
     best = top_k(value, int(missing.max()))
-    got = np.take_along_axis(value, best, axis=1)
-    row, place = np.nonzero(
-        (np.arange(best.shape[1]) < missing.to_numpy()[:, None]) & (got > -np.inf)
-    )
-    got = got[row, place]
+    best_value = np.take_along_axis(value, best, axis=1)
+    is_needed = np.arange(best.shape[1]) < missing.to_numpy()[:, None]
+    row, place = np.nonzero(is_needed & (best_value > -np.inf))
+    found = best_value[row, place]
+    source = np.select([found >= 0, found > -1], ["cf", "category"], "popular")
     return pd.DataFrame(
         {
             "user_id": users[row],
             "item_id": item_ids[best[row, place]],
-            "source": np.where(got >= 0, "cf", np.where(got > -1, "category", "popular")).astype(
-                object
-            ),
+            "source": source.astype(object),
         }
     )
