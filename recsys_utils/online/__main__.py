@@ -1,7 +1,11 @@
-"""System 4 on the command line: train the cold model, apply new event files (from cron, if you like), recommend, and say how things stand."""
+"""The progressive online system on the command line.
+
+Train the cold model, apply new event files (from cron, if you like), recommend, and see the state.
+"""
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -17,12 +21,24 @@ from recsys_utils.online.update import (
     train_cold,
 )
 
+COUNTS = """
+SELECT (SELECT COUNT(*) FROM events), (SELECT COUNT(*) FROM events WHERE learnt IS NULL),
+    (SELECT COUNT(*) FROM purchases), (SELECT COUNT(*) FROM queue)
+"""
+
+HELP = {
+    "train": "train the cold model on a folder of event files",
+    "update": "post and learn what is new in a folder of event files",
+    "recommend": "show products to users and write the two CSV files",
+    "status": "how the database stands, and whether it is in order",
+}
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0, 2 for bad input (said in one sentence), 3 where another update is running."""
+    """Run one command; 0, or 2 for bad input (in one sentence), 3 if another update is running."""
     options = _parser().parse_args(arguments)
     try:
-        return COMMANDS[options.command](options)
+        return options.run(options)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3 if isinstance(error, Busy) else 2
@@ -33,59 +49,72 @@ def _parser() -> argparse.ArgumentParser:
         "python -m recsys_utils.online",
         description="A model and queues of products that learn from event files.",
     )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="train|update|recommend|status"
+    commands = parser.add_subparsers(required=True, metavar="train|update|recommend|status")
+
+    state = argparse.ArgumentParser(add_help=False)
+    state.add_argument(
+        "--state",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="where the database and the model are kept",
     )
-    made = {
-        name: commands.add_parser(name, help=text, description=text) for name, text in HELP.items()
-    }
-    for command in made.values():
-        command.add_argument(
-            "--state",
-            required=True,
-            type=Path,
-            metavar="FOLDER",
-            help="where the database and the model are kept",
-        )
-    made["train"].add_argument(
-        "--history", required=True, type=Path, metavar="FOLDER", help="event files, .csv or .csv.gz"
+    reading = argparse.ArgumentParser(add_help=False)
+    reading.add_argument(
+        "--batch",
+        type=_positive,
+        default=50_000,
+        metavar="LINES",
+        help="most lines of one update; default: 50000",
     )
-    made["train"].add_argument(
+    reading.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait for another update that is running; default: 0",
+    )
+    files = {"type": Path, "metavar": "FOLDER", "help": "event files, .csv or .csv.gz"}
+
+    train = _command(commands, "train", _train, state, reading)
+    train.add_argument("--history", required=True, **files)
+    train.add_argument(
         "--until",
         type=_time,
         metavar="TIME",
         help="learn events up to this time (UTC), e.g. 2019-11-30; default: all",
     )
-    made["train"].add_argument("--seed", type=int, default=42, help="default: 42")
-    made["update"].add_argument(
-        "--events", required=True, type=Path, metavar="FOLDER", help="event files, .csv or .csv.gz"
-    )
-    for name in ("train", "update"):
-        made[name].add_argument(
-            "--batch",
-            type=_positive,
-            default=50_000,
-            metavar="LINES",
-            help="most lines of one delta; default: 50000",
-        )
-        made[name].add_argument(
-            "--wait",
-            type=float,
-            default=0.0,
-            metavar="SECONDS",
-            help="wait for another update that is running; default: 0",
-        )
-    which = made["recommend"].add_mutually_exclusive_group()
-    which.add_argument("--users", metavar="ID,ID", help="default: all that have a queue")
-    which.add_argument("--limit", type=_positive, metavar="N", help="the first N users only")
-    made["recommend"].add_argument(
-        "-n", type=_positive, default=3, help="products per user; default: 3"
-    )
+    train.add_argument("--seed", type=int, default=42, help="default: 42")
+
+    update = _command(commands, "update", _update, state, reading)
+    update.add_argument("--events", required=True, **files)
+
+    show = _command(commands, "recommend", _recommend, state)
+    chosen = show.add_mutually_exclusive_group()
+    chosen.add_argument("--users", metavar="ID,ID", help="default: all that have a queue")
+    chosen.add_argument("--limit", type=_positive, metavar="N", help="the first N users only")
+    show.add_argument("-n", type=_positive, default=3, help="products per user; default: 3")
+
+    _command(commands, "status", _status, state)
     return parser
 
 
+def _command(
+    commands: argparse._SubParsersAction,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *parents: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """Add a command that `run` answers."""
+    command = commands.add_parser(
+        name, help=HELP[name], description=HELP[name], parents=list(parents)
+    )
+    command.set_defaults(run=run)
+    return command
+
+
 def _train(options: argparse.Namespace) -> int:
-    report = train_cold(
+    result = train_cold(
         options.history,
         options.state,
         now=_now(),
@@ -94,52 +123,51 @@ def _train(options: argparse.Namespace) -> int:
         batch=options.batch,
         wait=options.wait,
     )
-    return _say(report)
+    return _report(result)
 
 
 def _update(options: argparse.Namespace) -> int:
-    return _say(
-        apply_folder(
-            options.events, options.state, now=_now(), batch=options.batch, wait=options.wait
-        )
+    result = apply_folder(
+        options.events, options.state, now=_now(), batch=options.batch, wait=options.wait
     )
+    return _report(result)
 
 
 def _recommend(options: argparse.Namespace) -> int:
     users = options.users.split(",") if options.users else None
     shown = recommend(options.state, at=_now(), users=users, limit=options.limit, n=options.n)
-    print(
-        f"{len(shown):,} products for {shown['user_id'].nunique():,} users: {options.state / 'out' / 'recommendations.csv'}"
-    )
+    path = options.state / "out" / "recommendations.csv"
+    print(f"{len(shown):,} products for {shown['user_id'].nunique():,} users: {path}")
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     with Queue(options.state / DATABASE, read_only=True) as queue:
-        counts = queue.read(
-            "SELECT (SELECT COUNT(*) FROM events) AS events, (SELECT COUNT(*) FROM events WHERE learnt IS NULL) AS fresh, "
-            "(SELECT COUNT(*) FROM queue) AS users, (SELECT COUNT(*) FROM purchases) AS purchases"
-        ).iloc[0]
+        events, fresh, purchases, users = queue.read(COUNTS).iloc[0]
+        last = queue.watermark[0] if queue.watermark else "none"
         print(
-            f"{counts['events']:,} events, {counts['fresh']:,} of them not learnt yet, {counts['purchases']:,} purchases, {counts['users']:,} users; "
-            f"last event {queue.watermark[0] if queue.watermark else 'none'}; model version {queue.get('version')}; {queue.size() / 1e6:,.1f} MB"
+            f"{events:,} events, {fresh:,} of them not learnt yet, {purchases:,} purchases, "
+            f"{users:,} users; last event {last}; model version {queue.get('version')}; "
+            f"{queue.size() / 1e6:,.1f} MB"
         )
         wrong = queue.check()
     print(*wrong or ["queues and logs agree"], sep="\n")
     return 2 if wrong else 0
 
 
-def _say(report: UpdateResult) -> int:
-    new, copies, late, purchases = report.counts
+def _report(result: UpdateResult) -> int:
+    counts = result.counts
     print(
-        f"{new:,} new events ({purchases:,} purchases, {late:,} late), {copies:,} copies, {report.rejected.total():,} rows rejected; {report.files:,} "
-        f"files read, {report.skipped:,} unchanged, {report.unfinished:,} still being written; model version {report.version}"
+        f"{counts.new:,} new events ({counts.purchases:,} purchases, {counts.late:,} late), "
+        f"{counts.copies:,} copies, {result.rejected.total():,} rows rejected; "
+        f"{result.files:,} files read, {result.skipped:,} unchanged, "
+        f"{result.unfinished:,} still being written; model version {result.version}"
     )
-    for reason, n in report.rejected.most_common():
+    for reason, n in result.rejected.most_common():
         print(f"  rejected {n:,}: {reason}")
-    for error in report.errors:
+    for error in result.errors:
         print(f"error: {error}", file=sys.stderr)
-    return 2 if report.errors else 0
+    return 2 if result.errors else 0
 
 
 def _now() -> pd.Timestamp:
@@ -148,14 +176,14 @@ def _now() -> pd.Timestamp:
 
 def _time(text: str) -> pd.Timestamp:
     try:
-        made = pd.Timestamp(text)
+        time = pd.Timestamp(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
             f"'{text}' is no time like 2019-11-30 or 2019-11-30T12:00"
         ) from error
-    if pd.isna(made):
+    if pd.isna(time):
         raise argparse.ArgumentTypeError("give a time like 2019-11-30")
-    return made.tz_convert("UTC").tz_localize(None) if made.tz else made
+    return time.tz_convert("UTC").tz_localize(None) if time.tz else time
 
 
 def _positive(text: str) -> int:
@@ -163,14 +191,6 @@ def _positive(text: str) -> int:
         raise argparse.ArgumentTypeError(f"'{text}' is no number from 1")
     return int(text)
 
-
-COMMANDS = {"train": _train, "update": _update, "recommend": _recommend, "status": _status}
-HELP = {
-    "train": "train the cold model on a folder of event files",
-    "update": "post and learn what is new in a folder of event files",
-    "recommend": "show products to users and write the two CSV files",
-    "status": "how the database stands, and whether it is in order",
-}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -578,7 +578,7 @@ def test_a_second_update_says_so_or_waits(
     days: list[Path], state: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     arguments = ["update", "--events", str(folder(tmp_path / "e", days[4])), "--state", str(state)]
-    with update._alone(state, 0):
+    with update.update_lock(state, 0):
         for run in (
             lambda: apply_folder(tmp_path / "e", state, now=NOW),
             lambda: train_cold(tmp_path / "e", state, now=NOW),
@@ -592,7 +592,7 @@ def test_a_second_update_says_so_or_waits(
     free = threading.Event()
 
     def hold() -> None:
-        with update._alone(state, 0):
+        with update.update_lock(state, 0):
             free.wait(10)
 
     (holder := threading.Thread(target=hold)).start()
