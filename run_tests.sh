@@ -1,16 +1,46 @@
 #!/usr/bin/env bash
-# Sets up once, then every test: lint, units, end-to-end runs, and every notebook on the synthetic shop, its outputs compared.
-# With arguments, only pytest with these.
+# Sets up once, then every test: format, lint, the notebooks on the synthetic shop, units and
+# end-to-end runs with their coverage, and the docstrings' examples. With arguments, only pytest
+# with these.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+started=$SECONDS
 . "$ROOT/.ci/setup.sh"
 cd "$ROOT"
 if [ $# -gt 0 ]; then exec "$PYTHON" -m pytest "$@"; fi
-"$PYTHON" -m ruff check .
-"$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder     # files by name: the end-to-end runs are long and must not come last
-home="$(mktemp -d)"
-trap 'rm -rf "$home"' EXIT
-export RECSYS_HOME="$home"
-"$PYTHON" -m pytest --nbval notebooks/0[12]_*.ipynb                                                             # data and folds
-"$PYTHON" -m pytest --nbval -n 2 --dist loadfile notebooks/0[3-9]_*.ipynb notebooks/1[0-2]_*.ipynb               # models
-"$PYTHON" -m pytest --nbval -n 2 --dist loadfile notebooks/1[3-9]_*.ipynb                                       # what reads all of them
+
+# Percent of the lines that tests run in their own process; services and notebooks are not counted.
+LEAST_COVERAGE=85
+LEAST_COVERAGE_OF_SERVING=85
+
+took=("$(printf '%5d s  set-up' $((SECONDS - started)))")
+failed=()
+step() {  # NAME COMMAND…: goes on after a failure, which fails the whole at the end
+    local name="$1" start=$SECONDS
+    shift
+    echo "=== $name"
+    "$@" || failed+=("$name")
+    took+=("$(printf '%5d s  %s' $((SECONDS - start)) "$name")")
+}
+covered() { "$PYTHON" -m coverage report --format=total "$@"; }
+
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+export COVERAGE_FILE="$work/coverage"
+
+step "format" "$PYTHON" -m ruff format --check .
+step "lint" "$PYTHON" -m ruff check .
+step "notebooks" env RECSYS_HOME="$work" "$PYTHON" -m recsys_utils.pipeline
+step "tests" env RECSYS_DEFAULT_RUN="$work" "$PYTHON" -m pytest -n 2 --dist loadfile \
+    --no-loadscope-reorder --durations=25 --cov=recsys_utils --cov-report=
+step "examples in docstrings" "$PYTHON" -m pytest --doctest-modules recsys_utils
+step "coverage" covered --fail-under=$LEAST_COVERAGE
+step "coverage of serving" covered --fail-under=$LEAST_COVERAGE_OF_SERVING \
+    --include='recsys_utils/serving/*'
+
+echo "=== seconds"
+printf '%s\n' "${took[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'FAILED: %s\n' "${failed[@]}"
+    exit 1
+fi

@@ -32,7 +32,13 @@ result.write_text("whole")"""
 RECEIPTS = "customer,sku,sold_at\n" + "".join(
     f"{u},{i},2024-01-{d:02d}\n" for u in "xyz" for i in "ab" for d in (1, 9, 17)
 )
-TOML = '[purchases]\nfiles = ["receipts.csv"]\n[purchases.columns]\nuser_id = "customer"\nitem_id = "sku"\nts = "sold_at"\n'
+TOML = """[purchases]
+files = ["receipts.csv"]
+[purchases.columns]
+user_id = "customer"
+item_id = "sku"
+ts = "sold_at"
+"""
 
 
 @dataclass
@@ -45,19 +51,20 @@ class Lab:
 
     def notebook(self, number: str, *cells: str, parameters: str = "", body: bool = True) -> Path:
         """Write NN_x.ipynb: a title, tagged parameters, the body, further cells."""
-        code = [BODY.format(number=number)] * body + list(cells)
+        code = list(cells)
+        if body:
+            code.insert(0, BODY.format(number=number))
         tagged = new_code_cell(PARAMETERS + parameters, metadata={"tags": ["parameters"]})
-        made = new_notebook(
-            cells=[new_markdown_cell(f"# {number} · A title"), tagged, *map(new_code_cell, code)]
-        )
-        for n, cell in enumerate(made.cells):
+        title = new_markdown_cell(f"# {number} · A title")
+        notebook = new_notebook(cells=[title, tagged, *map(new_code_cell, code)])
+        for n, cell in enumerate(notebook.cells):
             cell["id"] = f"cell-{n}"
-        made.metadata["kernelspec"] = {
+        notebook.metadata["kernelspec"] = {
             "name": "python3",
             "display_name": "Python 3",
             "language": "python",
         }
-        nbformat.write(made, self.notebooks / f"{number}_x.ipynb")
+        nbformat.write(notebook, self.notebooks / f"{number}_x.ipynb")
         return self.notebooks / f"{number}_x.ipynb"
 
     def run(self, *arguments: str) -> tuple[int, list[str], dict[str, str], str]:
@@ -107,13 +114,15 @@ def test_each_notebook_runs_after_what_it_needs(lab: Lab) -> None:
     """01, 02, then the models; 13 and later read all of them."""
     for number in ("01", "02", "03", "09", "12", "13", "14"):
         lab.notebook(number)
-    needs = {t.path.stem[:2]: [n[:2] for n in t.needs] for t in lab.plan()}
-    models = dict.fromkeys(("03", "09", "12"), ["01", "02"])
+    needs = {task.path.stem[:2]: [name[:2] for name in task.needs] for task in lab.plan()}
     assert needs == {
         "01": [],
         "02": ["01"],
-        **models,
-        **dict.fromkeys(("13", "14"), ["01", "02", *models]),
+        "03": ["01", "02"],
+        "09": ["01", "02"],
+        "12": ["01", "02"],
+        "13": ["01", "02", "03", "09", "12"],
+        "14": ["01", "02", "03", "09", "12"],
     }
 
 
@@ -151,7 +160,8 @@ def test_changed_raw_files_run_their_notebooks_again(lab: Lab) -> None:
     assert [lab.run("--dataset", dataset)[1] for _ in range(2)] == [["01"], []]
     lab.shop(RECEIPTS + "x,c,2024-01-18\n")
     assert lab.run("--dataset", dataset)[1] == ["01"]
-    (task,), (other,) = lab.plan("--dataset", dataset), lab.plan()
+    [task] = lab.plan("--dataset", dataset)
+    [other] = lab.plan()
     assert inputs(task) == read_json(task.state)["inputs"]
     assert not other.state.exists()
     Path(dataset).write_text(TOML + '[purchases.reject]\n"x" = "customer = \'x\'"\n')
@@ -174,7 +184,7 @@ def test_changed_raw_files_run_their_notebooks_again(lab: Lab) -> None:
 def test_changed_helpers_run_their_notebooks_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    """Helper code that a notebook imports, directly or not, is among its inputs; other code is not."""
+    """Helper code that a notebook imports, directly or not, is an input; other code is not."""
     package = lab.home / "recsys_utils"
     files = {
         "__init__.py": "",
@@ -189,7 +199,7 @@ def test_changed_helpers_run_their_notebooks_again(
         (package / name).write_text(text)
     monkeypatch.setitem(imports.HOMES, "recsys_utils", lab.home)
     lab.notebook("03", line)
-    (task,) = lab.plan()
+    [task] = lab.plan()
     first = inputs(task)
     (package / "other.py").write_text("x = 1")
     assert inputs(task) == first
@@ -219,7 +229,8 @@ def test_a_failure_is_named_and_stops_only_what_needs_it(lab: Lab) -> None:
 
 
 def test_a_syntax_error_is_a_failure_like_others(lab: Lab) -> None:
-    lab.notebook("03", "1 +"), lab.notebook("04")
+    lab.notebook("03", "1 +")
+    lab.notebook("04")
     code, ran, said, _ = lab.run()
     assert code == 1
     assert said["03"].startswith("FAILED")
@@ -237,21 +248,21 @@ def test_a_dead_kernel_is_a_failure_like_others(lab: Lab) -> None:
 def test_only_and_from_choose(lab: Lab) -> None:
     for number in ("01", "02", "03", "04", "13"):
         lab.notebook(number)
-    chosen = {
-        a: [t.path.stem[:2] for t in lab.plan(*a.split())]
-        for a in ("--only 3", "--only 01,04", "--from 3", "--from 04 --only 03,13")
-    }
-    assert chosen == {
+    expected = {
         "--only 3": ["03"],
         "--only 01,04": ["01", "04"],
         "--from 3": ["03", "04", "13"],
         "--from 04 --only 03,13": ["13"],
     }
+    for arguments, numbers in expected.items():
+        chosen = [task.path.stem[:2] for task in lab.plan(*arguments.split())]
+        assert chosen == numbers, arguments
 
 
 @pytest.mark.parametrize("arguments", ["--only 77", "--only 03,77", "--from 99", "--from x"])
 def test_a_notebook_that_is_not_there_is_an_error(lab: Lab, arguments: str) -> None:
-    lab.notebook("01"), lab.notebook("03")
+    lab.notebook("01")
+    lab.notebook("03")
     code, ran, _, err = lab.run(*arguments.split())
     assert (code, ran) == (2, [])
     assert re.fullmatch(r"error: no notebook .* there are 01, 03\n", err)
@@ -263,7 +274,8 @@ def test_two_jobs_run_at_the_same_time(lab: Lab) -> None:
         lab.notebook(
             f"0{me}",
             f"import time\n(home / 'at{me}').touch()\nend = time.time() + 15\n"
-            f"while not (home / 'at{other}').exists():\n    assert time.time() < end\n    time.sleep(.02)",
+            f"while not (home / 'at{other}').exists():\n"
+            "    assert time.time() < end\n    time.sleep(.02)",
         )
     assert lab.run("--jobs", "2")[0] == 0
 
@@ -285,10 +297,12 @@ TYPED = "K = 5\nTAU = 1.5\nNAME = 'x'\nFLAG = False\nGRID = [3]\nANY = None"
 
 @pytest.mark.parametrize(("given", "value"), GOOD.items())
 def test_parameters_have_the_type_of_their_default(lab: Lab, given: str, value: object) -> None:
-    lab.notebook("03", parameters=TYPED), lab.notebook("04")
+    lab.notebook("03", parameters=TYPED)
+    lab.notebook("04")
     tasks = lab.plan("-p", given)
-    made = tasks[0].params[given.partition("=")[0]]
-    assert (made, type(made)) == (value, type(value))
+    taken = tasks[0].params[given.partition("=")[0]]
+    assert taken == value
+    assert type(taken) is type(value)
     assert not tasks[1].params
 
 
@@ -346,11 +360,13 @@ LOADS = "from recsys_utils.data import tables\nlen(tables.load(DATASET).purchase
 
 def test_a_bad_file_is_one_failed_line(lab: Lab) -> None:
     """The sentence reaches the terminal whole, and no manifest makes half-written tables valid."""
-    lab.notebook("01", LOADS), lab.notebook("03")
+    lab.notebook("01", LOADS)
+    lab.notebook("03")
     code, ran, said, err = lab.run("--dataset", lab.shop(RECEIPTS + "x,a,yesterday\n"))
     assert (code, ran, said["03"]) == (1, ["01"], "skipped, needs 01_x")
     assert re.match(
-        r"FAILED after .* s: LabError in cell \d+: .*receipts.csv, row 19: sold_at 'yesterday' is not a date",
+        r"FAILED after .* s: LabError in cell \d+: .*receipts.csv, row 19: "
+        r"sold_at 'yesterday' is not a date",
         said["01"],
     )
     assert not (lab.home / "data" / "shop" / "tables" / "manifest.json").exists()
@@ -369,10 +385,10 @@ def test_saved_outputs_stay_up_to_date(lab: Lab) -> None:
     """Outputs go back into the notebook without times, and saving them changes no input."""
     path = lab.notebook("03", "6 * 7")
     assert lab.run("--save-outputs")[0] == 0
-    made = nbformat.read(path, as_version=4)
-    assert made.cells[-1].outputs[0].data["text/plain"] == "42"
-    assert "papermill" not in made.metadata
-    assert not [c for c in made.cells if "papermill" in c.metadata]
+    saved = nbformat.read(path, as_version=4)
+    assert saved.cells[-1].outputs[0].data["text/plain"] == "42"
+    assert "papermill" not in saved.metadata
+    assert not [cell for cell in saved.cells if "papermill" in cell.metadata]
     assert lab.run()[1] == []
 
 
@@ -428,9 +444,10 @@ def test_after_a_kill_the_next_run_goes_on(lab: Lab) -> None:
     code, ran, said, _ = lab.run()
     assert (code, ran, said["01"]) == (0, ["03"], "up to date")
     assert lab.result("03").read_text() == "whole"
-    states = [read_json(p) for p in lab.home.glob("data/synthetic/state/*.json")]
+    states = [read_json(path) for path in lab.home.glob("data/synthetic/state/*.json")]
     assert len(states) == 2
-    assert not [f for s in states for f in s["outputs"] if f.endswith(".tmp")]
+    for state in states:
+        assert not [file for file in state["outputs"] if file.endswith(".tmp")]
     assert lab.run()[1] == []
 
 
@@ -445,7 +462,7 @@ class Garbage:
 
 
 def test_threads_read_imports_at_once() -> None:
-    """CPython 3.11 counts the parser's depth for all threads together, so a lock keeps them apart."""
+    """CPython 3.11 counts the parser's depth for all threads together: a lock keeps them apart."""
     code = "\n".join(
         f"def f{n}(a, b=({n}, [1, 2, {{3: 4}}])):\n    return [x for x in g(a)(b) if x.y.z > {n}]"
         for n in range(200)
@@ -456,10 +473,14 @@ def test_threads_read_imports_at_once() -> None:
         del garbage
         return imports.imported_files(f"from recsys_utils import store\nn = {n}\n{code}")
 
-    before = gc.get_threshold(), sys.getswitchinterval()
-    gc.set_threshold(50), sys.setswitchinterval(1e-6)
+    threshold = gc.get_threshold()
+    interval = sys.getswitchinterval()
+    gc.set_threshold(50)
+    sys.setswitchinterval(1e-6)
     try:
         with ThreadPoolExecutor(8) as pool:
-            assert len({frozenset(files) for files in pool.map(read, range(60))}) == 1
+            results = {frozenset(files) for files in pool.map(read, range(60))}
     finally:
-        gc.set_threshold(*before[0]), sys.setswitchinterval(before[1])
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+    assert len(results) == 1

@@ -14,7 +14,7 @@ import yaml
 from recsys_utils.pipeline.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ["run_all.sh", "run_tests.sh", ".ci/setup.sh", ".ci/run"]
+SCRIPTS = ["run_all.sh", "run_tests.sh", "python", ".ci/setup.sh", ".ci/run"]
 PINS = [
     line
     for line in (ROOT / "requirements.txt").read_text().splitlines()
@@ -41,7 +41,10 @@ def run(*command: str, **env: str) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The scripts in a folder of their own, with an active conda environment whose python only notes how it is called."""
+    """The scripts in a folder of their own, and an active conda environment.
+
+    Its python only notes how it is called.
+    """
     for file in (*SCRIPTS, "requirements.txt", "pyproject.toml"):
         (tmp_path / "lab" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / "lab" / file)
@@ -54,17 +57,19 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(copy: Path, *arguments: str, **env: str) -> tuple[int, list[str], str]:
-    """Run the copied run_all.sh from elsewhere: exit code, calls of python, stderr."""
+def start(
+    copy: Path, *arguments: str, script: str = "run_all.sh", **env: str
+) -> tuple[int, list[str], str]:
+    """Run a copied script from elsewhere: exit code, calls of python, stderr."""
     (copy / "calls").write_text("")
-    done = run(
-        str(copy / "lab" / "run_all.sh"),
+    result = run(
+        str(copy / "lab" / script),
         *arguments,
         CONDA_PREFIX=str(copy / "conda"),
         CONDA_DEFAULT_ENV="recsys",
         **env,
     )
-    return done.returncode, (copy / "calls").read_text().splitlines(), done.stderr
+    return result.returncode, (copy / "calls").read_text().splitlines(), result.stderr
 
 
 def test_setup_runs_once_and_arguments_go_through(copy: Path) -> None:
@@ -77,6 +82,12 @@ def test_setup_runs_once_and_arguments_go_through(copy: Path) -> None:
     with open(copy / "lab" / "requirements.txt", "a") as file:
         file.write("one-more==1\n")
     assert sum("-m pip" in c for c in start(copy)[1]) == 2
+
+
+def test_python_of_the_project_runs_what_it_is_given(copy: Path) -> None:
+    code, calls, _ = start(copy, "-m", "recsys_utils.serving", "--port", "1", script="python")
+    assert code == 0
+    assert calls[-1] == "-m recsys_utils.serving --port 1"
 
 
 def test_a_failed_setup_says_so_and_is_tried_again(copy: Path) -> None:
@@ -110,37 +121,32 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture, monkeypatch: pytest.M
 
 def test_the_real_command_says_bad_input_in_one_line() -> None:
     """No traceback on the terminal."""
-    done = run(sys.executable, "-m", "recsys_utils.pipeline", "--dataset", "nonsense")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: data set 'nonsense' is unknown: choose synthetic,")
-    assert done.stderr.count("\n") == 1
+    result = run(sys.executable, "-m", "recsys_utils.pipeline", "--dataset", "nonsense")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: data set 'nonsense' is unknown: choose synthetic,")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_scripts_are_valid_bash(script: str) -> None:
     assert run("bash", "-n", script).returncode == 0
     text = (ROOT / script).read_text()
-    sourced = not os.access(ROOT / script, os.X_OK)
-    assert sourced or (text.startswith("#!/usr/bin/env bash\n") and "set -euo pipefail" in text)
+    if os.access(ROOT / script, os.X_OK):
+        assert text.startswith("#!/usr/bin/env bash\n")
+        assert "set -euo pipefail" in text
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_nothing_generated_is_tracked() -> None:
     """Only the published example's page and leaderboard."""
     tracked = run("git", "ls-files").stdout.splitlines()
-    generated = [
-        f
-        for f in tracked
-        if re.search(r"\.(parquet|csv|csv\.gz|xlsx?|pkl|pickle|joblib|npz|pt|db|sqlite3?|tmp)$", f)
-    ]
+    kinds = r"\.(parquet|csv|csv\.gz|xlsx?|pkl|pickle|joblib|npz|pt|db|sqlite3?|tmp)$"
+    generated = {file for file in tracked if re.search(kinds, file)}
+    folders = r"data/[^/]+/|.*/\.ipynb_checkpoints/|.*__pycache__"
     assert "run_all.sh" in tracked
-    assert set(generated) <= {"reports/online_retail/leaderboard.csv"}
-    assert not [
-        f
-        for f in tracked
-        if re.match(r"data/[^/]+/", f) or "/.ipynb_checkpoints/" in f or "__pycache__" in f
-    ]
+    assert generated <= {"reports/online_retail/leaderboard.csv"}
+    assert not [file for file in tracked if re.match(folders, file)]
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
@@ -166,14 +172,13 @@ def test_every_requirement_is_pinned_once() -> None:
 
 
 def test_pins_satisfy_the_ranges() -> None:
-    """Every direct dependency of pyproject.toml, and of the extras that the tests need, is pinned within its range."""
+    """Every direct dependency of pyproject.toml, and of the extra `test`, within its range."""
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = {name(line): line.split("==")[1] for line in PINS}
-    for wanted in map(
-        Requirement, project["dependencies"] + project["optional-dependencies"]["test"]
-    ):
+    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+        wanted = Requirement(line)
         assert wanted.specifier.contains(pinned.get(name(wanted.name), "0")), wanted
 
 
@@ -181,9 +186,8 @@ def test_the_conda_environment_repeats_nothing() -> None:
     """Python and pip, and the one list of pins."""
     parts = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     pip = next(p["pip"] for p in parts if isinstance(p, dict))
-    named = {name(p) for p in parts if isinstance(p, str)} | {
-        name(p) for p in pip if not p.startswith("-")
-    }
+    named = {name(part) for part in parts if isinstance(part, str)}
+    named |= {name(part) for part in pip if not part.startswith("-")}
     assert named == {"python", "pip"}
     assert not named & {name(line) for line in PINS}
     assert "-r requirements.txt" in pip
