@@ -2,6 +2,8 @@
 # An active conda environment is used as it is; otherwise a local .venv is made.
 fail() { echo "setup: $1" >&2; exit 1; }
 pip() { "$PYTHON" -m pip --quiet --disable-pip-version-check "$@"; }
+# Lines NAME=VALUE: one kind of arithmetic for all processors, to be set before numpy loads.
+arithmetic() { "$PYTHON" -c 'import recsys_utils; print(*map("=".join, recsys_utils.settings().items()), sep="\n")'; }
 
 if [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
     place="$CONDA_PREFIX"
@@ -21,8 +23,13 @@ if [ ! -e "$stamp" ]; then
     echo "setup: installing the pinned packages into $place (once, some minutes)" >&2
     LIGHTFM_NO_CFLAGS=1 pip install -r "$ROOT/requirements.txt" || fail "pip could not install requirements.txt: its message is above"
     pip install --no-deps -e "$ROOT" || fail "pip could not install this package: its message is above"
+    # A notebook that JupyterLab opens gets the same settings from its kernel.
+    settings=()
+    while IFS='=' read -r name value; do settings+=(--env "$name" "$value"); done < <(arithmetic)
+    "$PYTHON" -m ipykernel install --prefix "$place" --name python3 "${settings[@]}" >/dev/null || fail "the notebooks' kernel could not be installed: its message is above"
     touch "$stamp"
 fi
-export OPENBLAS_NUM_THREADS=1 JUPYTER_PREFER_ENV_PATH=1
-# Each processor has kernels of its own, whose last digits differ: one for all gives all the same leaderboard.
-if grep -qs avx2 /proc/cpuinfo; then export OPENBLAS_CORETYPE="${OPENBLAS_CORETYPE:-Haswell}"; fi
+export JUPYTER_PREFER_ENV_PATH=1
+while IFS='=' read -r name value; do
+    export "$name=${!name:-$value}"
+done < <(arithmetic)

@@ -1,18 +1,58 @@
-"""Helpers of the Retail RecSys Lab: many notebooks make recommendation tables, one judge scores them."""
+"""Helpers of the Retail RecSys Lab: notebooks make recommendation tables, one judge scores them."""
 
 import os
+import platform
+import sys
 import warnings
-
-# implicit oversubscribes BLAS threads otherwise; it must be set before numpy loads, and is twice as fast.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# LightGBM's threads burn their core while they wait for one another, which is ruinous where something else runs too.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-# implicit imports tqdm's notebook bar, which complains where no widgets are installed; ours is plain text.
-warnings.filterwarnings("ignore", message="IProgress not found")
+from pathlib import Path
 
 __version__ = "0.1.0"
+
+# The last digits of a sum, and the order of ties in a sort, depend on the processor's vector
+# instructions. These settings choose one kind of arithmetic, which every x86-64 processor with
+# AVX2 and FMA has (Intel since 2013, AMD since 2015), so that all of them make the same lists.
+# They count only if they are set before numpy and torch load.
+ARITHMETIC = {
+    "OPENBLAS_CORETYPE": "Haswell",  # linear algebra of numpy and scipy
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # numpy's functions and sorting
+    "ATEN_CPU_CAPABILITY": "avx2",  # torch's own kernels
+    "MKL_CBWR": "COMPATIBLE",  # torch's linear algebra, which otherwise asks who made the chip
+}
+
+THREADS = {
+    # implicit is twice as fast when BLAS does not start threads of its own.
+    "OPENBLAS_NUM_THREADS": "1",
+    # LightGBM's threads otherwise keep a core busy while they wait for one another.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
 
 
 class LabError(ValueError):
     """Bad input, said in one sentence that names the file, column, row or parameter and the cure."""
+
+
+def settings() -> dict[str, str]:
+    """Environment variables that a process needs before numpy loads, for equal numbers and speed."""
+    cpu = Path("/proc/cpuinfo")
+    has_avx2 = cpu.exists() and "avx2" in cpu.read_text()
+    if platform.machine() == "x86_64" and has_avx2:
+        return THREADS | ARITHMETIC
+    return THREADS
+
+
+def _apply_settings() -> None:
+    """Set what is not set yet; doubt is said where numpy has already loaded without it."""
+    missing = {name: value for name, value in settings().items() if name not in os.environ}
+    os.environ.update(missing)
+    if "numpy" in sys.modules and missing.keys() & ARITHMETIC.keys():
+        warnings.warn(
+            "numpy was loaded before recsys_utils, so the last digits of results may differ from"
+            " those on other processors: import recsys_utils first, or start with ./run_all.sh",
+            stacklevel=3,
+        )
+
+
+_apply_settings()
+
+# implicit imports tqdm's notebook bar, which complains where no widgets are installed.
+warnings.filterwarnings("ignore", message="IProgress not found")
