@@ -3,7 +3,7 @@
 fail() { echo "setup: $1" >&2; exit 1; }
 pip() { "$PYTHON" -m pip --quiet --disable-pip-version-check "$@"; }
 # Lines NAME=VALUE: one kind of arithmetic for all processors, to be set before numpy loads.
-arithmetic() { "$PYTHON" -c 'import recsys_utils; print(*map("=".join, recsys_utils.settings().items()), sep="\n")'; }
+arithmetic() { "$PYTHON" -c 'import recsys_utils; print(*map("=".join, recsys_utils.settings().items()), sep=chr(10))'; }
 
 if [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
     place="$CONDA_PREFIX"

@@ -78,7 +78,10 @@ def test_setup_runs_once_and_arguments_go_through(copy: Path) -> None:
     assert code == 0
     assert sum("-m pip" in c for c in calls) == 2
     code, calls, err = start(copy, "--dataset", "my shop.toml")
-    assert (code, calls, err) == (0, ["-m recsys_utils.pipeline --dataset my shop.toml"], "")
+    assert (code, err) == (0, "")
+    asks_settings, runs_pipeline = calls
+    assert "recsys_utils.settings()" in asks_settings
+    assert runs_pipeline == "-m recsys_utils.pipeline --dataset my shop.toml"
     with open(copy / "lab" / "requirements.txt", "a") as file:
         file.write("one-more==1\n")
     assert sum("-m pip" in c for c in start(copy)[1]) == 2
