@@ -1,7 +1,8 @@
 """Every command that README.md and notebooks/README.md name, run in a fresh shell of a clean clone.
 
-Set-up is real but for pip, which would load for minutes: the clone's `.venv/bin/python` is this
-Python, and finds the clone's code first. Long commands are run with the arguments of `SHORTER`.
+Set-up is real but for pip, which would load for minutes: the clone's `.venv` has this Python, which
+finds the clone's code first. Commands of the environment are run after README's own line that
+activates it. Long commands are run with the arguments of `SHORTER`.
 """
 
 import json
@@ -28,6 +29,7 @@ from recsys_utils.online.events import write_csv
 
 ROOT = Path(__file__).parents[2]
 BOOKS = [ROOT / name for name in ("README.md", "notebooks/README.md") if (ROOT / name).exists()]
+ACTIVATE = "source .venv/bin/activate"
 # Commands that take minutes: a pattern, and what is added to the command here.
 SHORTER = {
     r"\./run_all\.sh": "--fast --only 01",
@@ -36,17 +38,17 @@ SHORTER = {
     r"\./run_all\.sh --dataset (?!path)\S+": "--fast --only 01",
     r"\./run_all\.sh --dataset (?!path)\S+ -p FOLDS=\d": "--fast --only 02",
     r"\./run_all\.sh --dataset (?!path)\S+ --only [\d,]+": "--help",
-    r"\./python -m recsys_utils\.serving train .*": "--models own_decayed",
-    r"\./python -m recsys_utils\.ensembles\.training .*": "--help",
-    r"\./python benchmarks/\w+\.py.*": None,
+    r"python -m recsys_utils\.serving train .*": "--models own_decayed",
+    r"python -m recsys_utils\.ensembles\.training .*": "--help",
+    r"python benchmarks/\w+\.py.*": None,
 }
 # Commands that do not end by themselves: a pattern, what is added, and an address that answers.
 SERVERS = {
-    r"\./python -m recsys_utils\.serving( --dataset synthetic)?": (
+    r"python -m recsys_utils\.serving( --dataset synthetic)?": (
         "--port {port}",
         "/api/v1/health",
     ),
-    r"\./python -m jupyterlab notebooks/?": (
+    r"jupyter lab notebooks/?": (
         "--no-browser --allow-root --port {port} --IdentityProvider.token=secret",
         "/api/kernelspecs?token=secret",
     ),
@@ -67,6 +69,15 @@ def commands(book: Path) -> list[str]:
 
 
 COMMANDS = list(dict.fromkeys(command for book in BOOKS for command in commands(book)))
+COMMANDS = [command for command in COMMANDS if command != ACTIVATE]
+
+
+def in_shell(command: str, arguments: str) -> list[str]:
+    """The command as a person types it, after README's activation where it is no script of ours."""
+    line = f"{command} {arguments}"
+    if not command.startswith("./"):
+        line = f"./run_all.sh --help >/dev/null && {ACTIVATE} && {line}"
+    return ["bash", "-c", line]
 
 
 def added(command: str) -> str | None:
@@ -82,12 +93,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, default_run: Path) -> Path:
     """A clean clone after `./run_all.sh`, with a shop's files where README says."""
     root = tmp_path_factory.mktemp("clone") / "retail-recsys-lab"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
-    python = root / ".venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(
-        f'#!/bin/sh\ncase "$*" in *"-m pip"*) exit 0;; esac\nexec {sys.executable} "$@"\n'
-    )
-    python.chmod(0o755)
+    make_environment(root)
     (root / "data" / "synthetic").mkdir()
     (root / "data" / "synthetic" / "serving").symlink_to(default_run / "data/synthetic/serving")
     write_shop(root)
@@ -99,6 +105,23 @@ def clone(tmp_path_factory: pytest.TempPathFactory, default_run: Path) -> Path:
         json.dumps({"argv": ["/nowhere/python"], "display_name": "Other", "language": "python"})
     )
     return root
+
+
+def make_environment(root: Path) -> None:
+    """`.venv` with the packages of this Python; its pip does nothing."""
+    place = root / ".venv"
+    subprocess.run(["python3.11", "-m", "venv", "--without-pip", str(place)], check=True)
+    packages = place / "lib" / "python3.11" / "site-packages"
+    here = Path(pytest.__file__).parents[1]
+    (packages / "clone.pth").write_text(f"{root}\n{root / 'notebooks'}\n{here}\n")
+    (packages / "pip").mkdir()
+    (packages / "pip" / "__main__.py").write_text("")
+    for name in ("jupyter", "jupyter-lab"):
+        script = (Path(sys.prefix) / "bin" / name).read_text().split("\n", 1)[1]
+        (place / "bin" / name).write_text(f"#!{place / 'bin' / 'python'}\n{script}")
+        (place / "bin" / name).chmod(0o755)
+    (place / "share" / "jupyter").mkdir(parents=True)
+    (place / "share" / "jupyter" / "lab").symlink_to(Path(sys.prefix) / "share" / "jupyter" / "lab")
 
 
 def write_shop(root: Path) -> None:
@@ -132,12 +155,11 @@ def write_events(root: Path) -> None:
 
 
 def fresh_shell(clone: Path) -> dict[str, str]:
-    """What a new terminal has, and the clone's code before this repository's."""
+    """What a new terminal has."""
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": str(clone.parent / "home"),
         "LANG": "C.UTF-8",
-        "PYTHONPATH": f"{clone}:{clone / 'notebooks'}",
     }
     if "RECSYS_DATA" in os.environ:
         environment["RECSYS_DATA"] = os.environ["RECSYS_DATA"]
@@ -160,7 +182,7 @@ def test_a_command_runs_as_it_is_written(clone: Path, command: str) -> None:
         compile((clone / script).read_text(), script, "exec")
         return
     result = subprocess.run(
-        ["bash", "-c", f"{command} {arguments}"],
+        in_shell(command, arguments),
         cwd=clone,
         env=fresh_shell(clone),
         capture_output=True,
@@ -182,11 +204,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(clone: Path, command: str, log: Path) -> Iterator[None]:
+def started(clone: Path, command: list[str], log: Path) -> Iterator[None]:
     """The command in a shell of its own, stopped with everything that it started."""
     with log.open("w") as output:
         process = subprocess.Popen(
-            ["bash", "-c", command],
+            command,
             cwd=clone,
             env=fresh_shell(clone),
             stdout=output,
@@ -223,7 +245,7 @@ def serve(clone: Path, tmp_path: Path, pattern: str) -> dict:
     arguments, path = SERVERS[pattern]
     port = free_port()
     log = tmp_path / "log"
-    with started(clone, f"{matching[0]} {arguments.format(port=port)}", log):
+    with started(clone, in_shell(matching[0], arguments.format(port=port)), log):
         return answer(f"http://127.0.0.1:{port}{path}", log)
 
 
@@ -236,7 +258,8 @@ def test_jupyterlab_opens_on_the_kernel_of_this_project(clone: Path, tmp_path: P
     _, jupyterlab = SERVERS
     kernels = serve(clone, tmp_path, jupyterlab)
     assert kernels["default"] == "python3"
-    assert "/nowhere/python" not in kernels["kernelspecs"]["python3"]["spec"]["argv"]
+    kernel = kernels["kernelspecs"]["python3"]["spec"]["argv"][0]
+    assert kernel == str(clone / ".venv" / "bin" / "python")
 
 
 def test_every_row_of_the_table_is_used() -> None:
@@ -244,7 +267,10 @@ def test_every_row_of_the_table_is_used() -> None:
         assert any(re.fullmatch(pattern, command) for command in COMMANDS), pattern
 
 
-def test_no_command_needs_an_active_environment() -> None:
-    """A newcomer's shell has no `python` of this project."""
+def test_a_newcomer_is_told_how_to_activate_the_environment() -> None:
+    """Before the first command that needs it."""
+    text = (ROOT / "README.md").read_text()
+    needs_it = re.search(r"^(python|jupyter) ", text, re.MULTILINE)
+    assert ACTIVATE in text[: needs_it.start()]
     for command in COMMANDS:
-        assert command.split()[0] in ("./run_all.sh", "./run_tests.sh", "./python"), command
+        assert command.split()[0] in ("./run_all.sh", "./run_tests.sh", "python", "jupyter")

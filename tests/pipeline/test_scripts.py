@@ -14,7 +14,7 @@ import yaml
 from recsys_utils.pipeline.__main__ import main
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ["run_all.sh", "run_tests.sh", "python", ".ci/setup.sh", ".ci/run"]
+SCRIPTS = ["run_all.sh", "run_tests.sh", ".ci/setup.sh", ".ci/run"]
 PINS = [
     line
     for line in (ROOT / "requirements.txt").read_text().splitlines()
@@ -57,13 +57,11 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(
-    copy: Path, *arguments: str, script: str = "run_all.sh", **env: str
-) -> tuple[int, list[str], str]:
-    """Run a copied script from elsewhere: exit code, calls of python, stderr."""
+def start(copy: Path, *arguments: str, **env: str) -> tuple[int, list[str], str]:
+    """Run the copied run_all.sh from elsewhere: exit code, calls of python, stderr."""
     (copy / "calls").write_text("")
     result = run(
-        str(copy / "lab" / script),
+        str(copy / "lab" / "run_all.sh"),
         *arguments,
         CONDA_PREFIX=str(copy / "conda"),
         CONDA_DEFAULT_ENV="recsys",
@@ -85,12 +83,6 @@ def test_setup_runs_once_and_arguments_go_through(copy: Path) -> None:
     with open(copy / "lab" / "requirements.txt", "a") as file:
         file.write("one-more==1\n")
     assert sum("-m pip" in c for c in start(copy)[1]) == 2
-
-
-def test_python_of_the_project_runs_what_it_is_given(copy: Path) -> None:
-    code, calls, _ = start(copy, "-m", "recsys_utils.serving", "--port", "1", script="python")
-    assert code == 0
-    assert calls[-1] == "-m recsys_utils.serving --port 1"
 
 
 def test_a_failed_setup_says_so_and_is_tried_again(copy: Path) -> None:
