@@ -43,6 +43,11 @@ def precision_at_5(board: pd.DataFrame, scope: str = "any") -> pd.Series:
     return board[is_wanted].set_index("model")["value"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no process is left with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def pipeline() -> Callable[..., str]:
     return run_pipeline
