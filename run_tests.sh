@@ -22,7 +22,10 @@ step() {  # NAME COMMAND…: goes on after a failure, which fails the whole at t
     "$@" || failed+=("$name")
     took+=("$(printf '%5d s  %s' $((SECONDS - start)) "$name")")
 }
-covered() { "$PYTHON" -m coverage report --format=total "$@"; }
+covered() {  # WHAT LEAST OPTION…: prints the percent, fails below the least
+    echo "$1: $("$PYTHON" -m coverage report --format=total "${@:3}") % of lines, at least $2 %"
+    "$PYTHON" -m coverage report --fail-under="$2" "${@:3}" >/dev/null
+}
 
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
@@ -34,8 +37,8 @@ step "notebooks" env RECSYS_HOME="$work" "$PYTHON" -m recsys_utils.pipeline
 step "tests" env RECSYS_DEFAULT_RUN="$work" "$PYTHON" -m pytest -n 2 --dist loadfile \
     --no-loadscope-reorder --durations=25 --cov=recsys_utils --cov-report=
 step "examples in docstrings" "$PYTHON" -m pytest --doctest-modules recsys_utils
-step "coverage" covered --fail-under=$LEAST_COVERAGE
-step "coverage of serving" covered --fail-under=$LEAST_COVERAGE_OF_SERVING \
+step "coverage" covered recsys_utils $LEAST_COVERAGE
+step "coverage of serving" covered recsys_utils/serving $LEAST_COVERAGE_OF_SERVING \
     --include='recsys_utils/serving/*'
 
 echo "=== seconds"
