@@ -1,4 +1,7 @@
-"""How fast events are applied, model update included, and how memory and database grow: python benchmarks/online.py [events]."""
+"""How fast events are applied, model update included: `python benchmarks/online.py [events]`.
+
+Memory and the size of the database are printed too, since both could grow.
+"""
 
 import resource
 import sys
@@ -6,6 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import recsys_utils  # noqa: F401 - says how numpy computes, before it loads
+
+# isort: split
 import numpy as np
 import pandas as pd
 
@@ -14,8 +20,10 @@ from recsys_utils.online.events import write_csv
 from recsys_utils.online.queue import Queue
 from recsys_utils.online.update import DATABASE, apply_folder, train_cold
 
-USERS, ITEMS, FILE = 100_000, 10_000, 50_000
-ITEM = pd.DataFrame(
+USERS = 100_000
+ITEMS = 10_000
+FILE = 50_000  # events
+CATALOGUE = pd.DataFrame(
     {
         "item_id": np.char.mod("I%05d", np.arange(ITEMS)),
         "category": np.char.mod("c%d", np.arange(ITEMS) % 40),
@@ -23,42 +31,48 @@ ITEM = pd.DataFrame(
 ).astype(object)
 
 
-def events(n: int, day: str, rng: np.random.Generator) -> pd.DataFrame:
+def random_events(n: int, day: str, rng: np.random.Generator) -> pd.DataFrame:
     """Random events of a day: a few shoppers and products have most of them."""
-    user, item = ((rng.random(n) ** 2 * size).astype(int) for size in (USERS, ITEMS))
-    ts = pd.Timestamp(day) + pd.to_timedelta(np.sort(rng.integers(0, 86_400, n)), unit="s")
-    return pd.DataFrame(
+    user = (rng.random(n) ** 2 * USERS).astype(int)
+    item = (rng.random(n) ** 2 * ITEMS).astype(int)
+    seconds = np.sort(rng.integers(0, 86_400, n))
+    table = pd.DataFrame(
         {
             "user_id": np.char.mod("U%06d", user),
-            "item_id": ITEM["item_id"].to_numpy()[item],
+            "item_id": CATALOGUE["item_id"].to_numpy()[item],
             "event_type": rng.choice(EVENT_TYPES, n, p=[0.6, 0.22, 0.06, 0.12]),
-            "ts": ts.astype("datetime64[us]"),
+            "ts": pd.Timestamp(day) + pd.to_timedelta(seconds, unit="s"),
         }
-    ).astype({"user_id": object})
+    )
+    return table.astype({"user_id": object, "ts": "datetime64[us]"})
 
 
 def main(total: int) -> None:
     """Train on 100,000 events, then apply the rest file by file; a line per file."""
-    rng, now = np.random.default_rng(0), pd.Timestamp("2031-01-01")
+    rng = np.random.default_rng(0)
+    now = pd.Timestamp("2031-01-01")
+    days = pd.date_range("2020-01-02", periods=total // FILE).strftime("%Y-%m-%d")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_csv(events(100_000, "2020-01-01", rng), ITEM, root / "history")
-        train_cold(root / "history", root / "state", now=now)
-        spent, applied = 0.0, 0
+        state = root / "state"
+        write_csv(random_events(100_000, "2020-01-01", rng), CATALOGUE, root / "history")
+        train_cold(root / "history", state, now=now)
+        seconds_so_far = 0.0
+        applied = 0
         print("events     events/s  so far/s  peak MiB  database MB")
-        for n, day in enumerate(
-            pd.date_range("2020-01-02", periods=total // FILE).strftime("%Y-%m-%d")
-        ):
-            inbox = write_csv(events(FILE, day, rng), ITEM, root / f"inbox{n}")[0].parent
-            clock = time.perf_counter()
-            applied += apply_folder(inbox, root / "state", now=now).counts.new
-            seconds = time.perf_counter() - clock
-            spent += seconds
-            with Queue(root / "state" / DATABASE, read_only=True) as queue:
-                size = queue.size() / 1e6
+        for day in days:
+            inbox = root / f"inbox-{day}"
+            write_csv(random_events(FILE, day, rng), CATALOGUE, inbox)
+            start = time.perf_counter()
+            applied += apply_folder(inbox, state, now=now).counts.new
+            seconds = time.perf_counter() - start
+            seconds_so_far += seconds
+            with Queue(state / DATABASE, read_only=True) as queue:
+                megabytes = queue.size() / 1e6
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(
-                f"{applied:9,}  {FILE / seconds:8,.0f}  {applied / spent:8,.0f}  {peak:8,.0f}  {size:11,.0f}",
+                f"{applied:9,}  {FILE / seconds:8,.0f}  {applied / seconds_so_far:8,.0f}  "
+                f"{peak:8,.0f}  {megabytes:11,.0f}",
                 flush=True,
             )
 

@@ -1,7 +1,8 @@
-"""Seconds and peak memory of every step, as a table and a picture: `python benchmarks/run.py [dataset …]`.
+"""Seconds and peak memory of every step: `python benchmarks/run.py [dataset …]`.
 
-Each step runs in a process of its own, so its peak memory is its own. Ratios to implicit's top-k and to ranx are taken
-in one process, in turn, so that they hold on a noisy machine.
+Writes a table and a picture. Each step runs in a process of its own, so its peak memory is its own.
+Ratios to implicit's top-k and to ranx are taken in one process, in turn, so that they hold on a
+noisy machine.
 """
 
 import json
@@ -13,6 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from recsys_utils import settings
+
+# isort: split
 import pandas as pd
 
 HERE = Path(__file__).parent
@@ -38,13 +42,11 @@ RATIOS = ("top-k", "top-k filtered", "metrics")
 
 def main(datasets: list[str]) -> None:
     """Measure every step of every data set and every ratio; write results.csv and results.png."""
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # its tables and runs stay out of the reader's leaderboard
+    # Tables and runs of a measurement stay out of the reader's leaderboard.
+    with tempfile.TemporaryDirectory() as folder:
         os.environ["RECSYS_HOME"] = folder
-        rows = [_child(step, dataset) for dataset in datasets for step in STEPS] + [
-            _child(name, "") for name in RATIOS
-        ]
+        rows = [_child(step, dataset) for dataset in datasets for step in STEPS]
+        rows += [_child(name, "") for name in RATIOS]
     table = pd.DataFrame(rows)
     (HERE / "results").mkdir(exist_ok=True)
     table.to_csv(HERE / "results" / "results.csv", index=False)
@@ -76,20 +78,21 @@ def step(name: str, dataset: str) -> dict:
 
 def _model(name: str, stage: object, fold: object) -> dict:
     """Fit, then the top 10 for all users of the history."""
-    from lab import shopper
+    from lab.record import record
 
     from recsys_utils import models
     from recsys_utils.ensembles import hybrid, two_stage
 
-    model = eval(name, vars(models) | vars(two_stage) | vars(hybrid))  # noqa: S307 - one of MODELS above
+    # The name is one of MODELS above.
+    model = eval(name, vars(models) | vars(two_stage) | vars(hybrid))  # noqa: S307
     fit = _timed(lambda: model.fit(stage.history))
     top = _timed(lambda: model.recommend(stage.history.user_ids, 10))
-    shopper.record(model, fold, type(model).__name__.lower())
+    record(model, fold, type(model).__name__.lower())
     return fit | {"top-k seconds": top["seconds"], "users": len(stage.history.user_ids)}
 
 
 def ratio(name: str) -> dict:
-    """Ours beside the library's, three times in turn; the median ratio of theirs to ours (above 1: ours is faster)."""
+    """The library's seconds per ours, the median of three turns: above 1, ours is faster."""
     sys.path.insert(0, str(HERE))
     import ratios
 
@@ -105,18 +108,15 @@ def _timed(work: object) -> dict:
 def _child(name: str, dataset: str) -> dict:
     """Run one step in a fresh process and read its one line of JSON."""
     print(f"… {dataset} {name}", file=sys.stderr, flush=True)
-    environment = os.environ | {
-        "OPENBLAS_NUM_THREADS": "1"
-    }  # as run_all.sh sets it; implicit needs it too
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, __file__, "--step", name, dataset],
         capture_output=True,
         text=True,
-        env=environment,
+        env=os.environ | settings(),
     )
-    if done.returncode:
-        raise SystemExit(f"{name} on '{dataset}' failed: {done.stderr.strip().splitlines()[-1]}")
-    return {"dataset": dataset, "step": name, **json.loads(done.stdout.splitlines()[-1])}
+    if result.returncode:
+        raise SystemExit(f"{name} on '{dataset}' failed: {result.stderr.strip().splitlines()[-1]}")
+    return {"dataset": dataset, "step": name, **json.loads(result.stdout.splitlines()[-1])}
 
 
 def _picture(table: pd.DataFrame, path: Path) -> None:
@@ -142,12 +142,9 @@ def _picture(table: pd.DataFrame, path: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--step"]:
-        name, dataset = sys.argv[2], sys.argv[3]
+        _, _, name, dataset = sys.argv
         result = step(name, dataset) if dataset else ratio(name)
-        print(
-            json.dumps(
-                result | {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
-            )
-        )
+        result["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(json.dumps(result))
     else:
         main(sys.argv[1:] or ["synthetic"])
