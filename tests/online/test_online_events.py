@@ -1,4 +1,4 @@
-"""System 4's event files: every good line becomes one event, every other one is counted by reason and kept."""
+"""Event files: every good line becomes one event; every other one is counted and kept."""
 
 import csv
 import gzip
@@ -220,11 +220,13 @@ def test_rejects_of_a_plain_and_a_packed_file_do_not_mix(tmp_path: Path) -> None
     [
         (
             b"event_time;event_type;product_id;user_id\n",
-            "has no column user_id, product_id, event_time, event_type, it has event_time;event_type",
+            "has no column user_id, product_id, event_time, event_type, "
+            "it has event_time;event_type",
         ),
         (
             b"event_time,event_type,product_id\n",
-            "has no column user_id, it has event_time, event_type, product_id: event files need user_id, product_id",
+            "has no column user_id, it has event_time, event_type, product_id: "
+            "event files need user_id, product_id",
         ),
         (b"", "has no column user_id.*it has no header"),
         (b"user_id,user_id,product_id,event_time,event_type\n", "has the column 'user_id' twice"),

@@ -1,4 +1,4 @@
-"""System 4's queue: rules of score, rotation and fallback, in every order, from many hands, through crashes."""
+"""The queue: rules of score, rotation and fallback, in any order, from many hands, with crashes."""
 
 import gc
 import json
@@ -72,11 +72,9 @@ def frame(rows: list[tuple]) -> pd.DataFrame:
 def shop_events(n: int, users: int = 60, items: int = 80) -> pd.DataFrame:
     """The first n events of an endless shop."""
     r = np.random.default_rng(0).random((n, 3))
-    user, item, kind = (
-        (users * r[:, 0]).astype(int),
-        (items * r[:, 1] ** 2).astype(int),
-        np.searchsorted([0.6, 0.8, 0.9], r[:, 2]),
-    )
+    user = (users * r[:, 0]).astype(int)
+    item = (items * r[:, 1] ** 2).astype(int)
+    kind = np.searchsorted([0.6, 0.8, 0.9], r[:, 2])
     return frame(
         [
             (f"u{u}", f"i{i}", EVENT_TYPES[k], s, f"c{i % 5}")
@@ -261,16 +259,23 @@ ROWS = st.tuples(
 class Shop(RuleBasedStateMachine):
     """The database beside a few sets and sums that follow the rules one event at a time."""
 
-    MIN, MAX = 3, 5
+    MIN = 3
+    MAX = 5
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "recommendation.db"
         self.queue = Queue(self.path, self.MIN, self.MAX)
-        self.seen, self.bought, self.items = set(), set(), {}
-        self.score, self.counter, self.pooled = defaultdict(int), defaultdict(int), defaultdict(set)
-        self.touches, self.sales, self.log = defaultdict(int), defaultdict(int), 0
+        self.seen = set()
+        self.bought = set()
+        self.items = {}
+        self.score = defaultdict(int)
+        self.counter = defaultdict(int)
+        self.pooled = defaultdict(set)
+        self.touches = defaultdict(int)
+        self.sales = defaultdict(int)
+        self.log = 0
 
     def teardown(self) -> None:
         assert self.queue.check() == []
@@ -295,41 +300,49 @@ class Shop(RuleBasedStateMachine):
 
     @rule(rows=st.lists(ROWS, min_size=1, max_size=8))
     def post(self, rows: list) -> None:
-        new, bought = 0, 0
+        new = 0
+        bought = 0
         for user, item, kind, second, category in rows:
             named = {self.items.get(item, ""), category} - {""}
             self.items[item] = min(named, default="")
             if (user, item, kind, second) in self.seen:
                 continue
             self.seen.add((user, item, kind, second))
-            new, bought = new + 1, bought + (kind == "purchase")
+            new += 1
+            bought += kind == "purchase"
             self.touches[item] += 1
             self.sales[item] += kind == "purchase"
             self.score[user, item] += EVENT_WEIGHTS.get(kind, 0)
-            (self.bought.add((user, item)) if kind == "purchase" else self.pooled[user].add(item))
+            if kind == "purchase":
+                self.bought.add((user, item))
+            else:
+                self.pooled[user].add(item)
         counts = self.queue.post(frame(rows))
-        assert (counts.new, counts.copies, counts.purchases) == (new, len(rows) - new, bought)
+        assert counts.new == new
+        assert counts.copies == len(rows) - new
+        assert counts.purchases == bought
 
     @rule(user=st.sampled_from(["ann", "bob", "cat"]), n=st.integers(1, 7))
     def recommend(self, user: str, n: int) -> None:
         n = min(n, self.MAX)
         popular = sorted(self.items, key=lambda i: (-self.sales[i], -self.touches[i], i))
         liked = self.likes(user)
-        chain = [i for i in popular if liked and self.items[i] == liked] + [
-            i for i in popular if not liked or self.items[i] != liked
+        favourites = [item for item in popular if liked and self.items[item] == liked]
+        chain = favourites + [item for item in popular if item not in favourites]
+        unseen = [
+            item
+            for item in chain
+            if (user, item) not in self.bought and item not in self.pooled[user]
         ]
         missing = max(self.MIN, n) - len(self.best(user))
-        new = [i for i in chain if (user, i) not in self.bought and i not in self.pooled[user]][
-            : max(0, missing)
-        ]
+        new = unseen[: max(0, missing)]
         self.pooled[user] |= set(new)
         want = self.best(user)[:n]
         got = self.queue.recommend([user], n, at=T0)
         assert got["item_id"].tolist() == want
         assert got["rank"].tolist() == list(range(1, len(want) + 1))
-        assert want or all(
-            (user, item) in self.bought for item in self.items
-        )  # never empty while anything is left
+        # Never empty while anything is left.
+        assert want or all((user, item) in self.bought for item in self.items)
         for item in want:
             self.counter[user, item] += 1
         assert got["counter"].tolist() == [self.counter[user, i] for i in want]
@@ -722,25 +735,22 @@ def test_the_check_sees_every_kind_of_disagreement(queue: Queue) -> None:
     queue.recommend(["u1"], 3, at=T0)
     assert queue.check() == []
     for sql in (
-        "UPDATE queue SET product_queue = replace(product_queue, ',0,', ',9,') WHERE user_id = 'u1'",
+        "UPDATE queue SET product_queue = replace(product_queue, ',0,', ',9,') "
+        "WHERE user_id = 'u1'",
         "DELETE FROM queue WHERE user_id = 'u2'",
         "INSERT INTO queue VALUES ('ghost', '{\"pool\":[[\"a\",0,1]]}')",
-        "DELETE FROM purchases WHERE rowid_is_not_there IS NULL",
+        "DELETE FROM purchases WHERE user_id = (SELECT MIN(user_id) FROM purchases)",
         "UPDATE items SET bought = bought + 1",
         "UPDATE items SET item_id = 'x' WHERE item_id = 'i1'",
         "UPDATE state SET value = '[0,1]' WHERE key = 'watermark'",
         "DELETE FROM log WHERE n = (SELECT MAX(n) FROM log)",
         "DELETE FROM events WHERE event_id = (SELECT MIN(event_id) FROM events)",
     ):
-        con = queue._local.connection
-        con.execute("BEGIN")
-        con.execute(
-            sql.replace(
-                "rowid_is_not_there IS NULL", "user_id = (SELECT MIN(user_id) FROM purchases)"
-            )
-        )
-        assert queue.check() != [], sql
-        con.execute("ROLLBACK")
+        with queue.connection() as con:
+            con.execute("BEGIN")
+            con.execute(sql)
+            assert queue.check() != [], sql
+            con.execute("ROLLBACK")
     assert queue.check() == []
 
 
@@ -868,22 +878,25 @@ def test_an_open_transaction_is_joined_and_undone_as_a_whole(queue: Queue) -> No
 def test_killed_at_ten_random_moments_every_step_is_whole_and_what_was_acknowledged_is_there(
     path: Path,
 ) -> None:
-    events, rng, done, cut_short = shop_events(12_000, users=20), random.Random(4), 0, 0
+    events = shop_events(12_000, users=20)
+    rng = random.Random(4)
+    done = 0
+    cut_short = 0
     events["batch"] = np.arange(len(events)) // 60
     for _ in range(10):
         events[60 * done :].to_parquet(path.with_name("batches.parquet"))
-        go(process := started(run(POSTER, path, path.with_name("batches.parquet"))))
+        process = started(run(POSTER, path, path.with_name("batches.parquet")))
+        go(process)
         time.sleep(rng.random() * 0.4)
         process.kill()
         acknowledged = [int(line) + 1 for line in process.stdout if line.endswith("\n")]
         process.wait()
         with Queue(path) as queue:
             assert queue.check() == []
-            ids, shows = (
-                queue.read("SELECT event_id FROM events")["event_id"],
-                queue.read("SELECT TOTAL(shown) AS n FROM log")["n"][0],
-            )
-        before, done = done, len(ids) // 60
+            ids = queue.read("SELECT event_id FROM events")["event_id"]
+            shows = queue.read("SELECT TOTAL(shown) AS n FROM log")["n"][0]
+        before = done
+        done = len(ids) // 60
         assert set(ids) == set(events["event_id"][: 60 * done])
         assert max(acknowledged, default=before) <= done <= max(acknowledged, default=before) + 1
         assert shows % 3 == 0
@@ -1001,7 +1014,8 @@ def test_a_full_disk_undoes_the_batch_and_says_so_and_space_cures_it(path: Path)
     files = path.with_name("first.parquet"), path.with_name("batch.parquet")
     for file, n in zip(files, (500, 20_000)):
         shop_events(n, users=5_000, items=3_000).to_parquet(file)
-    out, error = (process := run(FULL, path, *files)).communicate(timeout=60)
+    process = run(FULL, path, *files)
+    out, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     sentence, undone, cured = out.splitlines()
     assert str(path) in sentence
@@ -1023,7 +1037,6 @@ def test_rows_that_are_no_events_are_refused_before_anything_is_written(queue: Q
     ):
         refused(lambda bad=bad: queue.post(bad), *words)
     refused(lambda: queue.pool("\ud800"), "half a character")
-    assert content(queue) == content(queue)
     assert queue.read("SELECT COUNT(*) AS n FROM events")["n"][0] == 0
     assert queue.check() == []
 
@@ -1040,7 +1053,10 @@ def test_another_max_pool_orders_all_queues_anew_and_back_again(queue: Queue, pa
 
 
 def test_no_step_walks_through_all_events(queue: Queue) -> None:
-    """Whatever its statistics, SQLite must begin with the users at hand: a batch on a large shop is as quick as on a small one."""
+    """Whatever its statistics, SQLite must begin with the users at hand.
+
+    A batch on a large shop is then as quick as on a small one.
+    """
     queue.post(shop_events(3_000))
     with queue.transaction() as con:
         con.execute("ANALYZE")
