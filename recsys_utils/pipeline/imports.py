@@ -19,22 +19,21 @@ PARSER = Lock()
 
 def imported_files(code: str) -> set[Path]:
     """Our own files that a piece of code imports, directly or through one another."""
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [code]
     while waiting:
-        new = set(_imported_directly(waiting.pop())) - found
-        found |= new
+        new = set(_imported_directly(waiting.pop())) - files
+        files |= new
         waiting += [path.read_text() for path in new]
-    return found
+    return files
 
 
 def _imported_directly(code: str) -> Iterator[Path]:
     try:
         with PARSER:
             names = _imported_names(code)
-    except (
-        SyntaxError
-    ):  # the notebook will say so when it runs; until then it depends on everything
+    except SyntaxError:
+        # The notebook fails when it runs; until then it depends on everything.
         for package, home in HOMES.items():
             yield from (home / package).rglob("*.py")
         return
