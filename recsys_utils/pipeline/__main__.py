@@ -9,7 +9,7 @@ from recsys_utils.pipeline.run import run_plan
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Parse, plan, run; the exit code: 0, 1 if a notebook failed, 2 for bad input, 130 if stopped."""
+    """Parse, plan, run. Returns 0, 1 if a notebook failed, 2 for bad input, 130 if stopped."""
     options = parse_options(arguments)
     try:
         _set_environment(options.engine)

@@ -56,7 +56,7 @@ def _imported_names(code: str) -> tuple[str, ...]:
 
 
 def _files_of(name: str) -> Iterator[Path]:
-    """The module of a dotted name and every package above it; all of a package that loads lazily."""
+    """The module of a dotted name and the packages above it; all of a package that is lazy."""
     parts = name.split(".")
     home = HOMES[parts[0]]
     for depth in range(1, len(parts) + 1):

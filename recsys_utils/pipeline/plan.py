@@ -1,9 +1,10 @@
-"""The plan of a run: the options, the chosen notebooks with checked parameters, and what each one needs."""
+"""The plan of a run: options, the chosen notebooks with checked parameters, what each one needs."""
 
 import argparse
 import ast
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,7 +157,7 @@ def _number(notebook: Path) -> str:
 
 
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
-    """01, then 02, then the models, none of which reads another's tables; from 13 on all of them."""
+    """01, then 02, then the models, which need no other model; from 13 on all of them."""
     number = int(_number(notebook))
     if number <= 2:
         last = number - 1
@@ -187,10 +188,8 @@ def _typed(name: str, text: str, default: object) -> object:
     value = text
     if not isinstance(default, str):
         literal = text.capitalize() if text in ("true", "false") else text
-        try:
+        with suppress(ValueError, SyntaxError):  # a plain word stays text
             value = ast.literal_eval(literal)
-        except (ValueError, SyntaxError):
-            pass  # a plain word stays text
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if default is not None and type(value) is not type(default):

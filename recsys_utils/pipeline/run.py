@@ -35,7 +35,8 @@ def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
     running: dict[Future, str] = {}
     with ThreadPoolExecutor(jobs) as pool:
         while order.is_active():
-            for name in sorted(order.get_ready()):
+            # The later notebooks take longer, so they start first where others run meanwhile.
+            for name in sorted(order.get_ready(), reverse=jobs > 1):
                 running[pool.submit(_run_task, by_name[name], failed, save_outputs)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
