@@ -49,6 +49,16 @@ class Queue(Database):
     path: the file. min_pool: a shorter pool is filled before it is shown. max_pool: the most
     products of one pool. timeout: seconds to wait for another writer. read_only: never create or
     change the file. Raises LabError, as every method does, naming the file and the cure.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> events = pd.DataFrame({"event_id": [1, 2], "user_id": "ann", "item_id": ["tea", "milk"]})
+    >>> events["event_type"] = ["view", "cart"]
+    >>> events = events.assign(ts=pd.Timestamp("2025-01-01"), category="")
+    >>> with TemporaryDirectory() as folder, Queue(f"{folder}/recommendation.db") as queue:
+    ...     queue.post(events)
+    ...     queue.pool("ann")
+    Counts(new=2, copies=0, late=0, purchases=0)
+    {'pool': [['milk', 0, 3], ['tea', 0, 1]]}
     """
 
     def __init__(
