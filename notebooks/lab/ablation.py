@@ -13,14 +13,13 @@ from tqdm import tqdm
 from recsys_utils.data.folds import Fold, Stage
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.prefilter import OTHER, relabel
-from recsys_utils.data.registry import spec
 from recsys_utils.data.runs import DEPTH, save_run
 from recsys_utils.ensembles.candidates import held, union
 from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, part, standard, train
-from recsys_utils.evaluation import leaderboard
+from recsys_utils.evaluation import significance, slices
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models import Recommender
-from recsys_utils.store import data_dir, read_parquet
+from recsys_utils.store import read_parquet
 
 # System 3 as its text describes it: own purchases or ALS propose 200, six weeks teach a binary classifier that also sees the embeddings.
 SYSTEM3 = {
@@ -79,9 +78,9 @@ def bench(model: TwoStage, stage: Stage, rows: int = ROWS) -> Bench:
 
     The rest is what is plenty; to choose it by rank would tell the ranker what was bought.
     """
-    history, truth = stage.history, leaderboard.warm(stage.truth, stage.history)
+    history, truth = stage.history, slices.warm(stage.truth, stage.history)
     if model.target == "new":
-        truth = truth[~leaderboard.bought_before(truth, history)]
+        truth = truth[~slices.bought_before(truth, history)]
     user = codes(truth["user_id"], history.user_ids)
     users = np.unique(user)[:: max(1, -(-len(np.unique(user)) // JUDGED))]
     generators, pairs = (
@@ -130,7 +129,7 @@ def ablation(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
             for kind, name, part, score in steps
         )
     )
-    mean, low, high = leaderboard.bootstrap(
+    mean, low, high = significance.bootstrap(
         np.stack(values, axis=1) - full[:, None], np.random.default_rng(seed)
     )
     return pd.DataFrame(
@@ -149,7 +148,7 @@ def by_windows(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
     """Precision of rankers that learn from fewer windows, the newest, with its 95 % interval: windows, precision@k, lo, hi."""
     counts = sorted({n for n in (1, 2, 4, 8, len(b.examples)) if n <= len(b.examples)})
     parts = [replace(b, examples=b.examples[:n]) if n < len(b.examples) else b for n in counts]
-    mean, low, high = leaderboard.bootstrap(
+    mean, low, high = significance.bootstrap(
         np.stack([precision(part, learnt(part), k) for part in parts], axis=1),
         np.random.default_rng(seed),
     )
@@ -255,7 +254,7 @@ def _thinned(examples: list[Examples], rows: int, seed: int) -> list[Examples]:
 
 def catalogue(fold: Fold) -> pd.Index:
     """Notebook 02's prefiltered catalogue; everything that was sold before the test, where there is none or it is empty."""
-    path = data_dir(spec(fold.dataset).name, "folds", fold.name, "catalogue.parquet")
+    path = fold.folder() / "catalogue.parquet"
     ids = read_parquet(path)["item_id"].astype(str) if path.exists() else []
     return (
         pd.Index(ids, name="item_id")
@@ -275,7 +274,7 @@ def relabelled(history: Interactions, ids: pd.Index) -> Interactions:
 def record_within(
     model: Recommender, fold: Fold, name: str, ids: pd.Index, note: str = ""
 ) -> pd.DataFrame:
-    """As `show.record`, of a catalogue only: what is outside is the fake item in the history, and in no list."""
+    """As `record`, of a catalogue only: what is outside is the fake item in the history, and in no list."""
     start = time.perf_counter()
     model.fit(relabelled(fold.testing.history, ids))
     fitted = time.perf_counter()
@@ -300,22 +299,22 @@ def claim(
 ) -> pd.DataFrame:
     """Precision within a catalogue of warm users who bought from it in the window, and of those who bought five items or more."""
     truth, known = (
-        stage.truth[leaderboard.inside(stage.truth, ids)],
-        leaderboard.user_groups(stage, ids),
+        stage.truth[slices.inside(stage.truth, ids)],
+        slices.user_groups(stage, ids),
     )
     each = {
-        name: per_user(leaderboard.restrict(recs, "prefiltered", stage.history, ids), truth, k)[
+        name: per_user(slices.restrict(recs, "prefiltered", stage.history, ids), truth, k)[
             "precision"
         ]
         for name, recs in lists.items()
     }
     made = []
-    for label, group in {f"{leaderboard.HEAVY} purchases or more": "heavy", "all": "warm"}.items():
+    for label, group in {f"{slices.HEAVY} purchases or more": "heavy", "all": "warm"}.items():
         values = pd.DataFrame(
             {name: value[value.index.isin(known.get(group, []))] for name, value in each.items()}
         )
         if len(values):
-            mean, low, high = leaderboard.bootstrap(values.to_numpy(), np.random.default_rng(0))
+            mean, low, high = significance.bootstrap(values.to_numpy(), np.random.default_rng(0))
             made.append(
                 pd.DataFrame(
                     {

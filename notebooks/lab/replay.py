@@ -17,8 +17,8 @@ from tqdm import tqdm
 from recsys_utils.data.folds import Fold
 from recsys_utils.data.interactions import Interactions, codes, distinct
 from recsys_utils.data.registry import EVENT_WEIGHTS
-from recsys_utils.evaluation.leaderboard import bootstrap
 from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.significance import bootstrap
 from recsys_utils.models.purchase_net import INTEREST, PurchaseNet, labels, model_path
 from recsys_utils.online.events import event_ids, write_csv
 from recsys_utils.online.queue import Queue

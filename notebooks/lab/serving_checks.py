@@ -18,7 +18,7 @@ from recsys_utils import LabError
 from recsys_utils.ensembles.hybrid import MODELS, Hybrid
 from recsys_utils.online.queue import Queue
 from recsys_utils.online.update import DATABASE
-from recsys_utils.report.figures import PALETTE, _axes, _legend
+from recsys_utils.report.style import PALETTE, axes, legend
 from recsys_utils.serving.artifacts import Artifacts
 from recsys_utils.store import read_parquet
 
@@ -292,7 +292,7 @@ def percentiles(frame: pd.DataFrame) -> pd.DataFrame:
 def strips(frame: pd.DataFrame) -> Axes:
     """Every call as a dot by kind, on a log scale, with the goal drawn."""
     order = list(percentiles(frame).index[:-1])
-    ax, rng = _axes(None, 1 + 0.25 * len(order), "x"), np.random.default_rng(0)
+    ax, rng = axes(None, 1 + 0.25 * len(order), "x"), np.random.default_rng(0)
     for cache, shade in (("off", PALETTE["two stage"]), ("on", PALETTE["factorization"])):
         rows = frame[frame["cache"] == cache]
         y = rows["kind"].map(order.index) + rng.uniform(-0.3, 0.3, len(rows))
@@ -323,7 +323,7 @@ def strips(frame: pd.DataFrame) -> Axes:
     )
     ax.set_xticks(ticks, ticks)
     ax.minorticks_off()
-    _legend(ax).set_alpha(1)
+    legend(ax).set_alpha(1)
     return ax
 
 

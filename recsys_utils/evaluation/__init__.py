@@ -1,0 +1,6 @@
+"""How models are judged: from recommendation tables to numbers, intervals and tests.
+
+`metrics`: a row per user, and coverage, novelty and so on · `leaderboard`: the tidy table ·
+`significance`: bootstrap, permutation tests, letters · `slices`: scopes and groups of users ·
+`calibration`: how often suggestions like this one were bought.
+"""

@@ -1,4 +1,4 @@
-"""Per-user metric values. The mean is somebody else's business: see `compare`."""
+"""Metrics of recommendation lists: a row for every user, and numbers of all lists together."""
 
 import numpy as np
 import pandas as pd
@@ -8,129 +8,150 @@ from recsys_utils.data.interactions import Interactions, codes, distinct
 
 
 def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
-    """One row for every user of `truth`, zeros where the user was not served.
+    """One row for every user of `truth`; zeros where the user has no list.
 
-    recs: user_id, item_id, rank. truth: user_id, item_id, distinct or not; with `quantity` and `price` also revenue.
+    Args:
+        recs: user_id, item_id, rank (from 1).
+        truth: user_id, item_id, distinct or not; with quantity and price also the two revenues.
+        k: length of the lists that counts.
 
-    precision: hits / k, short lists too · recall: hits / bought · ndcg: IDCG over min(k, bought) · map: mean over all
-    bought items of the precision at their ranks · mrr: 1 / rank of the first hit · hit_rate: any hit ·
-    revenue: money the shopper then spent on the hits · revenue_share: that over all they spent.
+    Returns users × metrics:
+        precision: hits / k, for short lists too · recall: hits / items bought
+        ndcg: hits weighted by 1 / log2(rank + 1), over the best order of min(k, bought) hits
+        map: precision at the rank of each hit, summed, over all items bought
+        mrr: 1 / rank of the first hit · hit_rate: whether there is any hit
+        revenue: money that the user spent on the hits · revenue_share: that over all they spent.
+
     Accuracy is as in ranx (Bassani 2022) for lists without equal scores.
+
+    >>> recs = pd.DataFrame({"user_id": "ann", "item_id": ["tea", "milk"], "rank": [1, 2]})
+    >>> truth = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["milk", "tea"]})
+    >>> per_user(recs, truth, 2)["precision"].to_dict()
+    {'ann': 0.5, 'bob': 0.0}
     """
-    users, user, item, money = _truth(truth)
-    bought = np.bincount(user, minlength=len(users))
-    row, rank, at = _hits(recs[recs["rank"] <= k], users, user, item)
+    users = distinct(truth["user_id"])
+    items = distinct(truth["item_id"])
+    pairs, pair_of_row = np.unique(pair_keys(truth, users, items), return_inverse=True)
+    buyer = pairs // max(1, len(items))
+    bought = np.bincount(buyer, minlength=len(users))
+
+    hit, user, rank = _hits(recs[recs["rank"] <= k], users, items, pairs)
+    hits = np.bincount(user, minlength=len(users))
+    nth_hit = np.arange(len(user)) - np.searchsorted(user, user) + 1
+    first_rank = np.full(len(users), np.inf)
+    first_rank[user[nth_hit == 1]] = rank[nth_hit == 1]
     gain = 1 / np.log2(np.arange(2, k + 2))
-    count = np.bincount(row, minlength=len(users))
-    order = np.lexsort((rank, row))
-    row, rank, at = row[order], rank[order], at[order]
-    nth = np.arange(len(row)) - np.searchsorted(row, row) + 1  # the hit's number within its list
-    first = np.full(len(users), np.inf)
-    first[row[nth == 1]] = rank[nth == 1]
-    made = {
-        "precision": count / k,
-        "recall": count / bought,
-        "ndcg": np.bincount(row, gain[rank - 1], len(users))
-        / np.cumsum(gain)[np.minimum(bought, k) - 1],
-        "map": np.bincount(row, nth / rank, len(users)) / bought,
-        "mrr": 1 / first,
-        "hit_rate": (count > 0).astype(float),
+    best_gain = np.cumsum(gain)[np.minimum(bought, k) - 1]
+
+    metrics = {
+        "precision": hits / k,
+        "recall": hits / bought,
+        "ndcg": np.bincount(user, gain[rank - 1], len(users)) / best_gain,
+        "map": np.bincount(user, nth_hit / rank, len(users)) / bought,
+        "mrr": 1 / first_rank,
+        "hit_rate": (hits > 0).astype(float),
     }
-    if money is not None:
-        caught, spent = (
-            np.bincount(row, money[at], len(users)),
-            np.bincount(user, money, len(users)),
+    if {"quantity", "price"} <= set(truth.columns):
+        money = np.bincount(pair_of_row, truth["quantity"] * truth["price"])
+        spent = np.bincount(buyer, money, len(users))
+        revenue = np.bincount(user, money[hit], len(users))
+        metrics["revenue"] = revenue
+        metrics["revenue_share"] = np.divide(
+            revenue, spent, out=np.zeros(len(users)), where=spent > 0
         )
-        made |= {
-            "revenue": caught,
-            "revenue_share": np.divide(caught, spent, out=np.zeros(len(users)), where=spent > 0),
-        }
-    return pd.DataFrame(made, index=users)
+    return pd.DataFrame(metrics, index=users)
 
 
-def whole(recs: pd.DataFrame, history: Interactions, k: int) -> dict[str, float]:
-    """What a set of lists is like as a whole, against the history it was made from.
+def pair_keys(rows: pd.DataFrame, users: pd.Index, items: pd.Index) -> np.ndarray:
+    """(rows,) int64: one number for each (user_id, item_id); −1 if either is unknown."""
+    user = codes(rows["user_id"], users).astype(np.int64)
+    item = codes(rows["item_id"], items)
+    known = (user >= 0) & (item >= 0)
+    return np.where(known, user * len(items) + item, -1)
 
-    coverage: share of the catalogue shown · gini: inequality of showings over the catalogue · novelty: mean −log2 of
-    an item's share of users (never sold: as sold once) · diversity: mean 1 − cosine between the items of a list, by shoppers in common ·
-    repeat_share: shown items that the shopper had bought · mean_price: of what is shown. Items without a history count
-    in none of them; where nothing is left, all are zero.
+
+def beyond_accuracy(recs: pd.DataFrame, history: Interactions, k: int) -> dict[str, float]:
+    """What the first k of all lists are like as a whole, against the history they come from.
+
+    coverage: share of the catalogue that is listed · gini: inequality of the items' showings
+    novelty: mean −log2 of an item's share of users (never sold counts as sold once)
+    diversity: mean over lists of 1 − cosine of two items, by buyers in common
+    repeat_share: listed items that the user had bought
+    mean_price: of the listed items; only where there are prices.
+
+    Items without a history count in none of them. Where nothing is left, all are zero.
     """
-    top = recs[(recs["rank"] <= k) & (codes(recs["item_id"], history.item_ids) >= 0)]
+    known_item = codes(recs["item_id"], history.item_ids) >= 0
+    top = recs[(recs["rank"] <= k) & known_item]
     if top.empty:
         return dict.fromkeys(("coverage", "gini", "novelty", "diversity", "repeat_share"), 0.0)
-    item, user = codes(top["item_id"], history.item_ids), codes(top["user_id"], history.user_ids)
-    shown = np.bincount(item, minlength=history.shape[1])
-    seen = history.seen
-    buyers = np.bincount(seen.indices, minlength=history.shape[1])
-    known = user >= 0
-    repeat = np.asarray(seen[user[known], item[known]]).ravel() > 0 if known.any() else np.zeros(1)
-    made = {
-        "coverage": (shown > 0).mean(),
-        "gini": gini(shown),
-        "novelty": -np.log2(np.maximum(buyers[item], 1) / history.shape[0]).mean(),
-        "diversity": _diversity(item, codes(top["user_id"]), seen),
-        "repeat_share": repeat.mean(),
+    n_users, n_items = history.shape
+    item = codes(top["item_id"], history.item_ids)
+    user = codes(top["user_id"], history.user_ids)
+    showings = np.bincount(item, minlength=n_items)
+    buyers = np.bincount(history.seen.indices, minlength=n_items)
+    item_share = np.maximum(buyers[item], 1) / n_users
+    known_user = user >= 0
+    repeat_share = 0.0
+    if known_user.any():
+        baskets = history.seen[user[known_user], item[known_user]]
+        repeat_share = (np.asarray(baskets).ravel() > 0).mean()
+    metrics = {
+        "coverage": (showings > 0).mean(),
+        "gini": gini(showings),
+        "novelty": -np.log2(item_share).mean(),
+        "diversity": _diversity(item, codes(top["user_id"]), history.seen),
+        "repeat_share": repeat_share,
     }
     if not np.isnan(history.price).all():
-        made["mean_price"] = np.nanmean(history.price[item])
-    return {name: float(value) for name, value in made.items()}
+        metrics["mean_price"] = np.nanmean(history.price[item])
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def gini(counts: np.ndarray) -> float:
-    """Gini coefficient of non-negative counts: 0 all equal, towards 1 one has all."""
+    """Gini coefficient of counts ≥ 0: 0 if all are equal, near 1 if one has everything.
+
+    >>> gini([1, 1, 1, 1]), gini([0, 0, 0, 4])
+    (0.0, 0.75)
+    """
     x = np.sort(np.asarray(counts, float))
-    total = x.sum()
-    return (
-        float((2 * np.arange(1, len(x) + 1) - len(x) - 1) @ x / (len(x) * total)) if total else 0.0
-    )
-
-
-def _truth(truth: pd.DataFrame) -> tuple[pd.Index, np.ndarray, pd.Series, np.ndarray | None]:
-    """Distinct pairs of the truth: user ids, each pair's user number, its item id, its money (None without prices)."""
-    frame = truth[["user_id", "item_id"]].copy()
-    if {"quantity", "price"} <= set(truth.columns):
-        frame["money"] = truth["quantity"] * truth["price"]
-    users, items = distinct(frame["user_id"]), distinct(frame["item_id"])
-    pair = codes(frame["user_id"], users).astype(np.int64) * len(items) + codes(
-        frame["item_id"], items
-    )
-    pairs, inverse = np.unique(pair, return_inverse=True)
-    money = np.bincount(inverse, frame["money"]) if "money" in frame else None
-    return (
-        users,
-        pairs // len(items),
-        pd.Series(items[pairs % len(items)]).astype("category"),
-        money,
-    )
+    n, total = len(x), x.sum()
+    if not total:
+        return 0.0
+    weights = 2 * np.arange(1, n + 1) - n - 1
+    return float(weights @ x / (n * total))
 
 
 def _hits(
-    recs: pd.DataFrame, users: pd.Index, user: np.ndarray, item: pd.Series
+    recs: pd.DataFrame, users: pd.Index, items: pd.Index, pairs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Recommended pairs that are true: user number, rank, position of the pair in the truth."""
-    items = item.cat.categories
-    key = np.sort(user * np.int64(len(items)) + item.cat.codes.to_numpy())
-    u, i = codes(recs["user_id"], users), codes(recs["item_id"], items)
-    wanted = u.astype(np.int64) * len(items) + i
-    position = np.searchsorted(key, wanted)
-    hit = (u >= 0) & (i >= 0) & (key[np.minimum(position, len(key) - 1)] == wanted)
-    back = np.argsort(user * np.int64(len(items)) + item.cat.codes.to_numpy(), kind="stable")
-    return u[hit], recs["rank"].to_numpy()[hit].astype(np.int64), back[position[hit]]
+    """Listed pairs that were bought, by user and rank: position in `pairs`, user number, rank."""
+    keys = pair_keys(recs, users, items)
+    position = np.minimum(np.searchsorted(pairs, keys), len(pairs) - 1)
+    is_hit = pairs[position] == keys
+    position = position[is_hit]
+    user = keys[is_hit] // len(items)
+    rank = recs["rank"].to_numpy()[is_hit].astype(np.int64)
+    order = np.lexsort((rank, user))
+    return position[order], user[order], rank[order]
 
 
 def _diversity(item: np.ndarray, user: np.ndarray, seen: sparse.csr_matrix) -> float:
-    """Mean over lists of 1 − mean cosine of item pairs, from ‖Σ unit vectors‖² without ever forming the pairs."""
-    binary = (seen > 0).astype(np.float64)
-    norms = np.sqrt(np.maximum(np.asarray(binary.sum(axis=0)).ravel(), 1))
-    unit = (binary @ sparse.diags_array(1 / norms)).T.tocsr()  # items × users, unit rows
-    lists = sparse.csr_matrix(
-        (np.ones(len(item)), (user, item)), shape=(user.max() + 1, unit.shape[0])
-    )
-    sums, size = lists @ unit, np.asarray(lists.sum(axis=1)).ravel()
-    square = np.asarray(sums.multiply(sums).sum(axis=1)).ravel()
+    """Mean over lists of 1 − mean cosine of their pairs of items.
+
+    With unit vectors, the cosines of all pairs sum to ‖Σ vectors‖²: no pair is ever formed.
+    """
+    bought = (seen > 0).astype(np.float64)
+    buyers = np.asarray(bought.sum(axis=0)).ravel()
+    scale = sparse.diags_array(1 / np.sqrt(np.maximum(buyers, 1)))
+    vectors = (bought @ scale).T.tocsr()  # items × users, rows of length 1
+    shape = (user.max() + 1, vectors.shape[0])
+    lists = sparse.csr_matrix((np.ones(len(item)), (user, item)), shape=shape)
+    sums = lists @ vectors
+    squares = np.asarray(sums.multiply(sums).sum(axis=1)).ravel()
+    size = np.asarray(lists.sum(axis=1)).ravel()
     several = size > 1
     if not several.any():
         return 0.0
-    mean = (square - size)[several] / (size * (size - 1))[several]
-    return float(1 - mean.mean())
+    cosine = (squares - size)[several] / (size * (size - 1))[several]
+    return float(1 - cosine.mean())

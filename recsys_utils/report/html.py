@@ -1,4 +1,4 @@
-"""What all pages share: the jinja environment, and notebooks as folded, self-contained HTML."""
+"""HTML pages: the jinja templates, notebooks exported with nbconvert, and the lists of pages."""
 
 import json
 import re
@@ -12,68 +12,60 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath, MathInlineParser
 
-from recsys_utils.report.figures import num, percent, seconds
+from recsys_utils.report import wording
 from recsys_utils.store import atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
+NOTEBOOK_TEMPLATE = "lab_folded"  # for nbconvert: code cells are folded away, not deleted
 LINKS = re.compile(r"(?<=<!--notebooks-->).*?(?=<!--/notebooks-->)", re.DOTALL)
-
-
-def code_template_dir() -> Path:
-    """The folder of the nbconvert template `lab_folded`: code cells are folded away, not deleted."""
-    return TEMPLATES / "lab_folded"
 
 
 def render(template: str, **context: object) -> str:
     """A page from one of our templates; everything that is not marked safe is escaped."""
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {
-        "num": num,
+    environment.filters |= {
+        "num": wording.num,
         "count": lambda n: f"{n:,}",
-        "percent": percent,
-        "seconds": seconds,
+        "percent": wording.percent,
+        "seconds": wording.seconds,
+        "money": wording.money,
         "embed": embed,
-        "money": money,
     }
-    return made.get_template(template).render(**context)
-
-
-def money(value: float, currency: str) -> str:
-    """An amount, the sign before the currency."""
-    return f"{'−' if value < 0 else ''}{currency}{num(abs(value))}"
+    return environment.get_template(template).render(**context)
 
 
 def embed(value: object) -> str:
     """Compact JSON that may stand inside a script element."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace(
-        "<", "\\u003c"
-    )
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c")
 
 
 def write(page: str, path: Path) -> Path:
-    """Write a page whole or not at all."""
+    """Write a page without its empty lines, whole or not at all."""
+    lines = [line.rstrip() for line in page.splitlines() if line.strip()]
     with atomic(path) as temporary:
-        temporary.write_text(
-            "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n",
-            encoding="utf-8",
-        )
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
 def to_html(notebook: Path, out: Path) -> Path:
-    """Export an executed notebook as a self-contained page with code folded and formulas in MathML; link it from the report."""
+    """Export an executed notebook as a self-contained page, and link it from the report.
+
+    Code is folded and formulas are MathML: the page asks for nothing from the network.
+    """
     nb = nbformat.read(notebook, as_version=4)
     exporter = _Exporter(
-        template_name=code_template_dir().name,
+        template_name=NOTEBOOK_TEMPLATE,
         extra_template_basedirs=[str(TEMPLATES)],
         extra_template_paths=[str(TEMPLATES)],
         mathjax_url="",
         require_js_url="",
         exclude_anchor_links=True,
     )
-    page, _ = exporter.from_notebook_node(nb, {"title": _title(nb, out), "error": _error(nb)})
+    title = _first_heading(nb) or out.stem
+    page, _ = exporter.from_notebook_node(nb, {"title": title, "error": _first_error(nb)})
     with atomic(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     link_notebooks(out.parent)
@@ -81,13 +73,15 @@ def to_html(notebook: Path, out: Path) -> Path:
 
 
 def notebook_links(folder: Path) -> list[dict]:
-    """File and title of every notebook's page in a report's folder."""
-    pages = sorted(folder.glob("[0-9][0-9]_*.html"))
-    return [{"file": p.name, "number": p.name[:2], "title": page_title(p)} for p in pages]
+    """File, number and title of every notebook's page in a report's folder."""
+    links = []
+    for path in sorted(folder.glob("[0-9][0-9]_*.html")):
+        links.append({"file": path.name, "number": path.name[:2], "title": page_title(path)})
+    return links
 
 
 def link_notebooks(folder: Path) -> None:
-    """Bring the list of notebooks in a report up to date: most notebooks' pages are written after it."""
+    """Bring the report's list of notebooks up to date: most pages are written after the report."""
     index = folder / "index.html"
     if index.exists():
         links = render("notebooks.html.j2", notebooks=notebook_links(folder))
@@ -96,41 +90,39 @@ def link_notebooks(folder: Path) -> None:
 
 def write_index(reports: Path) -> Path:
     """List every data set's report in `reports/index.html`."""
-    pages = sorted(reports.glob("*/index.html"))
-    facts = [
-        {"folder": p.parent.name, "title": page_title(p), **_facts(p.read_text(encoding="utf-8"))}
-        for p in pages
-    ]
-    return write(render("reports_index.html.j2", reports=facts), reports / "index.html")
+    entries = []
+    for path in sorted(reports.glob("*/index.html")):
+        page = path.read_text(encoding="utf-8")
+        metas = re.findall(r'<meta name="(description|kind)" content="(.*?)">', page)
+        facts = {name: unescape(text) for name, text in metas}
+        entries.append({"folder": path.parent.name, "title": page_title(path), **facts})
+    page = render("reports_index.html.j2", reports=entries)
+    return write(page, reports / "index.html")
 
 
-def _facts(page: str) -> dict[str, str]:
-    """The named meta elements of a report's head."""
-    return {
-        name: unescape(text)
-        for name, text in re.findall(r'<meta name="(description|kind)" content="(.*?)">', page)
-    }
+def page_title(path: Path) -> str:
+    """What stands in a page's title element; else the file's name."""
+    page = path.read_text(encoding="utf-8")
+    match = re.search(r"<title>(.*?)</title>", page, re.DOTALL)
+    return unescape(match[1]).strip() if match else path.stem
 
 
-def page_title(page: Path) -> str:
-    """What stands in a page's title element."""
-    found = re.search(r"<title>(.*?)</title>", page.read_text(encoding="utf-8"), re.DOTALL)
-    return unescape(found[1]).strip() if found else page.stem
+def _first_heading(nb: nbformat.NotebookNode) -> str:
+    """The text of a notebook's first heading; '' without one."""
+    for cell in nb.cells:
+        heading = re.search(r"^#\s+(.+)$", cell.source, re.MULTILINE)
+        if cell.cell_type == "markdown" and heading:
+            return re.sub(r"[*`_$]", "", heading[1]).strip()
+    return ""
 
 
-def _title(nb: nbformat.NotebookNode, out: Path) -> str:
-    headings = (
-        re.search(r"^#\s+(.+)$", c.source, re.MULTILINE)
-        for c in nb.cells
-        if c.cell_type == "markdown"
-    )
-    return next((re.sub(r"[*`_$]", "", h[1]).strip() for h in headings if h), out.stem)
-
-
-def _error(nb: nbformat.NotebookNode) -> str:
+def _first_error(nb: nbformat.NotebookNode) -> str:
     """The first error of a notebook in one line; '' if it ran through."""
-    outputs = (o for c in nb.cells for o in c.get("outputs", []) if o.output_type == "error")
-    return next((f"{o.ename}: {o.evalue}" for o in outputs), "")
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                return f"{output.ename}: {output.evalue}"
+    return ""
 
 
 class _Renderer(IPythonRenderer):
@@ -147,10 +139,13 @@ class _Renderer(IPythonRenderer):
 
 
 class _Inline(MathInlineParser):
-    # Pandoc's rule: no blank just inside the dollars and no digit after them, so that "$5 or $10" stays text.
+    # Pandoc's rule: no blank just inside the dollars and no digit after them,
+    # so that "$5 or $10" stays text.
     SPECIFICATION = {
         **MathInlineParser.SPECIFICATION,
-        "inline_math_tex": r"(?<![$\\])\$(?![\s$])(?P<math_inline_tex>(?:\\.|[^$\\])+?)(?<!\s)\$(?![\d$])",
+        "inline_math_tex": (
+            r"(?<![$\\])\$(?![\s$])(?P<math_inline_tex>(?:\\.|[^$\\])+?)(?<!\s)\$(?![\d$])"
+        ),
     }
 
 
@@ -166,8 +161,7 @@ class _Exporter(HTMLExporter):
 
 def _mathml(tex: str, display: str) -> str:
     try:
-        return convert(tex.strip(), display=display).replace(
-            ' xmlns="http://www.w3.org/1998/Math/MathML"', ""
-        )
+        mathml = convert(tex.strip(), display=display)
     except Exception:  # a command that the converter does not know is still readable as TeX
         return f"<code>{IPythonRenderer().escape_html(tex)}</code>"
+    return mathml.replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")

@@ -1,183 +1,181 @@
-"""The report's sections on what notebooks found beside their lists: candidate recall, ablations, knob costs, calibration."""
-
-from collections.abc import Mapping
+"""The page's figures by section: of the leaderboard, and of what notebooks found and saved."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from tqdm import tqdm
 
 from recsys_utils import LabError
-from recsys_utils.data.folds import Stage
-from recsys_utils.data.interactions import distinct
-from recsys_utils.ensembles.business_rules import Facts, rerank
-from recsys_utils.ensembles.hybrid import Hybrid
-from recsys_utils.ensembles.rule_settings import tuned
 from recsys_utils.evaluation.calibration import calibration_error
-from recsys_utils.evaluation.leaderboard import scopes, warm
-from recsys_utils.evaluation.metrics import per_user, whole
+from recsys_utils.evaluation.leaderboard import best_first, ensemble_gain, overlap
+from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.slices import warm
 from recsys_utils.report import figures, study_figures
-from recsys_utils.report.figures import display_name, percent
+from recsys_utils.report.judged import Judged
+from recsys_utils.report.svg import figure
+from recsys_utils.report.wording import display_name, percent
 
-Study = tuple[pd.DataFrame, str]
-COLUMNS = {
+Figure = tuple[str, str]  # SVG, caption
+Study = tuple[pd.DataFrame, str]  # a notebook's table, and what it shows
+
+MOST_FAMILIES = 5  # models in the figure of longer lists
+MOST_MODELS = 8  # in the tables of overlap
+MOST_GENERATORS = 5
+LENGTHS = (5, 10, 20, 50, 100, 200)
+TRADEOFFS = {
+    "revenue_share": "Accuracy against revenue",
+    "coverage": "Accuracy against coverage",
+    "seconds": "Accuracy against cost",
+}
+GROUPS = {
+    "history: ": "By baskets before the test window (shoppers)",
+    "segment: ": "By segment (shoppers)",
+    "country: ": "By country (shoppers)",
+}
+# Columns that the page needs of a study.
+STUDY_COLUMNS = {
     "candidate_recall": ("generator", "n", "recall"),
     "two_stage_ablation": ("kind", "without", "change", "low", "high"),
     "knob_costs": ("knob", "value", "precision"),
     "reliability": ("confidence", "bought", "n"),
 }
-KINDS = {
+ABLATIONS = {
     "features": "Without a group of features, 95 % interval",
     "generators": "Without a generator of candidates, 95 % interval",
     "ranker": "With another ranker, 95 % interval",
 }
-LINES = 5
 
 
-def sections(studies: dict[str, Study]) -> dict[str, dict]:
-    """By section its figures (SVG, caption) and notes: `two_stage` and `knobs`, each only where a notebook left its study."""
-    for name, wanted in COLUMNS.items():
-        if name in studies and (missing := [c for c in wanted if c not in studies[name][0]]):
+def section_figures(judged: Judged) -> dict[str, list[Figure]]:
+    """Figures of the leaderboard's sections; a section that the data cannot fill is empty."""
+    board = judged.board
+    bars = figure("Precision@5, warm shoppers", figures.leaderboard_bars, board)
+    sections = {
+        "bars": [bars, _longer_lists(judged)],
+        "tradeoffs": [],
+        "groups": [],
+        "repeat": [],
+        "overlap": [],
+    }
+    for prefix, caption in GROUPS.items():
+        if figures.groups_of(board, prefix):
+            sections["groups"].append(figure(caption, figures.by_group, board, prefix))
+    if {"repeat", "new"} <= set(board["scope"]):
+        caption = "Precision@5 where only repeats, or only new items, count"
+        sections["repeat"].append(figure(caption, figures.repeat_vs_new, board))
+    if len(judged.runs) > 1:
+        for x, caption in TRADEOFFS.items():
+            if x == "seconds" or len(best_first(board, x)):
+                sections["tradeoffs"].append(figure(caption, figures.tradeoff, board, x))
+        sections["overlap"] = _overlaps(judged)
+    return sections
+
+
+def study_sections(studies: dict[str, Study]) -> dict[str, dict]:
+    """Figures and notes of the sections two_stage and knobs, where a notebook left its study.
+
+    studies: tables and notes by name. Raises LabError if a table lacks a column.
+    """
+    for name, wanted in STUDY_COLUMNS.items():
+        missing = [c for c in wanted if name in studies and c not in studies[name][0]]
+        if missing:
             raise LabError(
                 f"the study '{name}' lacks the column {missing[0]}: it needs {', '.join(wanted)}"
             )
-    made = {
-        "two_stage": {"candidate_recall": _recall, "two_stage_ablation": _ablation},
+    parts = {
+        "two_stage": {"candidate_recall": _candidate_recall, "two_stage_ablation": _ablations},
         "knobs": {"knob_costs": _knobs, "reliability": _reliability},
     }
-    there = {name for name, (table, _) in studies.items() if len(table)}
-    return {
-        section: {
-            "figures": [
-                figure
-                for name in draws
-                if name in there
-                for figure in draws[name](studies[name][0])
-            ],
-            "notes": [studies[name][1] for name in draws if name in there and studies[name][1]],
-        }
-        for section, draws in made.items()
-        if there & set(draws)
-    }
+    sections = {}
+    for section, draws in parts.items():
+        filled = [name for name in draws if name in studies and len(studies[name][0])]
+        drawn = []
+        for name in filled:
+            drawn += draws[name](studies[name][0])
+        if filled:
+            notes = [studies[name][1] for name in filled if studies[name][1]]
+            sections[section] = {"figures": drawn, "notes": notes}
+    return sections
 
 
-def _recall(table: pd.DataFrame) -> list[tuple[str, str]]:
+def _longer_lists(judged: Judged) -> Figure:
+    """Recall of ever longer lists: what a ranker behind the best models could find at most."""
+    stage = judged.fold.testing
+    truth = warm(stage.truth, stage.history)
+    best = best_first(judged.board).drop_duplicates("family").head(MOST_FAMILIES)
+    length = "Length of the list"
+    rows = []
+    for model, family in zip(best["model"], best["family"]):
+        for k in LENGTHS:
+            recall = per_user(judged.runs[model], truth, k)["recall"].mean()
+            rows.append({"model": model, "family": family, length: k, "Recall": recall})
+    caption = "Purchases within longer lists"
+    return figure(caption, figures.curve, pd.DataFrame(rows), length, "Recall", "model")
+
+
+def _overlaps(judged: Judged) -> list[Figure]:
+    """How alike the best models' lists are, and what picking the better of two would gain."""
+    best = list(judged.families)[:MOST_MODELS]
+    values = {}
+    for model in best:
+        every = judged.values["any", 5][model]
+        values[model] = every[every.index.isin(judged.groups["warm"])]
+    alone = np.array([frame["hit_rate"].mean() for frame in values.values()])
+    gain = ensemble_gain(values) - np.maximum.outer(alone, alone)
+    common = overlap({model: judged.runs[model] for model in best})
+    return [
+        figure("First ten items in common, percent", figures.heatmap, common),
+        figure("Hit rate@5 that an oracle would add, points", figures.heatmap, gain),
+    ]
+
+
+def _candidate_recall(table: pd.DataFrame) -> list[Figure]:
     """Recall by number of candidates: the union of all generators, then the best of them."""
-    last = table[table["n"] == table["n"].max()].sort_values("recall", ascending=False)["generator"]
-    order = {name: n for n, name in enumerate(["union", *last[last != "union"][:LINES]])}
-    shown = table[table["generator"].isin(order)].sort_values(
-        "generator", key=lambda names: names.map(order), kind="stable"
-    )
-    shown = shown.rename(columns={"n": "Candidates per shopper and generator", "recall": "Recall"})
-    return [
-        figures.figure(
-            "Purchases among the candidates",
-            figures.curve,
-            shown,
-            "Candidates per shopper and generator",
-            "Recall",
-            "generator",
-        )
-    ]
+    candidates = "Candidates per shopper and generator"
+    most = table[table["n"] == table["n"].max()].sort_values("recall", ascending=False)
+    best = most.loc[most["generator"] != "union", "generator"][:MOST_GENERATORS]
+    lines = [table[table["generator"] == name] for name in ["union", *best]]
+    lines = pd.concat(lines).rename(columns={"n": candidates, "recall": "Recall"})
+    caption = "Purchases among the candidates"
+    return [figure(caption, figures.curve, lines, candidates, "Recall", "generator")]
 
 
-def _ablation(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """One figure per kind of part, the dearest first. What was taken away shares one scale; other rankers may be far worse and have their own."""
-    table = table.assign(
-        without=table["without"].where(
-            table["kind"] != "generators", table["without"].map(display_name)
-        )
-    )
-    made, other = [], table["kind"] == "ranker"
-    for kind, title in KINDS.items():
-        rows = table[table["kind"] == kind].sort_values("change", kind="stable")
-        reach = 1.1 * np.nanmax(
-            np.abs(
-                table.loc[other == (kind == "ranker"), ["change", "low", "high"]].to_numpy(float)
-            ),
-            initial=0,
-        )
-        made += (
-            [
-                figures.figure(
-                    title, study_figures.change, rows, "without", "Change of Precision@5", reach
-                )
-            ]
-            if len(rows)
-            else []
-        )
-    return made
+def _ablations(table: pd.DataFrame) -> list[Figure]:
+    """One figure per kind of part, the part worth most first.
 
-
-def _knobs(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """One figure per knob, all on one scale: a knob that does nothing is to look like it."""
-    groups = [(str(name), rows) for name, rows in table.groupby("knob", sort=False)]
-    changes = np.concatenate(
-        [study_figures.knob_changes(rows).to_numpy().ravel() for _, rows in groups]
-        + [[-0.02, 0.02]]
-    )
-    room = 0.06 * np.ptp(changes)
-    limits = changes.min() - room, changes.max() + room
-    return [figures.figure(name, _limited, rows, limits) for name, rows in groups]
-
-
-def _limited(rows: pd.DataFrame, limits: tuple[float, float]) -> Axes:
-    ax = study_figures.knob(rows)
-    ax.set_ylim(*limits)
-    return ax
-
-
-def _reliability(table: pd.DataFrame) -> list[tuple[str, str]]:
-    error = calibration_error(table)
-    return [
-        figures.figure(
-            f"Confidence against what was bought: off by {percent(error)} on average",
-            study_figures.reliability,
-            table,
-        )
-    ]
-
-
-def knob_costs(
-    model: Hybrid, off: dict, knobs: Mapping[str, Mapping[str, dict]], stage: Stage, k: int = 5
-) -> pd.DataFrame:
-    """What a fitted model's lists are worth under each value of each knob, judged on a stage's warm users.
-
-    off: the tuning without any rule. knobs: by name of a knob and label of a value, the sections of the tuning that change.
-    Returns knob, value, precision and, where there are prices, revenue_share and mean_price.
+    What was taken away shares one scale; other rankers may be far worse and have their own.
     """
-    truth, rows = warm(stage.truth, stage.history), []
-    users = distinct(truth["user_id"])
-    for name, values in tqdm(knobs.items(), desc="knobs", leave=False, disable=None):
-        for label, change in values.items():
-            recs = model.retuned(off | change).recommend(users, k, stage.exclude)
-            mean = per_user(recs, truth, k).mean()
-            price = whole(recs, stage.history, k).get("mean_price")
-            rows.append(
-                {
-                    "knob": name,
-                    "value": label,
-                    **mean.reindex(["precision", "revenue_share"]),
-                    "mean_price": price,
-                }
-            )
-    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+    numbers = table[["change", "low", "high"]].abs().max(axis=1)
+    is_ranker = table["kind"] == "ranker"
+    drawn = []
+    for kind, caption in ABLATIONS.items():
+        rows = table[table["kind"] == kind].sort_values("change", kind="stable")
+        if rows.empty:
+            continue
+        if kind == "generators":
+            rows = rows.assign(without=rows["without"].map(display_name))
+        reach = 1.1 * numbers[is_ranker == (kind == "ranker")].max()
+        label = "Change of Precision@5"
+        drawn.append(figure(caption, study_figures.change, rows, "without", label, reach))
+    return drawn
 
 
-def hidden(rules: Mapping[str, dict], stage: Stage) -> pd.DataFrame:
-    """Share of what warm users then bought that each tuning's rules would not have shown, by scope: rules × any, repeat, new."""
-    facts, truths = Facts.of(stage.history), scopes(warm(stage.truth, stage.history), stage.history)
-    pairs = {
-        scope: truths[scope].drop_duplicates(["user_id", "item_id"]).assign(score=0.5)
-        for scope in ("any", "repeat", "new")
-        if scope in truths
-    }
-    return pd.DataFrame(
-        {
-            name: {
-                scope: 1 - len(rerank(rows, facts, tuned(rule))) / len(rows)
-                for scope, rows in pairs.items()
-            }
-            for name, rule in rules.items()
-        }
-    ).T
+def _knobs(table: pd.DataFrame) -> list[Figure]:
+    """One figure per knob, all on one scale: a knob that does nothing is to look like it."""
+    groups = list(table.groupby("knob", sort=False))
+    changes = [study_figures.knob_changes(rows).to_numpy().ravel() for _, rows in groups]
+    changes = np.concatenate([*changes, [-0.02, 0.02]])
+    room = 0.06 * np.ptp(changes)
+    limits = (changes.min() - room, changes.max() + room)
+
+    def draw(rows: pd.DataFrame) -> Axes:
+        ax = study_figures.knob(rows)
+        ax.set_ylim(*limits)
+        return ax
+
+    return [figure(str(name), draw, rows) for name, rows in groups]
+
+
+def _reliability(table: pd.DataFrame) -> list[Figure]:
+    error = percent(calibration_error(table))
+    caption = f"Confidence against what was bought: off by {error} on average"
+    return [figure(caption, study_figures.reliability, table)]

@@ -1,21 +1,13 @@
-"""Figures of a notebook's findings: what a part is worth, what a knob costs, whether a confidence keeps its word."""
+"""Figures of what notebooks found: what parts are worth, what knobs cost, how confidence holds."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from recsys_utils.report.figures import (
-    LABELS,
-    MARKERS,
-    PALETTE,
-    _axes,
-    _ink,
-    _legend,
-    _plain,
-    display_name,
-    plt,
-)
+from recsys_utils.report import style
+from recsys_utils.report.style import PALETTE
+from recsys_utils.report.wording import LABELS, display_name
 
 METRICS = {
     "precision": PALETTE["factorization"],
@@ -30,131 +22,81 @@ def change(
     label: str = "without",
     xlabel: str = "Change of Precision@5",
     reach: float | None = None,
-    shade: str = PALETTE["two stage"],
     ax: Axes | None = None,
 ) -> Axes:
-    """A dot with its interval per row of `change`, `low`, `high`, in order, zero drawn; filled where the interval leaves zero out.
+    """A dot with its interval per row of `change`, `low`, `high`, in order; zero is drawn.
 
-    reach: the axis goes from −reach to reach, so that figures side by side compare.
+    A dot is filled if its interval leaves zero out. The axis goes from −reach to reach, so that
+    figures side by side compare.
     """
-    rows, reach = (
-        frame.reset_index(drop=True),
-        reach or 1.1 * np.nanmax(np.abs(frame[["change", "low", "high"]].to_numpy(float))) or 1,
-    )
-    ax, sure = _axes(ax, 0.8 + 0.26 * len(rows), "x"), (rows["low"] > 0) | (rows["high"] < 0)
-    ax.axvline(0, color=_ink(), lw=0.9)
+    rows = frame.reset_index(drop=True)
+    if not reach:
+        reach = 1.1 * rows[["change", "low", "high"]].abs().max(axis=None) or 1
+    is_sure = (rows["low"] > 0) | (rows["high"] < 0)
+    shade = PALETTE["two stage"]
+    ax = style.axes(ax, 0.8 + 0.26 * len(rows), "x")
+    ax.axvline(0, color=style.ink(), lw=0.9)
     ax.hlines(rows.index, rows["low"], rows["high"], colors=shade, lw=1.6)
-    ax.scatter(
-        rows["change"],
-        rows.index,
-        s=40,
-        facecolors=np.where(sure, shade, "none"),
-        edgecolors=shade,
-        linewidths=1.6,
-        zorder=3,
-    )
-    ax.set(
-        yticks=rows.index,
-        yticklabels=[_plain(str(name)) for name in rows[label]],
-        ylim=(len(rows) - 0.4, -0.6),
-        xlabel=xlabel,
-    )
-    ax.set_xlim(-reach, reach)
-    ax.xaxis.set_major_formatter(FuncFormatter(_signed))
+    dots = ax.scatter(rows["change"], rows.index, s=40, linewidths=1.6, zorder=3)
+    dots.set(facecolors=np.where(is_sure, shade, "none"), edgecolors=shade)
+    ax.set_yticks(rows.index, rows[label].map(style.tick_label))
+    ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(-reach, reach), xlabel=xlabel)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
     return ax
 
 
 def knob(frame: pd.DataFrame, title: str = "", legend: bool = True, ax: Axes | None = None) -> Axes:
-    """What the values of one knob change against the first of them: precision and, with prices, revenue and mean price."""
-    ax, changes = _axes(ax, 3.1, "y"), knob_changes(frame)
+    """What the values of one knob change against the first of them.
+
+    frame: value, precision and, with prices, revenue_share and mean_price.
+    """
+    changes = knob_changes(frame)
+    ax = style.axes(ax, 3.1, "y")
     for n, metric in enumerate(changes):
-        ax.plot(
-            range(len(frame)),
-            changes[metric],
-            marker=MARKERS[n],
-            ms=5,
-            lw=1.8,
-            color=METRICS[metric],
-            label=LABELS[metric],
-        )
-    ax.axhline(0, color=_ink(), lw=0.9)
-    ax.set(
-        xticks=range(len(frame)),
-        xticklabels=[_plain(str(v)) for v in frame["value"]],
-        title=title,
-        xlim=(-0.3, len(frame) - 0.7),
-    )
+        line = {"marker": style.marker(n), "ms": 5, "lw": 1.8, "color": METRICS[metric]}
+        ax.plot(range(len(frame)), changes[metric], label=LABELS[metric], **line)
+    ax.axhline(0, color=style.ink(), lw=0.9)
+    ax.set_xticks(range(len(frame)), frame["value"].map(style.tick_label))
+    ax.set(title=title, xlim=(-0.3, len(frame) - 0.7))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(100 * value) + " %"))
     if legend:
-        _legend(ax)
+        style.legend(ax)
     return ax
 
 
 def knob_changes(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each metric that a knob's table has, over its first value, minus 1."""
+    """Each metric of a knob's table over its first value, minus 1; 0 where the first is 0."""
     metrics = [m for m in METRICS if m in frame and frame[m].notna().any()]
     first = frame[metrics].iloc[0]
     return (frame[metrics] / first.where(first != 0) - 1).fillna(0)
 
 
-def knobs(frame: pd.DataFrame, columns: int = 3) -> Axes:
-    """Every knob of a `knob_costs` table side by side, on one scale."""
-    groups = list(frame.groupby("knob", sort=False))
-    rows = -(-len(groups) // columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(3.2 * columns, 2.4 * rows + 0.4),
-        layout="constrained",
-        squeeze=False,
-        sharey=True,
-    )
-    for ax, (name, part) in zip(axes.flat, groups):
-        knob(part, name, legend=False, ax=ax)
-    for ax in axes.flat[len(groups) :]:
-        ax.set_axis_off()
-    figure.legend(
-        *axes.flat[0].get_legend_handles_labels(),
-        loc="outside upper left",
-        ncols=len(METRICS),
-        frameon=False,
-    )
-    return axes.flat[0]
-
-
 def reliability(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Share bought against confidence, a dot per bin as large as it is full, per `model` if there is one; on the line a confidence keeps its word."""
-    ax, most = _axes(ax, 3.3, "both"), 1.08 * max(frame[["confidence", "bought"]].max().max(), 0.01)
-    ax.plot([0, most], [0, most], color=_ink(), lw=0.9)
-    for n, (name, rows) in enumerate(
-        frame.groupby("model", sort=False) if "model" in frame else [("", frame)]
-    ):
-        size, shade, marker = (
-            20 + 60 * rows["n"] / frame["n"].max(),
-            SHADES[n % len(SHADES)],
-            MARKERS[n % len(MARKERS)],
-        )
-        ax.scatter(
-            rows["confidence"],
-            rows["bought"],
-            s=size,
-            color=shade,
-            marker=marker,
-            label=display_name(str(name)),
-            zorder=3,
-        )
-    ax.set(
-        xlabel="Confidence that was claimed",
-        ylabel="Share bought in the test window",
-        xlim=(-0.03 * most, most),
-        ylim=(-0.03 * most, most),
-    )
+    """Share bought against confidence: a dot per bin, as large as it is full.
+
+    On the line a confidence is true. A column `model` gives each model its own dots.
+    """
+    most = 1.08 * max(frame["confidence"].max(), frame["bought"].max(), 0.01)
+    several = "model" in frame
+    ax = style.axes(ax, 3.3, "both")
+    ax.plot([0, most], [0, most], color=style.ink(), lw=0.9)
+    groups = frame.groupby("model", sort=False) if several else [("", frame)]
+    for n, (name, rows) in enumerate(groups):
+        look = {"color": SHADES[n % len(SHADES)], "marker": style.marker(n), "zorder": 3}
+        size = 20 + 60 * rows["n"] / frame["n"].max()
+        label = display_name(str(name))
+        ax.scatter(rows["confidence"], rows["bought"], s=size, label=label, **look)
+    limits = (-0.03 * most, most)
+    ax.set(xlim=limits, ylim=limits)
+    ax.set(xlabel="Confidence that was claimed", ylabel="Share bought in the test window")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0 if most > 0.05 else 1))
-    if "model" in frame:
-        _legend(ax)
+    if several:
+        style.legend(ax)
     return ax
 
 
-def _signed(value: float, _: int = 0) -> str:
-    return f"{value:+.3g}".replace("-", "−") if abs(value) > 1e-12 else "0"
+def _signed(value: float) -> str:
+    if abs(value) <= 1e-12:
+        return "0"
+    return f"{value:+.3g}".replace("-", "−")

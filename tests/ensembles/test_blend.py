@@ -14,8 +14,8 @@ from shops import Shop
 from recsys_utils import LabError
 from recsys_utils.data import folds, runs
 from recsys_utils.ensembles import blend
-from recsys_utils.evaluation.leaderboard import warm
 from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.slices import warm
 from recsys_utils.models import ALS, CoPurchase, ItemCF, OwnPurchases, Popular
 
 ITEMS = list("abcdef")  # by popularity: a sells most

@@ -12,7 +12,7 @@ from shops import Shop, cut_shop
 from recsys_utils.data.folds import Stage
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles.two_stage import GENERATORS, TwoStage
-from recsys_utils.evaluation import leaderboard
+from recsys_utils.evaluation import slices
 from recsys_utils.evaluation.metrics import per_user
 
 SMALL = {"windows": 4, "rounds": 60, "leaves": 15, "min_leaf": 20}
@@ -24,7 +24,7 @@ def larger() -> Stage:
 
 
 def precision(model: object, stage: Stage) -> float:
-    truth = leaderboard.warm(stage.truth, stage.history)
+    truth = slices.warm(stage.truth, stage.history)
     return per_user(model.fit(stage.history).recommend(truth["user_id"].unique(), 5), truth, 5)[
         "precision"
     ].mean()
@@ -93,7 +93,7 @@ def test_the_new_items_ranker_lists_nothing_bought_first(shop: Shop) -> None:
     assert not model.lists_.multiply(shop.history.seen).nnz
     assert model.lists_.nnz
     recs = model.recommend(shop.history.user_ids, 5)
-    assert not leaderboard.bought_before(recs, shop.history).any()
+    assert not slices.bought_before(recs, shop.history).any()
 
 
 def test_a_window_in_which_nobody_returned_is_left_out(tiny: pd.DataFrame) -> None:

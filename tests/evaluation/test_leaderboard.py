@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lab import shopper
+from lab import scores, shopper
+from lab.record import record
+from lab.tuning import tune
 from scipy.stats import ttest_rel
 from shops import Shop
 
@@ -17,23 +19,21 @@ from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.runs import load_runs, load_studies, save_run, save_study
 from recsys_utils.evaluation.leaderboard import (
     KS,
-    bootstrap,
-    bought_before,
     ensemble_gain,
-    holm,
-    inside,
     leaderboard,
-    letters,
     overlap,
-    paired,
-    restrict,
-    scopes,
-    tune,
-    user_groups,
-    values,
-    warm,
+    per_user_values,
 )
 from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.significance import bootstrap, holm, letters, paired_tests
+from recsys_utils.evaluation.slices import (
+    bought_before,
+    inside,
+    restrict,
+    scopes,
+    user_groups,
+    warm,
+)
 from recsys_utils.models import ItemCF, OwnPurchases, Popular
 
 SCHEMA = [
@@ -146,7 +146,7 @@ def test_bought_before_of_no_known_pair(shop: Shop) -> None:
 
 
 def test_trap_a_recommender_of_nothing_gets_zero_and_all_users_count(shop: Shop) -> None:
-    judged = values({"nothing": table([])}, shop.stage)
+    judged = per_user_values({"nothing": table([])}, shop.stage)
     assert {scope for scope, _ in judged} == {"any", "repeat", "new"}
     for models in judged.values():
         assert len(models["nothing"])
@@ -305,43 +305,43 @@ def of(**columns: list[float]) -> pd.DataFrame:
 
 def test_paired_identical_models_have_p_of_one() -> None:
     x = np.random.default_rng(0).random(50)
-    assert paired(of(a=x, b=x))["p"].tolist() == [1]
+    assert paired_tests(of(a=x, b=x))["p"].tolist() == [1]
 
 
 def test_paired_a_clear_winner_has_a_small_p() -> None:
     x = np.random.default_rng(0).random(100)
-    made = paired(of(a=x + 0.2, b=x)).iloc[0]
+    made = paired_tests(of(a=x + 0.2, b=x)).iloc[0]
     assert made["p"] < 0.001
     assert made["difference"] == pytest.approx(0.2)
 
 
 def test_paired_is_the_exact_permutation_test_of_few_users() -> None:
     """Three users, all in favour: 2 of the 8 sign patterns are as extreme. One against two: all patterns of |sum| >= 1."""
-    assert paired(of(a=[1, 1, 1], b=[0, 0, 0]))["p"].item() == pytest.approx(2 / 8, abs=0.02)
-    assert paired(of(a=[1, 1, 0], b=[0, 0, 1]))["p"].item() == 1
-    assert paired(of(a=[3, 1, 1], b=[0, 0, 0]))["p"].item() == pytest.approx(2 / 8, abs=0.02)
-    assert paired(of(a=[3, 1, 0], b=[0, 0, 1]))["p"].item() == pytest.approx(6 / 8, abs=0.02)
+    assert paired_tests(of(a=[1, 1, 1], b=[0, 0, 0]))["p"].item() == pytest.approx(2 / 8, abs=0.02)
+    assert paired_tests(of(a=[1, 1, 0], b=[0, 0, 1]))["p"].item() == 1
+    assert paired_tests(of(a=[3, 1, 1], b=[0, 0, 0]))["p"].item() == pytest.approx(2 / 8, abs=0.02)
+    assert paired_tests(of(a=[3, 1, 0], b=[0, 0, 1]))["p"].item() == pytest.approx(6 / 8, abs=0.02)
 
 
 def test_many_models_do_not_hide_a_clear_winner() -> None:
     """Holm multiplies the smallest p by the number of pairs: with too few flips forty models would all tie."""
     rng = np.random.default_rng(0)
     x = pd.DataFrame(rng.random((300, 40))).add_prefix("m").assign(best=lambda f: f["m0"] + 0.3)
-    won = paired(x).query("p_holm < 0.05")
+    won = paired_tests(x).query("p_holm < 0.05")
     assert ((won["model_a"] == "best") | (won["model_b"] == "best")).sum() == 40
 
 
 def test_paired_is_symmetric() -> None:
     rng = np.random.default_rng(0)
     one, other = rng.random(40), rng.random(40)
-    ab, ba = paired(of(a=one, b=other)).iloc[0], paired(of(a=other, b=one)).iloc[0]
+    ab, ba = paired_tests(of(a=one, b=other)).iloc[0], paired_tests(of(a=other, b=one)).iloc[0]
     assert ab["p"] == ba["p"]
     assert ab["difference"] == -ba["difference"]
 
 
 def test_paired_agrees_with_the_t_test_where_that_is_right() -> None:
     x = pd.DataFrame(np.random.default_rng(4).random((80, 24)))
-    made = paired(x)
+    made = paired_tests(x)
     t = ttest_rel(x[made["model_a"]], x[made["model_b"]]).pvalue
     assert len(made) == 24 * 23 / 2
     assert np.abs(made["p"] - t).max() < 0.03
@@ -350,7 +350,7 @@ def test_paired_agrees_with_the_t_test_where_that_is_right() -> None:
 
 def test_paired_looks_at_the_pairs_not_at_the_spread_between_users() -> None:
     users = np.linspace(0, 1, 60)
-    assert paired(of(a=users + 0.01, b=users))["p"].item() < 0.001
+    assert paired_tests(of(a=users + 0.01, b=users))["p"].item() < 0.001
 
 
 def test_letters_name_the_models_beaten() -> None:
@@ -547,7 +547,7 @@ def test_overlap_of_real_lists(runs: dict[str, pd.DataFrame]) -> None:
 
 
 def test_ensemble_gain_is_at_least_the_better_model(runs, shop: Shop) -> None:
-    judged = values(runs, shop.stage)["any", 5]
+    judged = per_user_values(runs, shop.stage)["any", 5]
     made = ensemble_gain(judged)
     means = {name: frame["hit_rate"].mean() for name, frame in judged.items()}
     assert np.allclose(np.diag(made), list(means.values()))
@@ -653,18 +653,18 @@ def test_a_spoilt_table_is_not_saved(home, fold: Fold, runs, spoil, message: str
 
 
 def test_record_saves_lists_for_every_test_user(home, fold: Fold) -> None:
-    recs = shopper.record(OwnPurchases(), fold, "own")
+    recs = record(OwnPurchases(), fold, "own")
     assert set(recs["user_id"]) == set(fold.testing.users)
     assert load_runs(fold)[1].loc["own", "params"] == OwnPurchases().params
 
 
 def test_summary_and_scopes_agree_with_the_judge(runs, shop: Shop, board: pd.DataFrame) -> None:
-    made = shopper.summary(runs, shop.stage)
+    made = scores.summary(runs, shop.stage)
     assert made.index[0] == "oracle"
     assert made.loc["own", "recall"] == pytest.approx(
         cell(board, "own", "recall", 5)["value"], abs=1e-4
     )
-    by = shopper.by_scope(runs, shop.stage)
+    by = scores.by_scope(runs, shop.stage)
     assert by.loc["own", "new"] == pytest.approx(
         cell(board, "own", "precision", 5, "new")["value"], abs=1e-4
     )

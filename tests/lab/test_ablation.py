@@ -30,7 +30,7 @@ from recsys_utils.data.prefilter import OTHER
 from recsys_utils.ensembles import two_stage
 from recsys_utils.ensembles.candidates import Candidates, held, recall_curve, union
 from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, train
-from recsys_utils.evaluation import leaderboard
+from recsys_utils.evaluation import slices
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models.base import load_model
 
@@ -66,7 +66,7 @@ def system3(larger: Shop, kept: pd.Index) -> tuple[TwoStage, Interactions]:
 @pytest.mark.spec("S3-21")
 def test_candidate_recall_is_that_of_lists_cut_at_every_depth(larger: Shop, made: Bench) -> None:
     truth, depths = (
-        leaderboard.warm(larger.truth, larger.history)[["user_id", "item_id"]].drop_duplicates(),
+        slices.warm(larger.truth, larger.history)[["user_id", "item_id"]].drop_duplicates(),
         (1, 5, 20, 10_000),
     )
     table, users = (
@@ -155,7 +155,7 @@ def test_precision_is_the_judge_s(larger: Shop, made: Bench) -> None:
     frame["rank"] = (
         frame.groupby("user_id")["score"].rank(ascending=False, method="first").astype(int)
     )
-    truth = leaderboard.warm(larger.truth, larger.history)
+    truth = slices.warm(larger.truth, larger.history)
     assert np.allclose(precision(made, score), per_user(frame, truth, 5)["precision"])
 
 
@@ -290,7 +290,7 @@ def test_where_purchases_alone_are_too_many_rows_whole_users_go(larger: Shop, ma
 
 def test_new_items_are_judged_on_what_is_new(larger: Shop) -> None:
     b = bench(TwoStage(windows=1, target="new", **SMALL), larger.stage)
-    new = ~leaderboard.bought_before(larger.truth, larger.history) & larger.truth["user_id"].isin(
+    new = ~slices.bought_before(larger.truth, larger.history) & larger.truth["user_id"].isin(
         larger.history.user_ids
     )
     assert len(b.users) == larger.truth[new]["user_id"].nunique()
@@ -330,7 +330,7 @@ def test_one_feature_of_each_group_is_shown_of_what_was_bought(larger: Shop, mad
 def test_what_was_bought_is_counted_whether_it_is_a_candidate_or_not(
     larger: Shop, made: Bench
 ) -> None:
-    truth = leaderboard.warm(larger.truth, larger.history)[["user_id", "item_id"]].drop_duplicates()
+    truth = slices.warm(larger.truth, larger.history)[["user_id", "item_id"]].drop_duplicates()
     assert made.bought == len(truth) > made.asked.bought.sum() > 0
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from shops import Shop, receipts
 
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.evaluation.leaderboard import warm
 from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.slices import warm
 from recsys_utils.models import TIFUKNN, UPCF, OwnPurchases, Popular, Recommender, next_basket
 from recsys_utils.models.next_basket import basket_positions
 

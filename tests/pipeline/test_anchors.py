@@ -10,8 +10,8 @@ import pytest
 from recsys_utils.data.folds import Fold, Stage, load_fold, write_folds
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles.two_stage import TwoStage
-from recsys_utils.evaluation.slices import bought_before, warm
 from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.slices import bought_before, warm
 from recsys_utils.models import ALS, ItemCF, OwnPurchases, Popular, Recommender
 
 ONLINE = "online_retail"

@@ -94,7 +94,7 @@ def test_model_notebooks_keep_their_order(path: Path) -> None:
     steps = (
         "load_fold(DATASET)",
         "## The idea",
-        "show.record",
+        "record(",
         "## One shopper",
         "## Metrics",
         "## Where it fails",
@@ -104,7 +104,7 @@ def test_model_notebooks_keep_their_order(path: Path) -> None:
     places = [text.index(step) for step in steps]
     assert places == sorted(places)
     assert "fold.tuning" in text
-    assert "plots.curve" in text
+    assert "figures.curve" in text
 
 
 def test_notebook_14_asks_every_endpoint(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ import pytest
 from matplotlib import pyplot as plt
 from nbformat import v4
 
-from recsys_utils.data import folds, runs
+from recsys_utils.data import folds, runs, tables
 from recsys_utils.models import ItemCF, OwnPurchases, Popular, Recommender
-from recsys_utils.report import figures
-from recsys_utils.report import page as report_page
+from recsys_utils.report import board_tables, figures, svg, wording
+from recsys_utils.report.html import render, to_html
+from recsys_utils.report.judged import judge_fold
+from recsys_utils.report.page import page_context, write_report
+from recsys_utils.report.verdict import ship
 
 EVIL = "<script>alert(1)</script> & $5 mug"
 MODELS = {
@@ -38,7 +41,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shop(home: Path) -> Path:
     """The page of a shop with prices, names, countries, cold shoppers and two folds."""
-    rng, lines = np.random.default_rng(1), 4000
+    rng = np.random.default_rng(1)
+    lines = 4000
     item = rng.integers(0, 60, lines) ** 2 // 60
     frame = pd.DataFrame(
         {
@@ -60,17 +64,11 @@ def shop(home: Path) -> Path:
             "land": "France",
         }
     )
-    toml = _toml(
-        home,
-        "shop",
-        pd.concat([frame, late]),
-        'title = "A & <b>"\ncurrency = "€"\nfolds = 2',
-        'ts = "when"\nprice = "price"',
-    )
-    toml.write_text(
-        toml.read_text()
-        + '[items.columns]\nitem_id = "what"\nname = "name"\n[users.columns]\nuser_id = "who"\ncountry = "land"\n'
-    )
+    top = 'title = "A & <b>"\ncurrency = "€"\nfolds = 2'
+    toml = _toml(home, "shop", pd.concat([frame, late]), top, 'ts = "when"\nprice = "price"')
+    with toml.open("a") as file:
+        file.write('[items.columns]\nitem_id = "what"\nname = "name"\n')
+        file.write('[users.columns]\nuser_id = "who"\ncountry = "land"\n')
     return _published(toml, MODELS)
 
 
@@ -85,18 +83,21 @@ def plain(home: Path) -> Path:
             "nth": rng.integers(1, 8, 900),
         }
     )
-    return _published(
-        _toml(home, "plain", frame, 'protocol = "next_basket"', 'order = "nth"'),
-        {"popular_28d": Popular(28)},
-    )
+    toml = _toml(home, "plain", frame, 'protocol = "next_basket"', 'order = "nth"')
+    return _published(toml, {"popular_28d": Popular(28)})
 
 
 def _toml(home: Path, name: str, frame: pd.DataFrame, top: str, columns: str) -> Path:
     frame.to_csv(home / f"{name}.csv", index=False)
     path = home / f"{name}.toml"
-    path.write_text(
-        f'{top}\n[purchases]\nfiles = ["{name}.csv"]\n[purchases.columns]\nuser_id = "who"\nitem_id = "what"\n{columns}\n'
-    )
+    path.write_text(f"""{top}
+[purchases]
+files = ["{name}.csv"]
+[purchases.columns]
+user_id = "who"
+item_id = "what"
+{columns}
+""")
     return path
 
 
@@ -106,61 +107,87 @@ def _published(toml: Path, models: dict[str, Recommender]) -> Path:
         for name, model in models.items():
             recs = model.fit(fold.testing.history).recommend(fold.testing.users, 50)
             runs.save_run(recs, fold, name, model.family, model.params, 0.5, 0.1)
-    return report_page.write_report(str(toml))
+    return write_report(str(toml))
 
 
 def _board(page: Path) -> pd.DataFrame:
     return pd.read_csv(page.with_name("leaderboard.csv"))
 
 
-def _labels(ax: plt.Axes) -> list[str]:
-    return [t.get_text() for t in ax.get_yticklabels()]
+def _tick_texts(ax: plt.Axes) -> list[str]:
+    return [label.get_text() for label in ax.get_yticklabels()]
 
 
-def test_names_and_numbers_are_readable() -> None:
-    names = {
-        "popular_28d": "Popular, 28 days",
-        "item_bm25": "Item BM25",
-        "als": "ALS",
-        "own_decayed": "Own purchases, decayed",
-        "two_tower_own": "Two tower with own purchases",
-        "tifuknn": "TIFU-KNN",
-        "hybrid_40_40_20": "Hybrid 40/40/20",
-        "blend_rrf": "Blend RRF",
-    }
-    assert {m: figures.display_name(m) for m in names} == names
-    assert [figures.num(v) for v in (0.37951, 791044, 999.6, 0, 0.00158, 0.0002, float("nan"))] == [
-        "0.380",
-        "791,000",
-        "1,000",
-        "0",
-        "0.00158",
-        "< 0.001",
-        "–",
-    ]
-    assert figures.percent(0.1234) == "12.3\u00a0%"
-    assert figures.seconds(0.004) == "< 0.01"
+def _page(dataset: str, synthetic: bool = False) -> str:
+    """The page's text, not written."""
+    data = tables.load(dataset)
+    data.spec.synthetic = synthetic
+    judged = judge_fold(folds.load_fold(dataset))
+    return render("report.html.j2", **page_context(data, [judged]), notebooks=[])
 
 
-def test_plots_are_functions_of_a_board(shop: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("popular_28d", "Popular, 28 days"),
+        ("item_bm25", "Item BM25"),
+        ("als", "ALS"),
+        ("own_decayed", "Own purchases, decayed"),
+        ("two_tower_own", "Two tower with own purchases"),
+        ("tifuknn", "TIFU-KNN"),
+        ("hybrid_40_40_20", "Hybrid 40/40/20"),
+        ("blend_rrf", "Blend RRF"),
+        ("co_purchase", "Co-purchase"),
+    ],
+)
+def test_names_are_readable(model: str, name: str) -> None:
+    assert wording.display_name(model) == name
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.37951, "0.380"),
+        (791044, "791,000"),
+        (999.6, "1,000"),
+        (0, "0"),
+        (0.00158, "0.00158"),
+        (0.0002, "< 0.001"),
+        (float("nan"), "–"),
+    ],
+)
+def test_numbers_have_three_digits(value: float, text: str) -> None:
+    assert wording.num(value) == text
+
+
+def test_shares_seconds_and_money_are_readable() -> None:
+    assert wording.percent(0.1234) == "12.3\u00a0%"
+    assert wording.seconds(0.004) == "< 0.01"
+    assert wording.money(-2.5, "€") == "−€2.50"
+
+
+def test_bars_have_the_best_model_on_top(shop: Path) -> None:
     board = _board(shop)
     ax = figures.leaderboard_bars(board)
-    best = (
-        board.query("metric == 'precision' and k == 5 and scope == 'any' and users_scope == 'warm'")
-        .iloc[:3]
-        .nlargest(1, "value")["model"]
-    )
-    assert _labels(ax)[-1] == figures.display_name(best.item())
+    newest = board[board["fold"] == board["fold"].iloc[0]]
+    rows = newest.query("metric == 'precision' and k == 5 and scope == 'any'")
+    rows = rows[rows["users_scope"] == "warm"]
+    best = rows.loc[rows["value"].idxmax(), "model"]
+    assert _tick_texts(ax)[-1] == wording.display_name(best)
     assert ax.get_xlabel() == "Precision@5, 95 % interval"
-    assert {t.get_text() for t in figures.tradeoff(board, "coverage").texts} >= {
-        figures.display_name(m) for m in MODELS
-    }
-    assert any("France (" in label for label in _labels(figures.by_group(board, "country: ")))
-    assert len(_labels(figures.repeat_vs_new(board))) == len(MODELS)
+
+
+def test_figures_of_a_board_name_all_models(shop: Path) -> None:
+    board = _board(shop)
+    names = {wording.display_name(model) for model in MODELS}
+    assert {text.get_text() for text in figures.tradeoff(board, "coverage").texts} >= names
+    assert set(_tick_texts(figures.repeat_vs_new(board))) == names
+    countries = _tick_texts(figures.by_group(board, "country: "))
+    assert any(label.startswith("France (") for label in countries)
     plt.close("all")
 
 
-def test_generic_plots() -> None:
+def test_curve_and_heatmap() -> None:
     frame = pd.DataFrame(
         {
             "tau": [1, 2, 1, 2],
@@ -168,29 +195,36 @@ def test_generic_plots() -> None:
             "model": ["als", "als", "ease", "ease"],
         }
     )
-    assert [
-        t.get_text()
-        for t in figures.curve(frame, "tau", "precision", "model").get_legend().get_texts()
-    ] == ["ALS", "EASE"]
-    assert _labels(figures.bars(pd.Series({"a $5": 1, "b": 2}))) == [r"a \$5", "b"]
-    assert figures.histogram([1, 2, 3], "price").get_xlabel() == "price"
-    assert [
-        t.get_text()
-        for t in figures.heatmap(
-            pd.DataFrame(np.full((2, 2), 0.5), ["als", "ease"], ["als", "ease"])
-        ).texts
-    ] == ["50"]
+    legend = figures.curve(frame, "tau", "precision", "model").get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["ALS", "EASE"]
+    half = pd.DataFrame(0.5, ["als", "ease"], ["als", "ease"])
+    assert [text.get_text() for text in figures.heatmap(half).texts] == ["50"]
     plt.close("all")
 
 
 def test_svg_follows_the_page_and_is_reproducible(shop: Path) -> None:
-    first, again = (figures.svg("Bars <", figures.leaderboard_bars, _board(shop)) for _ in range(2))
-    assert first == again
+    first = svg.svg("Bars <", figures.leaderboard_bars, _board(shop))
+    assert svg.svg("Bars <", figures.leaderboard_bars, _board(shop)) == first
     assert 'aria-label="Bars &lt;"' in first
     assert "currentColor" in first
-    assert figures.INK not in first
-    assert figures.GRID not in first
-    assert plt.rcParams["text.color"] != figures.INK
+    assert svg.INK not in first
+    assert svg.GRID not in first
+    assert plt.rcParams["text.color"] != svg.INK
+
+
+def test_a_leaderboard_marks_the_best_and_names_the_beaten(shop: Path, home: Path) -> None:
+    judged = judge_fold(folds.load_fold(str(home / "shop.toml")))
+    table = board_tables.board_table(judged, "any", 5)
+    heads = [column["head"] for column in table["columns"]]
+    assert heads[:3] == ["Precision@5", "Precision@10", "Recall"]
+    assert heads[-2:] == ["Fit, s", "Recom\u00admend, s"]
+    precisions = [row["cells"][0] for row in table["rows"]]
+    values = [value for value, _ in precisions]
+    assert values == sorted(values, reverse=True)
+    assert [is_best for _, is_best in precisions] == [True, False, False]
+    assert [row["letter"] for row in table["rows"]] == ["a", "b", "c"]
+    mean_price = heads.index("Mean price")
+    assert not any(row["cells"][mean_price][1] for row in table["rows"])
 
 
 @pytest.mark.parametrize("name", ["shop", "plain"])
@@ -199,101 +233,85 @@ def test_pages_stand_alone(name: str, request: pytest.FixtureRequest) -> None:
     text = page.read_text()
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//|@import|url\(\s*["']?http""", text)
     assert page.stat().st_size < 800_000
-    assert str(page.parents[2]) not in text + page.with_name("leaderboard.csv").read_text()
-    assert "nan" not in re.sub(r"[a-z]nan|nan[a-z]", "", _visible(text).lower())
-    assert 'class="badge"' not in text
+    this_machine = str(page.parents[2])
+    assert this_machine not in text
+    assert this_machine not in page.with_name("leaderboard.csv").read_text()
+    assert not re.search(r"\bnan\b", _visible(text), re.IGNORECASE)
     assert f'href="{name}/index.html"' in (page.parents[1] / "index.html").read_text()
 
 
-def test_synthetic_data_is_badged(home: Path) -> None:
-    fold_of = str(home / "tiny.toml")
-    (home / "tiny.csv").write_text(
-        "who,what,when\n"
-        + "\n".join(f"{n % 9},{n % 5},2024-01-{1 + n // 20:02}" for n in range(600))
-    )
-    Path(fold_of).write_text(
-        'title = "T"\ntest_weeks = 1\nvalid_weeks = 1\n[purchases]\nfiles = ["tiny.csv"]\n'
-        '[purchases.columns]\nuser_id = "who"\nitem_id = "what"\nts = "when"\n'
-    )
-    real = _published(Path(fold_of), {"popular_28d": Popular(28)}).read_text()
-    data, judged = report_page.tables.load(fold_of), [report_page.judge(folds.load_fold(fold_of))]
-    data.spec.synthetic = True
-    made = report_page.render("report.html.j2", **report_page._context(data, judged), notebooks=[])
-    assert "synthetic data</span>" in made
-    assert "synthetic data</span>" not in real
+def test_synthetic_data_is_badged(plain: Path, home: Path) -> None:
+    badge = "synthetic data</span>"
+    assert badge not in plain.read_text()
+    assert badge in _page(str(home / "plain.toml"), synthetic=True)
 
 
 def test_data_is_escaped(shop: Path) -> None:
     text = shop.read_text()
     assert "<script>alert" not in text
     assert "<title>A &amp; &lt;b&gt;</title>" in text
-    embedded = json.loads(
-        re.search(r'<script type="application/json" id="shoppers">(.*?)</script>', text, re.DOTALL)[
-            1
-        ]
-    )
+    script = r'<script type="application/json" id="shoppers">(.*?)</script>'
+    embedded = json.loads(re.search(script, text, re.DOTALL)[1])
     assert any(EVIL in name for name, _ in embedded["items"])
-    assert any(not s["baskets"] for s in embedded["shoppers"])
+    assert any(not shopper["baskets"] for shopper in embedded["shoppers"])
     assert embedded["currency"] == "€"
 
 
-def test_verdict_and_tables(shop: Path) -> None:
-    board, text = _board(shop), shop.read_text()
-    said = report_page.ship(board[board["fold"] == board["fold"].iloc[0]], currency="€")
-    assert said.startswith("Ship ")
-    assert "€" in said
-    assert "cold shoppers" in said
-    assert "new to the shopper" in said
+def test_the_verdict_says_which_what_for_and_where_it_is_weak(shop: Path) -> None:
+    text = ship(_board(shop), currency="€")
+    assert text.startswith("Ship ")
+    assert "€" in text
+    assert "cold shoppers" in text
+    assert "new to the shopper" in text
+
+
+def test_the_page_has_all_scopes_groups_and_windows(shop: Path) -> None:
+    text = shop.read_text()
     assert text.count("data-board=") == 8
     assert "12 cold shoppers" in text
-    assert board["fold"].nunique() == 2
-    assert "Rolling folds" in text
+    assert _board(shop)["fold"].nunique() == 2
+    assert "Earlier windows" in text
 
 
-def test_studies_stand_between_repeats_and_shoppers(shop: Path, home: Path) -> None:
-    """A notebook's findings come in the page's order and leave with their study; what they say is escaped."""
+def test_studies_come_in_the_page_s_order_and_are_escaped(shop: Path, home: Path) -> None:
     toml = str(home / "shop.toml")
     fold = folds.load_fold(toml)
-    assert 'id="two-stage"' not in shop.read_text()
-    assert 'id="knobs"' not in shop.read_text()
-    assert "#knobs" not in shop.read_text()
-    recall = pd.DataFrame(
-        {
-            "generator": ["als", "als", "union", "union"],
-            "n": [10, 50] * 2,
-            "recall": [0.1, 0.2, 0.2, 0.4],
-        }
-    )
+    without = shop.read_text()
+    for text in ('id="two-stage"', 'id="knobs"', "#knobs"):
+        assert text not in without
+    recall = pd.DataFrame({"generator": ["als", "union"], "n": 10, "recall": [0.1, 0.2]})
     knobs = pd.DataFrame({"knob": "Upsell <b>", "value": ["off", "1"], "precision": [0.2, 0.1]})
-    data, judged = report_page.tables.load(toml), [report_page.judge(fold)]
     runs.save_study(recall, fold, "candidate_recall", EVIL)
     runs.save_study(knobs, fold, "knob_costs")
-    page = report_page.render("report.html.j2", **report_page._context(data, judged), notebooks=[])
-    places = [
-        page.index(f'id="{section}"')
-        for section in ("repeat", "two-stage", "overlap", "knobs", "explorer")
-    ]
+    page = _page(toml)
+    for path in (home / "data").glob("*/studies/*/*"):
+        path.unlink()
+    order = ("repeat", "two-stage", "overlap", "knobs", "explorer")
+    places = [page.index(f'id="{section}"') for section in order]
     assert places == sorted(places)
     assert "Upsell &lt;b&gt;" in page
     assert "<script>alert" not in page
     assert 'href="#knobs"' in page
-    for path in (home / "data").glob("*/studies/*/*"):
-        path.unlink()
 
 
-def test_what_cannot_be_computed_is_said(plain: Path) -> None:
-    text = plain.read_text()
-    for gap in (
+@pytest.mark.parametrize(
+    "gap",
+    [
         "receipts have no prices",
         "ids stand in",
         "there is only one",
         "keeps receipts only",
         "there is no other model",
         "Without prices",
-    ):
-        assert gap in text
-    assert 'id="tradeoffs"' not in text
-    assert 'id="overlap"' not in text
+    ],
+)
+def test_what_cannot_be_computed_is_said(gap: str, plain: Path) -> None:
+    assert gap in plain.read_text()
+
+
+@pytest.mark.parametrize("section", ["tradeoffs", "overlap"])
+def test_one_model_alone_is_compared_with_none(section: str, plain: Path) -> None:
+    assert f'id="{section}"' not in plain.read_text()
 
 
 def test_notebook_page_folds_code_and_keeps_money(shop: Path, tmp_path: Path) -> None:
@@ -301,17 +319,15 @@ def test_notebook_page_folds_code_and_keeps_money(shop: Path, tmp_path: Path) ->
     error = v4.new_output(
         "error", ename="ValueError", evalue="bad <b>", traceback=["ValueError: bad <b>"]
     )
-    table = v4.new_output(
-        "execute_result",
-        data={"text/html": "<table><tr><td>1</td></tr></table>", "text/plain": "1"},
-    )
+    html = {"text/html": "<table><tr><td>1</td></tr></table>", "text/plain": "1"}
+    table = v4.new_output("execute_result", data=html)
     cells = [
         v4.new_markdown_cell(text),
         v4.new_code_cell("x = 1", outputs=[table]),
         v4.new_code_cell("raise", outputs=[error]),
     ]
     nbformat.write(v4.new_notebook(cells=cells), tmp_path / "nb.ipynb")
-    out = report_page.to_html(tmp_path / "nb.ipynb", shop.with_name("04_mine.html"))
+    out = to_html(tmp_path / "nb.ipynb", shop.with_name("04_mine.html"))
     page = out.read_text()
     assert page.count("<details") == 2
     assert page.count('open="">') == 1
@@ -324,7 +340,6 @@ def test_notebook_page_folds_code_and_keeps_money(shop: Path, tmp_path: Path) ->
     assert out.stat().st_size < 50_000
     assert not re.search(r"(src|href)=.https?:", page)
     assert '<a href="04_mine.html"><small>04</small> My notebook</a>' in shop.read_text()
-    assert (report_page.code_template_dir() / "conf.json").exists()
 
 
 class _Text(HTMLParser):
@@ -332,13 +347,15 @@ class _Text(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.inside, self.words = "", []
+        self.element = ""
+        self.words = []
 
     def handle_starttag(self, tag: str, attrs: list) -> None:
-        self.inside = tag
+        self.element = tag
 
     def handle_data(self, data: str) -> None:
-        self.words += [data] if self.inside not in ("script", "style") else []
+        if self.element not in ("script", "style"):
+            self.words.append(data)
 
 
 def _visible(page: str) -> str:

@@ -1,4 +1,4 @@
-"""Studies become sections of the report: each figure says what its table says, and without a table there is no section."""
+"""Studies become sections of the page: figures that show their table, and none without one."""
 
 from pathlib import Path
 
@@ -6,15 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
-from shops import Shop, receipts
+from matplotlib.axes import Axes
 
 from recsys_utils import LabError
-from recsys_utils.data.folds import Stage
-from recsys_utils.data.interactions import Interactions
-from recsys_utils.ensembles.hybrid import Hybrid
-from recsys_utils.evaluation.leaderboard import warm
-from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.report import sections, study_figures
+from recsys_utils.report.sections import study_sections
 
 KNOBS = pd.DataFrame(
     {
@@ -25,19 +21,20 @@ KNOBS = pd.DataFrame(
         "mean_price": [3.0, 3.3, 3.0, 2.0, 1.5],
     }
 )
-RECALL = pd.DataFrame(
-    [
-        (name, n, share * n)
-        for name, share in {
-            "als": 0.001,
-            "own_decayed": 0.002,
-            **{f"m{i}": 0.0001 for i in range(6)},
-            "union": 0.003,
-        }.items()
-        for n in (10, 100)
-    ],
-    columns=["generator", "n", "recall"],
-)
+PRICE_CAP = KNOBS[2:]
+RECALL_AT_10 = {
+    "als": 0.01,
+    "own_decayed": 0.02,
+    "m0": 0.001,
+    "m1": 0.001,
+    "m2": 0.001,
+    "m3": 0.001,
+    "m4": 0.001,
+    "m5": 0.001,
+    "union": 0.03,
+}
+RECALL = pd.DataFrame({"generator": RECALL_AT_10.keys(), "n": 10, "recall": RECALL_AT_10.values()})
+RECALL = pd.concat([RECALL, RECALL.assign(n=100, recall=10 * RECALL["recall"])])
 ABLATION = pd.DataFrame(
     [
         ("features", "price_ features", 0.001, -0.002, 0.004),
@@ -56,189 +53,131 @@ STUDIES = {
 
 
 @pytest.fixture(autouse=True)
-def close() -> None:
+def close_figures() -> None:
     yield
     plt.close("all")
 
 
+def drawn(section: str, **studies: pd.DataFrame) -> dict[str, str]:
+    """The SVG of each figure of a section by caption."""
+    content = study_sections({name: (table, "") for name, table in studies.items()})[section]
+    return {caption: svg for svg, caption in content["figures"]}
+
+
+def legend_texts(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
 def test_sections_hold_what_studies_there_are() -> None:
-    made = sections.sections(STUDIES)
-    assert [caption for _, caption in made["two_stage"]["figures"]] == [
+    content = study_sections(STUDIES)
+    assert [caption for _, caption in content["two_stage"]["figures"]] == [
         "Purchases among the candidates",
         "Without a group of features, 95 % interval",
         "Without a generator of candidates, 95 % interval",
     ]
-    assert [caption for _, caption in made["knobs"]["figures"]] == [
+    assert [caption for _, caption in content["knobs"]["figures"]] == [
         "Upsell",
         "Price cap",
         "Confidence against what was bought: off by 2.50\u00a0% on average",
     ]
-    assert made["two_stage"]["notes"] == ["A note on <recall>."]
-    assert made["knobs"]["notes"] == ["A note on knobs."]
-    assert all(svg.startswith("<svg") for section in made.values() for svg, _ in section["figures"])
-    assert sections.sections({}) == {}
-    assert sections.sections({"knob_costs": (KNOBS[:0], "x"), "other": (KNOBS, "")}) == {}
-    assert set(sections.sections({"reliability": STUDIES["reliability"]})) == {"knobs"}
+    assert content["two_stage"]["notes"] == ["A note on <recall>."]
+    assert content["knobs"]["notes"] == ["A note on knobs."]
+    for section in content.values():
+        for svg, caption in section["figures"]:
+            assert svg.startswith("<svg"), caption
+
+
+@pytest.mark.parametrize(
+    ("studies", "there"),
+    [
+        ({}, set()),
+        ({"knob_costs": (KNOBS[:0], "empty"), "unknown": (KNOBS, "")}, set()),
+        ({"reliability": STUDIES["reliability"]}, {"knobs"}),
+    ],
+)
+def test_a_section_without_a_study_is_not_there(studies: dict, there: set[str]) -> None:
+    assert set(study_sections(studies)) == there
 
 
 def test_a_study_without_its_columns_is_named() -> None:
+    table = KNOBS.drop(columns="precision")
     with pytest.raises(LabError, match="study 'knob_costs' lacks the column precision"):
-        sections.sections({"knob_costs": (KNOBS.drop(columns="precision"), "")})
+        study_sections({"knob_costs": (table, "")})
 
 
-def test_recall_shows_the_union_and_the_best_generators() -> None:
-    """Five of the eight, the best first, in words."""
-    svg = sections.sections({"candidate_recall": STUDIES["candidate_recall"]})["two_stage"][
-        "figures"
-    ][0][0]
-    places = [svg.index(f">{name}<") for name in ("Union", "Own purchases, decayed", "ALS", "M0")]
+def test_recall_shows_the_union_and_the_five_best_generators() -> None:
+    svg = drawn("two_stage", candidate_recall=RECALL)["Purchases among the candidates"]
+    names = ("Union", "Own purchases, decayed", "ALS", "M0")
+    places = [svg.index(f">{name}<") for name in names]
     assert places == sorted(places)
     assert ">M5<" not in svg
 
 
 def test_a_hopeless_ranker_does_not_flatten_the_rest() -> None:
     """Features and generators share a scale; rankers have their own."""
-    worse = pd.concat(
-        [
-            ABLATION,
-            pd.DataFrame(
-                {
-                    "kind": ["ranker"],
-                    "without": ["popularity"],
-                    "change": [-0.5],
-                    "low": [-0.6],
-                    "high": [-0.4],
-                }
-            ),
-        ]
-    )
-    before, after = (
-        dict(
-            map(
-                reversed, sections.sections({"two_stage_ablation": (t, "")})["two_stage"]["figures"]
-            )
-        )
-        for t in (ABLATION, worse)
-    )
-    assert all(after[caption] == svg for caption, svg in before.items())
-    assert len(after) == 3
-    assert all(">−0.5<" not in svg for svg in before.values())
-    assert ">−0.5<" in after["With another ranker, 95 % interval"]
+    ranker = {"kind": "ranker", "without": "popularity", "change": -0.5, "low": -0.6, "high": -0.4}
+    with_ranker = pd.concat([ABLATION, pd.DataFrame([ranker])])
+    before = drawn("two_stage", two_stage_ablation=ABLATION)
+    after = drawn("two_stage", two_stage_ablation=with_ranker)
+    assert ">−0.5<" in after.pop("With another ranker, 95 % interval")
+    assert after == before
+    for caption, svg in before.items():
+        assert ">−0.5<" not in svg, caption
 
 
 def test_knobs_share_one_scale() -> None:
-    """Price cap takes three quarters of revenue, upsell moves a tenth of it: the axis is the same."""
-    first, second = (
-        svg for svg, _ in sections.sections({"knob_costs": (KNOBS, "")})["knobs"]["figures"]
-    )
-    assert "−60 %" in first
-    assert "−60 %" in second
+    """The cap costs three quarters of revenue, upsell moves a tenth: the axis is the same."""
+    figures = drawn("knobs", knob_costs=KNOBS)
+    assert "−60 %" in figures["Upsell"]
+    assert "−60 %" in figures["Price cap"]
 
 
 def test_knob_changes_by_hand() -> None:
-    changes = study_figures.knob_changes(KNOBS[2:])
-    assert changes.round(4).to_numpy().tolist() == [
-        [0, 0, 0],
-        [-0.25, -0.5, -0.3333],
-        [-0.5, -0.75, -0.5],
-    ]
-    plain = study_figures.knob_changes(
-        KNOBS.assign(revenue_share=np.nan).drop(columns="mean_price")
-    )
-    assert list(plain) == ["precision"]
-    assert (study_figures.knob_changes(KNOBS.assign(precision=0.0))["precision"] == 0).all()
-    ax = study_figures.knob(KNOBS[2:])
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["off", "2", "1.5"]
-    assert [t.get_text() for t in ax.get_legend().get_texts()][0] == "Precision"
-    assert [a.get_title() for a in study_figures.knobs(KNOBS).figure.axes] == [
-        "Upsell",
-        "Price cap",
-        "",
-    ]
+    changes = study_figures.knob_changes(PRICE_CAP).round(4)
+    assert changes["precision"].tolist() == [0, -0.25, -0.5]
+    assert changes["revenue_share"].tolist() == [0, -0.5, -0.75]
+    assert changes["mean_price"].tolist() == [0, -0.3333, -0.5]
+
+
+def test_knob_changes_without_prices_are_precision_alone() -> None:
+    plain = KNOBS.assign(revenue_share=np.nan).drop(columns="mean_price")
+    assert list(study_figures.knob_changes(plain)) == ["precision"]
+
+
+def test_knob_changes_from_zero_are_zero() -> None:
+    changes = study_figures.knob_changes(KNOBS.assign(precision=0.0))
+    assert (changes["precision"] == 0).all()
+
+
+def test_knob_draws_a_line_per_metric() -> None:
+    ax = study_figures.knob(PRICE_CAP)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["off", "2", "1.5"]
+    assert legend_texts(ax) == ["Precision", "Revenue share", "Mean price"]
 
 
 def test_change_fills_what_is_not_chance() -> None:
     ax = study_figures.change(ABLATION, reach=0.05)
-    faces = ax.collections[1].get_facecolors()
-    assert [t.get_text() for t in ax.get_yticklabels()][0] == "price_ features"
+    opacity = ax.collections[1].get_facecolors()[:, 3]
+    assert ax.get_yticklabels()[0].get_text() == "price_ features"
     assert ax.get_xlim() == (-0.05, 0.05)
-    assert len(faces) == 3
-    assert [bool(face[3]) for face in faces] == [False, True, True]
+    assert (opacity > 0).tolist() == [False, True, True]
 
 
-def test_reliability_draws_the_line_of_honesty() -> None:
+def test_reliability_draws_its_dots_by_size_and_the_diagonal() -> None:
     ax = study_figures.reliability(RELIABILITY)
-    assert np.allclose(ax.collections[0].get_offsets(), RELIABILITY[["confidence", "bought"]])
+    dots = ax.collections[0]
+    assert np.allclose(dots.get_offsets(), RELIABILITY[["confidence", "bought"]])
     assert ax.get_xlim() == ax.get_ylim()
-    assert np.diff(ax.collections[0].get_sizes())[0] < 0
+    assert dots.get_sizes()[0] > dots.get_sizes()[1]
+    assert ax.get_legend() is None
 
 
-def test_package_names_no_study_without_a_figure() -> None:
-    text = (Path(sections.__file__).parent / "templates" / "report.html.j2").read_text()
-    assert all(f"findings.{section}" in text for section in sections.sections(STUDIES))
-
-
-OFF = {
-    "upsell": {"factor": 0},
-    "user_segments": {"enabled": False},
-    "repurchase_cycle": {"enabled": False},
-    "price_sensitivity": {"mode": "off"},
-}
-
-
-def test_knob_costs_are_those_of_the_retuned_model(shop: Shop) -> None:
-    model = Hybrid({"factors": 8, "iterations": 2}, tuning=OFF).fit(shop.history)
-    knobs = {
-        "Upsell": {"0": {}, "1": {"upsell": {"factor": 1.0}}},
-        "Cap": {"1.2": {"price_sensitivity": {"budget_tolerance": 1.2}}},
-    }
-    costs = sections.knob_costs(model, OFF, knobs, shop.stage)
-    assert costs[["knob", "value"]].to_numpy().tolist() == [
-        ["Upsell", "0"],
-        ["Upsell", "1"],
-        ["Cap", "1.2"],
-    ]
-    truth = warm(shop.truth, shop.history)
-    plain = per_user(model.recommend(truth["user_id"].unique(), 5), truth, 5).mean()
-    assert costs.loc[0, ["precision", "revenue_share"]].tolist() == pytest.approx(
-        plain[["precision", "revenue_share"]].tolist()
-    )
-    assert costs["mean_price"][2] < costs["mean_price"][0] != costs["mean_price"][1]
-    bare = Interactions.of(shop.history.purchases.drop(columns="price"), as_of=shop.history.as_of)
-    stage = Stage(bare, shop.truth.drop(columns="price"))
-    assert list(
-        sections.knob_costs(
-            Hybrid({"factors": 8, "iterations": 2}).fit(bare), {}, {"Upsell": {"0": {}}}, stage
-        )
-    ) == ["knob", "value", "precision"]
-
-
-def test_hidden_counts_what_the_rules_would_not_have_shown() -> None:
-    """Ann bought milk on three first days of months and jam yesterday; then she buys both, and bread. Jam alone came too early."""
-    past = receipts(
-        "ann milk a1 2024-01-01 1 1\nann milk a2 2024-02-01 1 1\nann milk a3 2024-03-01 1 1\nann jam a4 2024-04-19 1 1\nbob bread b1 2024-04-19 1 9"
-    )
-    then = receipts(
-        "ann milk x 2024-04-21 1 1\nann jam x 2024-04-21 1 1\nann bread x 2024-04-21 1 9\neve bread y 2024-04-21 1 9"
-    )
-    stage = Stage(Interactions.of(past, as_of=pd.Timestamp("2024-04-20")), then)
-    made = sections.hidden(
-        {
-            "cycle": OFF | {"repurchase_cycle": {}},
-            "cap": OFF | {"price_sensitivity": {}},
-            "none": OFF,
-        },
-        stage,
-    )
-    assert made.loc["cycle"].round(4).to_dict() == {"any": 0.3333, "repeat": 0.5, "new": 0}
-    assert made.loc["cap"].round(4).to_dict() == {"any": 0.3333, "repeat": 0, "new": 1}
-    assert (made.loc["none"] == 0).all()
-
-
-def test_reliability_tells_models_apart() -> None:
+def test_reliability_names_models() -> None:
     two = pd.concat([RELIABILITY.assign(model=name) for name in ("blend_tuned", "hybrid_reranked")])
-    assert [t.get_text() for t in study_figures.reliability(two).get_legend().get_texts()] == [
-        "Blend tuned",
-        "Hybrid reranked",
-    ]
-    assert study_figures.reliability(RELIABILITY).get_legend() is None
+    assert legend_texts(study_figures.reliability(two)) == ["Blend tuned", "Hybrid reranked"]
+
+
+@pytest.mark.parametrize("section", ["two_stage", "knobs"])
+def test_the_page_has_a_place_for_each_section(section: str) -> None:
+    template = Path(sections.__file__).parent / "templates" / "report.html.j2"
+    assert f"studies.{section}" in template.read_text()

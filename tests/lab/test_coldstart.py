@@ -3,19 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from lab.coldstart import PopularEver, UsualCategory, cold_items, hold_out, judge
 from shops import Shop, receipts
 
 from recsys_utils import LabError
 from recsys_utils.data import synthetic
 from recsys_utils.data.folds import Stage, window_borders
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.evaluation.coldstart import (
-    PopularEver,
-    UsualCategory,
-    cold_items,
-    hold_out,
-    judge,
-)
 from recsys_utils.models import LightFM, Popular
 
 

@@ -1,0 +1,54 @@
+"""What the business rules cost, and which purchases they hide."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from tqdm import tqdm
+
+from recsys_utils.data.folds import Stage
+from recsys_utils.data.interactions import distinct
+from recsys_utils.ensembles.business_rules import Facts, rerank
+from recsys_utils.ensembles.hybrid import Hybrid
+from recsys_utils.ensembles.rule_settings import tuned
+from recsys_utils.evaluation.metrics import beyond_accuracy, per_user
+from recsys_utils.evaluation.slices import scopes, warm
+
+
+def knob_costs(
+    model: Hybrid, off: dict, knobs: Mapping[str, Mapping[str, dict]], stage: Stage, k: int = 5
+) -> pd.DataFrame:
+    """What a fitted model's lists are worth under each value of each knob, over warm users.
+
+    off: the tuning without any rule. knobs: by name of a knob and label of a value, the sections
+    of the tuning that change.
+
+    Returns knob, value, precision and, where there are prices, revenue_share and mean_price.
+    """
+    truth = warm(stage.truth, stage.history)
+    users = distinct(truth["user_id"])
+    rows = []
+    for name, values in tqdm(knobs.items(), desc="knobs", leave=False, disable=None):
+        for label, change in values.items():
+            recs = model.retuned(off | change).recommend(users, k, stage.exclude)
+            mean = per_user(recs, truth, k).mean().reindex(["precision", "revenue_share"])
+            price = beyond_accuracy(recs, stage.history, k).get("mean_price")
+            rows.append({"knob": name, "value": label, **mean, "mean_price": price})
+    return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def hidden_purchases(rules: Mapping[str, dict], stage: Stage) -> pd.DataFrame:
+    """Share of what warm users then bought that rules would not have shown: rules × scopes.
+
+    rules: by name the sections of the tuning. Scopes: any, repeat, new.
+    """
+    facts = Facts.of(stage.history)
+    truths = scopes(warm(stage.truth, stage.history), stage.history)
+    shares = {name: {} for name in rules}
+    for scope in ("any", "repeat", "new"):
+        if scope not in truths:
+            continue
+        pairs = truths[scope].drop_duplicates(["user_id", "item_id"]).assign(score=0.5)
+        for name, rule in rules.items():
+            shown = rerank(pairs, facts, tuned(rule))
+            shares[name][scope] = 1 - len(shown) / len(pairs)
+    return pd.DataFrame(shares).T

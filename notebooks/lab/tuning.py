@@ -1,0 +1,59 @@
+"""Choosing parameters on a stage's window (use `fold.tuning`: validation)."""
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lab.scores import by_scope
+from recsys_utils.data.folds import Stage
+from recsys_utils.data.runs import DEPTH
+from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.slices import warm
+from recsys_utils.models import Recommender
+
+
+def tune(models: Iterable[Recommender], stage: Stage, k: int = 5) -> pd.DataFrame:
+    """Fit each model on a stage's history and judge its lists, over warm users.
+
+    Returns model (fitted), its parameters, precision@k, recall@k and seconds; best first.
+    """
+    truth = warm(stage.truth, stage.history)
+    users = truth["user_id"].unique()
+    rows = []
+    for model in tqdm(list(models), desc="tuning", leave=False, disable=None):
+        start = time.perf_counter()
+        recs = model.fit(stage.history).recommend(users, k, stage.exclude)
+        precision = recall = np.nan
+        if len(truth):
+            mean = per_user(recs, truth, k).mean()
+            precision, recall = mean["precision"], mean["recall"]
+        result = {"model": model, **model.params}
+        result |= {f"precision@{k}": precision, f"recall@{k}": recall}
+        rows.append(result | {"seconds": time.perf_counter() - start})
+    table = pd.DataFrame(rows)
+    best_first = {"ascending": False, "kind": "stable", "ignore_index": True}
+    return table.sort_values(f"precision@{k}", **best_first)
+
+
+def sweep(
+    model: Recommender, parameter: str, values: Iterable[float], stage: Stage, k: int = 5
+) -> pd.DataFrame:
+    """Precision by scope for values of a parameter that acts on a fitted model's scores alone.
+
+    The model keeps the value that is best on any purchase.
+    """
+    before = getattr(model, parameter)
+    lists = {}
+    for value in values:
+        setattr(model, parameter, value)
+        lists[value] = model.recommend(stage.users, DEPTH, stage.exclude)
+    table = by_scope(lists, stage, k).rename_axis(parameter)
+    if "any" not in table:
+        table["any"] = np.nan
+    table.insert(0, "any", table.pop("any"))
+    has_truth = table["any"].notna().any()  # without it there is nothing to choose by
+    setattr(model, parameter, float(table["any"].idxmax()) if has_truth else before)
+    return table.fillna("")
