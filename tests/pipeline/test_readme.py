@@ -120,8 +120,12 @@ def make_environment(root: Path) -> None:
         script = (Path(sys.prefix) / "bin" / name).read_text().split("\n", 1)[1]
         (place / "bin" / name).write_text(f"#!{place / 'bin' / 'python'}\n{script}")
         (place / "bin" / name).chmod(0o755)
-    (place / "share" / "jupyter").mkdir(parents=True)
-    (place / "share" / "jupyter" / "lab").symlink_to(Path(sys.prefix) / "share" / "jupyter" / "lab")
+    shared = place / "share" / "jupyter"
+    shared.mkdir(parents=True)
+    for folder in (Path(sys.prefix) / "share" / "jupyter").iterdir():
+        # Set-up writes the kernel itself.
+        if folder.name != "kernels":
+            (shared / folder.name).symlink_to(folder)
 
 
 def write_shop(root: Path) -> None:

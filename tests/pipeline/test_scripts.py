@@ -51,23 +51,35 @@ def copy(tmp_path: Path) -> Path:
     python = tmp_path / "conda" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text(
-        f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\ncase "$*" in *pip*) exit ${{PIP:-0}};; esac\n'
+        f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n'
+        'case "$*" in *pip*) exit ${PIP:-0};; *"ruff check"*) exit ${RUFF:-0};; esac\n'
     )
     python.chmod(0o755)
     return tmp_path
 
 
-def start(copy: Path, *arguments: str, **env: str) -> tuple[int, list[str], str]:
-    """Run the copied run_all.sh from elsewhere: exit code, calls of python, stderr."""
+def start_script(
+    copy: Path, script: str, *arguments: str, **env: str
+) -> subprocess.CompletedProcess:
+    """Run a copied script from elsewhere."""
     (copy / "calls").write_text("")
-    result = run(
-        str(copy / "lab" / "run_all.sh"),
+    return run(
+        str(copy / "lab" / script),
         *arguments,
         CONDA_PREFIX=str(copy / "conda"),
         CONDA_DEFAULT_ENV="recsys",
         **env,
     )
-    return result.returncode, (copy / "calls").read_text().splitlines(), result.stderr
+
+
+def calls_of_python(copy: Path) -> list[str]:
+    return (copy / "calls").read_text().splitlines()
+
+
+def start(copy: Path, *arguments: str, **env: str) -> tuple[int, list[str], str]:
+    """Run the copied run_all.sh: exit code, calls of python, stderr."""
+    result = start_script(copy, "run_all.sh", *arguments, **env)
+    return result.returncode, calls_of_python(copy), result.stderr
 
 
 def test_setup_runs_once_and_arguments_go_through(copy: Path) -> None:
@@ -91,6 +103,25 @@ def test_a_failed_setup_says_so_and_is_tried_again(copy: Path) -> None:
     assert err.splitlines()[-1].startswith("setup: pip could not install requirements.txt")
     assert not [c for c in calls if "pipeline" in c]
     assert start(copy)[1][-1].endswith("-m recsys_utils.pipeline")
+
+
+def test_all_tests_are_run_after_a_failure_which_is_named_at_the_end(copy: Path) -> None:
+    result = start_script(copy, "run_tests.sh", RUFF="1")
+    assert result.returncode == 1
+    calls = "\n".join(calls_of_python(copy))
+    for step in ("ruff format", "recsys_utils.pipeline", "--cov=recsys_utils", "--doctest-modules"):
+        assert step in calls
+    last_lines = result.stdout.partition("=== seconds\n")[2].splitlines()
+    assert last_lines[-1] == "FAILED: lint"
+    assert len(last_lines) > 7
+    for line in last_lines[:-1]:
+        assert re.fullmatch(r" *\d+ s  [a-z ,-]+", line)
+    assert start_script(copy, "run_tests.sh").returncode == 0
+
+
+def test_run_tests_with_arguments_is_pytest(copy: Path) -> None:
+    start_script(copy, "run_tests.sh", "tests/core", "-x")
+    assert calls_of_python(copy)[-1] == "-m pytest tests/core -x"
 
 
 def test_help_fits_a_screen(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
