@@ -1,13 +1,18 @@
-"""Where things lie on disk, and how they get there whole: atomic writes, digests, manifests. No pickle."""
+"""Where things lie on disk, and how they get there whole: atomic writes and one bundle format.
+
+A bundle is a folder of files and a manifest. The manifest is written last. It names the kind of
+the bundle, the cut (what was fitted saw nothing later), the versions of the libraries, and the
+SHA-256 of every file, and it vouches for itself by a seal. Nothing here reads or writes pickle.
+"""
 
 import hashlib
 import io
 import json
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +24,22 @@ from scipy import sparse
 from recsys_utils import LabError
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository
-SCHEMA = 1
-LIBRARIES = ("numpy", "scipy", "pandas", "implicit", "duckdb")
+SCHEMA = 2  # of a manifest
+MANIFEST = "manifest.json"
+LIBRARIES = (
+    "duckdb",
+    "implicit",
+    "lightgbm",
+    "numpy",
+    "pandas",
+    "rectools-lightfm",
+    "scikit-learn",
+    "scipy",
+    "torch",
+)
+
+Arrays = dict[str, np.ndarray | sparse.csr_matrix]
+Part = Arrays | pd.DataFrame | dict | str | bytes
 
 
 def home() -> Path:
@@ -99,92 +118,199 @@ def digest(*paths: Path) -> str:
     return total.hexdigest()
 
 
-def save_arrays(
-    arrays: dict[str, np.ndarray | sparse.csr_matrix], meta: dict, folder: Path
-) -> Path:
-    """Save named arrays (dense or CSR) and a manifest that vouches for every byte of them.
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that results depend on, of those that are installed."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
 
-    The arrays' file is named by its digest, so a reader holding the old manifest still finds the old arrays.
+
+def save_bundle(
+    folder: Path,
+    kind: str,
+    parts: Mapping[str, Part],
+    meta: Mapping[str, object],
+    cut: object,
+    *,
+    manifest: str = MANIFEST,
+    fixed_names: bool = False,
+) -> Path:
+    """Write parts and the manifest that vouches for them; the folder.
+
+    Nothing is put in its place before everything is written, and the manifest comes last.
+
+    kind: what this is, for example "model"; a reader asks for it.
+    parts: by file name. `.npz` takes named arrays (dense or CSR), `.parquet` a frame, `.json` what
+        JSON can hold; other suffixes take text or bytes.
+    meta: what else the manifest should say; JSON.
+    cut: the time before which everything lies that this was fitted on; None for what has none.
+    fixed_names: keep the parts' names on disk. Otherwise a file's name carries its digest, so that
+        somebody who is reading by the old manifest still finds the old files.
     """
-    buffer = io.BytesIO()
-    np.savez(buffer, **flatten(arrays))
-    sha = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    path = folder / f"arrays-{sha[:16]}.npz"
-    with atomic(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
-    shapes = {k: list(a.shape) for k, a in arrays.items() if sparse.issparse(a)}
-    libraries = {lib: version(lib) for lib in LIBRARIES}
-    manifest = {
-        "schema": SCHEMA,
-        "file": path.name,
-        "sha256": sha,
-        "sparse": shapes,
-        "libraries": libraries,
-        **meta,
-    }
-    write_sealed(manifest, folder / "manifest.json")
-    for old in set(folder.glob("arrays-*.npz")) - {path}:
-        old.unlink()
+    names = {}
+    with ExitStack() as stack:  # closed in reverse order: the manifest is put in its place last
+        manifest_path = stack.enter_context(atomic(folder / manifest))
+        written = {}
+        for part, content in parts.items():
+            raw = _encode(part, content)
+            names[part] = part if fixed_names else _name_with_digest(part, raw)
+            written[part] = stack.enter_context(atomic(folder / names[part]))
+            written[part].write_bytes(raw)
+        extra = {} if fixed_names else {"names": names}
+        write_manifest(manifest_path, kind, written, {**meta, **extra}, cut)
+    if not fixed_names:
+        _remove_older(folder, names)
     return folder
 
 
-def load_arrays(folder: Path) -> tuple[dict[str, np.ndarray | sparse.csr_matrix], dict]:
-    """Load what `save_arrays` wrote; refuse a missing, changed or foreign file by name."""
-    meta = _manifest(folder)
-    path = folder / meta["file"]
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        content = b""
-    if hashlib.sha256(content).hexdigest() != meta["sha256"]:
-        if _manifest(folder) != meta:  # saved anew while we were reading
-            return load_arrays(folder)
-        raise LabError(f"{path} is missing or was changed after it was saved: train again")
-    with np.load(io.BytesIO(content), allow_pickle=False) as flat:
-        return unflatten(dict(flat), meta["sparse"]), meta
+def load_bundle(
+    folder: Path, kind: str, cure: str, *, manifest: str = MANIFEST
+) -> tuple[dict[str, Part], dict]:
+    """The parts and the manifest that `save_bundle` wrote.
+
+    Raises LabError that names the file that is missing, changed, of another kind or version.
+    """
+    meta = read_manifest(folder / manifest, kind, cure)
+    names = meta.get("names") or {part: part for part in meta["sha256"]}
+    parts = {}
+    for part, sha in meta["sha256"].items():
+        path = folder / names[part]
+        raw = _read_bytes(path)
+        if hashlib.sha256(raw).hexdigest() != sha:
+            if read_manifest(folder / manifest, kind, cure) != meta:  # saved again meanwhile
+                return load_bundle(folder, kind, cure, manifest=manifest)
+            raise LabError(f"{path} {_fault(path)}: {cure} again")
+        parts[part] = _decode(part, raw)
+    return parts, meta
 
 
-def write_sealed(manifest: dict, path: Path) -> Path:
-    """Write a manifest that vouches for itself as well."""
-    return write_json(manifest | {"seal": _seal(manifest)}, path)
+def write_manifest(
+    path: Path, kind: str, files: Mapping[str, Path], meta: Mapping[str, object], cut: object
+) -> dict:
+    """Write a sealed manifest of files that are on disk already; its content."""
+    manifest = {
+        **meta,
+        "schema": SCHEMA,
+        "kind": kind,
+        "cut": None if cut is None else str(cut),
+        "libraries": library_versions(),
+        "sha256": {name: digest(file) for name, file in files.items()},
+    }
+    write_json({**manifest, "seal": _seal(manifest)}, path)
+    return manifest
 
 
-def read_sealed(path: Path, schema: int, cure: str) -> dict:
-    """A manifest, after checking its schema and that nobody edited it."""
+def read_manifest(path: Path, kind: str, cure: str) -> dict:
+    """A manifest without its seal, after checking seal, schema and kind.
+
+    cure: what to do where it is missing or wrong, for example "train the model".
+    """
     meta = read_json(path, cure)
-    found = meta.get("schema") if isinstance(meta, dict) else None
-    if found != schema:
-        raise LabError(f"{path} has schema {found}, this version reads {schema}: train again")
+    schema = meta.get("schema") if isinstance(meta, dict) else None
+    if schema != SCHEMA:
+        raise LabError(f"{path} has schema {schema}, this version reads {SCHEMA}: {cure} again")
     if meta.pop("seal", None) != _seal(meta):
-        raise LabError(f"{path} was changed after it was saved: train again")
+        raise LabError(f"{path} was changed after it was saved: {cure} again")
+    if meta["kind"] != kind:
+        raise LabError(f"{path} describes a {meta['kind']}, not a {kind}: {cure} again")
     return meta
 
 
-def _manifest(folder: Path) -> dict:
-    return read_sealed(folder / "manifest.json", SCHEMA, "train and save the model")
+def verify_files(manifest: dict, files: Mapping[str, Path], cure: str) -> None:
+    """Refuse by name a file that is missing, or that is not the one the manifest describes."""
+    for name, path in files.items():
+        if not path.is_file() or digest(path) != manifest["sha256"].get(name):
+            raise LabError(f"{path} {_fault(path)}: {cure} again")
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The bytes of a file, none where it is missing or has just been removed."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _fault(path: Path) -> str:
+    if path.is_file():
+        return "was changed after it was saved, or belongs to another bundle"
+    return "is missing"
 
 
 def _seal(manifest: dict) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def flatten(arrays: dict) -> dict[str, np.ndarray]:
-    """Named arrays, dense or CSR, as dense ones only: what an npz can hold."""
-    flat = {}
-    for key, a in arrays.items():
-        parts = (
-            {"data": a.data, "indices": a.indices, "indptr": a.indptr}
-            if sparse.issparse(a)
-            else None
-        )
-        flat |= {f"{key}:{part}": x for part, x in parts.items()} if parts else {key: a}
-    return flat
+def _name_with_digest(part: str, raw: bytes) -> str:
+    stem, dot, suffix = part.partition(".")
+    return f"{stem}-{hashlib.sha256(raw).hexdigest()[:16]}{dot}{suffix}"
 
 
-def unflatten(flat: dict[str, np.ndarray], shapes: dict[str, list[int]]) -> dict:
-    """The arrays that `flatten` made flat; shapes: of the sparse ones."""
-    arrays = {key: a for key, a in flat.items() if ":" not in key}
-    for key, shape in shapes.items():
-        parts = tuple(flat[f"{key}:{part}"] for part in ("data", "indices", "indptr"))
-        arrays[key] = sparse.csr_matrix(parts, shape=shape)
+def _remove_older(folder: Path, names: Mapping[str, str]) -> None:
+    """Delete the parts of earlier versions of a bundle."""
+    for part, name in names.items():
+        stem, dot, suffix = part.partition(".")
+        for path in folder.glob(f"{stem}-{'?' * 16}{dot}{suffix}"):
+            if path.name != name:
+                path.unlink()
+
+
+def _encode(part: str, content: Part) -> bytes:
+    """A part as the bytes of its file."""
+    if isinstance(content, bytes):
+        return content
+    if isinstance(content, str):
+        return content.encode()
+    if isinstance(content, pd.DataFrame):
+        buffer = io.BytesIO()
+        content.to_parquet(buffer, coerce_timestamps="us")
+        return buffer.getvalue()
+    if part.endswith(".npz"):
+        buffer = io.BytesIO()
+        np.savez(buffer, **_dense(content))
+        return buffer.getvalue()
+    return json.dumps(content, indent=1, sort_keys=True, default=str).encode()
+
+
+def _decode(part: str, raw: bytes) -> Part:
+    """What `_encode` took; text and bytes of other suffixes come as bytes."""
+    if part.endswith(".npz"):
+        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+            return _sparse_again(dict(file))
+    if part.endswith(".parquet"):
+        return pd.read_parquet(io.BytesIO(raw))
+    if part.endswith(".json"):
+        return json.loads(raw)
+    return raw
+
+
+def _dense(arrays: Arrays) -> dict[str, np.ndarray]:
+    """Named arrays as dense ones only, which is what an npz file can hold.
+
+    A CSR matrix becomes `name:data`, `name:indices`, `name:indptr` and `name:shape`.
+    """
+    dense = {}
+    for name, array in arrays.items():
+        if sparse.issparse(array):
+            dense[f"{name}:data"] = array.data
+            dense[f"{name}:indices"] = array.indices
+            dense[f"{name}:indptr"] = array.indptr
+            dense[f"{name}:shape"] = np.array(array.shape)
+        else:
+            dense[name] = array
+    return dense
+
+
+def _sparse_again(dense: dict[str, np.ndarray]) -> Arrays:
+    """What `_dense` took apart."""
+    arrays = {name: array for name, array in dense.items() if ":" not in name}
+    for key, shape in dense.items():
+        name, _, piece = key.partition(":")
+        if piece == "shape":
+            pieces = (dense[f"{name}:data"], dense[f"{name}:indices"], dense[f"{name}:indptr"])
+            arrays[name] = sparse.csr_matrix(pieces, shape=tuple(shape))
     return arrays

@@ -14,57 +14,21 @@ from recsys_utils.data.folds import Fold
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.registry import spec
 from recsys_utils.models.towers.network import TwoTowerHybrid
+from recsys_utils.models.towers.ratings import RATING, columns, fit_ratings
 from recsys_utils.models.towers.standalone import (
     StandaloneRecommender,
     format_rating,
     save_recommender,
 )
 from recsys_utils.models.towers.training import (
-    NAMES,
-    USER_NUM_COLS,
     Prepared,
     TwoTowerDataset,
     prepare,
-    train_two_tower_model,
     transactions,
 )
 from recsys_utils.models.towers.two_tower import TwoTower
 from recsys_utils.report import figures
 from recsys_utils.store import data_dir
-
-RATING = {
-    "similarity": "dot",
-    "user_hidden": (),
-    "embedding": 16,
-    "dim": 32,
-    "l2": 1e-2,
-    "lr": 5e-3,
-    "batch_size": 1024,
-}
-ITEM_COLS = (
-    "products",
-    "Product_Category",
-    "Product_Brand",
-    "Product_Type",
-    "subcategory",
-    "genres",
-    "release_year",
-)
-MAX_VALUES = 500  # a column with more values is an id in disguise
-
-
-def columns(rows: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
-    """System 2's user, number and item columns, as far as the transactions have them."""
-    numbers = [c for c in USER_NUM_COLS if c in rows]
-    people = [
-        c
-        for c in NAMES.values()
-        if c in rows and c not in ("Date", "Ratings", *numbers) and not c.startswith("Product")
-    ]
-    things = [
-        c for c in ITEM_COLS if c in rows and (c == "products" or rows[c].nunique() <= MAX_VALUES)
-    ]
-    return people, numbers, things
 
 
 def rating_parts(fold: Fold) -> Prepared | None:
@@ -74,18 +38,6 @@ def rating_parts(fold: Fold) -> Prepared | None:
         return None
     rows = transactions(purchases, fold.users, fold.items)
     return prepare(rows, *columns(rows), mode="rating", negatives=0)
-
-
-def fit_ratings(parts: Prepared, **options: object) -> TwoTowerHybrid:
-    """Train for ratings; options beside those that suit ratings."""
-    return train_two_tower_model(
-        parts.train,
-        parts.val,
-        parts.encoder.user_cat_sizes,
-        parts.encoder.item_cat_sizes,
-        parts.encoder.user_num_cols,
-        **RATING | options,
-    )
 
 
 def stars(labels: np.ndarray) -> np.ndarray:

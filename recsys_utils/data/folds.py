@@ -62,6 +62,10 @@ class Fold:
         None  # views, carts, removals, purchases, where the shop keeps a log of them
     )
 
+    def folder(self, kind: Literal["folds", "runs", "studies"] = "folds") -> Path:
+        """Where the fold's own files lie, the models' lists for it, or the notebooks' findings."""
+        return data_dir(spec(self.dataset).name, kind, self.name)
+
     @cached_property
     def tuning(self) -> Stage:
         """For choosing parameters: a window as wide as the test, at the end of validation; everything older is history."""
@@ -180,11 +184,21 @@ def write_folds(dataset: str, **overrides: object) -> list[Path]:
     return written
 
 
+def has_folds(name: str) -> bool:
+    """Whether a data set, by name, was cut already."""
+    return data_dir(name, "folds", "folds.json").exists()
+
+
+def fold_names(name: str, cure: str = "run ./run_all.sh") -> list[str]:
+    """Names of a data set's folds, newest first."""
+    return read_json(data_dir(name, "folds", "folds.json"), cure)["folds"]
+
+
 def load_fold(dataset: str, name: str | None = None) -> Fold:
     """A written fold, the newest by default."""
     made = spec(dataset)
     cure = f"run ./run_all.sh --dataset {dataset} --only 02"
-    name = name or read_json(data_dir(made.name, "folds", "folds.json"), cure)["folds"][0]
+    name = name or fold_names(made.name, cure)[0]
     folder, data = data_dir(made.name, "folds", name), data_dir(made.name, "tables")
     meta = read_json(folder / "fold.json", cure)
     rows = read_parquet(
@@ -211,7 +225,7 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
 
 def load_folds(dataset: str) -> Iterator[Fold]:
     """Every written fold, newest first."""
-    for name in read_json(data_dir(spec(dataset).name, "folds", "folds.json"))["folds"]:
+    for name in fold_names(spec(dataset).name):
         yield load_fold(dataset, name)
 
 

@@ -1,18 +1,15 @@
 """Recommendation tables: the only currency. (user_id, item_id, score, rank) plus a small JSON about who made it."""
 
 import resource
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.data.folds import Fold
-from recsys_utils.data.tables import spec
 from recsys_utils.store import (
-    LIBRARIES,
-    data_dir,
     digest,
+    library_versions,
     read_json,
     read_parquet,
     write_json,
@@ -35,7 +32,7 @@ def save_run(
 ) -> None:
     """Check and write a model's lists for a fold's test users, `data/<dataset>/runs/<fold>/<model>.parquet`."""
     _check(recs, fold, model)
-    folder = data_dir(spec(fold.dataset).name, "runs", fold.name)
+    folder = fold.folder("runs")
     path = write_parquet(recs[list(COLUMNS)], folder / f"{model}.parquet")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
     write_json(
@@ -50,7 +47,7 @@ def save_run(
             "fit_seconds": round(fit_seconds, 3),
             "recommend_seconds": round(recommend_seconds, 3),
             "peak_mib": round(peak),
-            "versions": {lib: version(lib) for lib in LIBRARIES},
+            "versions": library_versions(),
         },
         folder / f"{model}.json",
     )
@@ -59,28 +56,38 @@ def save_run(
 def load_runs(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """All tables saved for this very fold, by model, and what is known of them; tables of an older cut are left out."""
     metas = load_metas(fold)
-    folder = data_dir(spec(fold.dataset).name, "runs", fold.name)
+    folder = fold.folder("runs")
     return {
         model: read_parquet(_unchanged(folder / f"{model}.parquet", meta))
         for model, meta in metas.iterrows()
     }, metas
 
 
+def has_runs(fold: Fold) -> bool:
+    """Whether any table was saved for this very fold."""
+    return bool(_metas_of(fold, "runs"))
+
+
 def load_metas(fold: Fold) -> pd.DataFrame:
     """What is known of the tables saved for this very fold, by model: family, params, seconds, …"""
-    folder = data_dir(spec(fold.dataset).name, "runs", fold.name)
-    metas = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    metas = [m for m in metas if m["fold_hash"] == fold.hash]
+    metas = _metas_of(fold, "runs")
     if not metas:
         raise LabError(
-            f"no recommendation tables in {folder}: run ./run_all.sh --dataset {fold.dataset}"
+            f"no recommendation tables in {fold.folder('runs')}:"
+            f" run ./run_all.sh --dataset {fold.dataset}"
         )
     return pd.DataFrame(metas).set_index("model")
 
 
+def _metas_of(fold: Fold, kind: str) -> list[dict]:
+    """The JSON files beside the tables of this very fold; those of an older cut are left out."""
+    metas = [read_json(path) for path in sorted(fold.folder(kind).glob("*.json"))]
+    return [meta for meta in metas if meta["fold_hash"] == fold.hash]
+
+
 def save_study(table: pd.DataFrame, fold: Fold, name: str, note: str = "") -> None:
     """Write a notebook's finding for the report, `data/<dataset>/studies/<fold>/<name>.parquet`: a tidy table and what it shows."""
-    folder = data_dir(spec(fold.dataset).name, "studies", fold.name)
+    folder = fold.folder("studies")
     path = write_parquet(table, folder / f"{name}.parquet")
     write_json(
         {"study": name, "note": note, "fold_hash": fold.hash, "sha256": digest(path)},
@@ -90,14 +97,12 @@ def save_study(table: pd.DataFrame, fold: Fold, name: str, note: str = "") -> No
 
 def load_studies(fold: Fold) -> dict[str, tuple[pd.DataFrame, str]]:
     """Every finding of this very fold by name, with its note; empty where no notebook left one."""
-    folder = data_dir(spec(fold.dataset).name, "studies", fold.name)
-    metas = [
-        m for m in map(read_json, sorted(folder.glob("*.json"))) if m["fold_hash"] == fold.hash
-    ]
-    return {
-        m["study"]: (read_parquet(_unchanged(folder / f"{m['study']}.parquet", m)), m["note"])
-        for m in metas
-    }
+    folder = fold.folder("studies")
+    studies = {}
+    for meta in _metas_of(fold, "studies"):
+        table = read_parquet(_unchanged(folder / f"{meta['study']}.parquet", meta))
+        studies[meta["study"]] = (table, meta["note"])
+    return studies
 
 
 def _unchanged(path: Path, meta: dict) -> Path:

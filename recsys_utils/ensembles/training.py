@@ -1,10 +1,8 @@
-"""System 5's offline training: receipts in, six files out, which a service loads at its start."""
+"""Offline training of the hybrid: receipts in, six files out, which a service loads at its start."""
 
 import argparse
-import io
 import sys
 import time
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,17 +15,11 @@ from recsys_utils.data.tables import load
 from recsys_utils.ensembles.business_rules import segment_bounds, segments
 from recsys_utils.ensembles.hybrid import Hybrid
 from recsys_utils.ensembles.rule_settings import load_tuning
-from recsys_utils.store import (
-    atomic,
-    digest,
-    flatten,
-    read_parquet,
-    read_sealed,
-    unflatten,
-    write_sealed,
-)
+from recsys_utils.store import load_bundle, read_manifest, read_parquet, save_bundle
 
-SCHEMA = 1
+COMMAND = "python -m recsys_utils.ensembles.training --data-path NAME --output-path FOLDER"
+CURE = f"run {COMMAND}"
+KIND = "hybrid"
 METADATA = "metadata.json"
 ARRAYS = {
     "als_model.npz": ("user_factors_", "item_factors_"),
@@ -85,63 +77,49 @@ def train_models(
 
 
 def save_models(model: Hybrid, output_path: Path | str, about: dict | None = None) -> dict:
-    """Write a fitted hybrid as six files; the metadata, which comes last and vouches for every byte of the others.
+    """Write a fitted hybrid as five files and metadata.json, which vouches for them; the metadata.
 
-    All are written beside their places first: a failure leaves what was there before.
+    about: what else the metadata should say of the data.
     """
     folder = Path(output_path)
-    with ExitStack() as stack:  # closed in reverse: the metadata is put in its place last
-        paths = {name: stack.enter_context(atomic(folder / name)) for name in (METADATA, *FILES)}
-        for name, learnt in ARRAYS.items():
-            _write_arrays({key: getattr(model, key) for key in learnt}, paths[name])
-        for name, frame in _frames(model).items():
-            frame.to_parquet(paths[name], coerce_timestamps="us")
-        meta = {
-            "schema": SCHEMA,
-            "version": __version__,
-            "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "as_of": str(model.as_of),
-            "n_users": len(model.user_ids_),
-            "n_items": len(model.item_ids_),
-            "params": model.params,
-            "config": model.knobs.to_dict(),
-            **(about or {}),
-            "sha256": {name: digest(paths[name]) for name in FILES},
-        }
-        write_sealed(meta, paths[METADATA])
-    return meta
+    arrays = {
+        name: {attribute: getattr(model, attribute) for attribute in attributes}
+        for name, attributes in ARRAYS.items()
+    }
+    meta = {
+        "version": __version__,
+        "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "n_users": len(model.user_ids_),
+        "n_items": len(model.item_ids_),
+        "params": model.params,
+        "config": model.knobs.to_dict(),
+        **(about or {}),
+    }
+    parts = arrays | _frames(model)
+    save_bundle(folder, KIND, parts, meta, model.as_of, manifest=METADATA, fixed_names=True)
+    return load_metadata(folder)
 
 
 def load_models(path: Path | str) -> Hybrid:
-    """Restore the hybrid that `save_models` wrote; refuse a missing, changed or foreign file by name."""
-    folder = Path(path)
-    meta = load_metadata(folder)
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise LabError(f"{folder / name} is missing: train again")
-        if digest(folder / name) != meta["sha256"].get(name):
-            raise LabError(f"{folder / name} was changed after it was saved: train again")
+    """Restore the hybrid that `save_models` wrote; refuse a missing or changed file by name."""
+    parts, meta = load_bundle(Path(path), KIND, CURE, manifest=METADATA)
     model = Hybrid(**meta["params"])
-    model.as_of = pd.Timestamp(meta["as_of"])
+    model.as_of = pd.Timestamp(meta["cut"])
     for name in ARRAYS:
-        vars(model).update(_read_arrays(folder / name))
-    _read_frames(model, folder)
+        vars(model).update(parts[name])
+    _restore_frames(model, parts)
     return model
 
 
 def load_metadata(path: Path | str) -> dict:
-    """Who was trained when on what: metadata.json, checked."""
-    return read_sealed(
-        Path(path) / METADATA,
-        SCHEMA,
-        "python -m recsys_utils.training --data-path NAME --output-path FOLDER",
-    )
+    """What was trained, when and on what: metadata.json, checked."""
+    return read_manifest(Path(path) / METADATA, KIND, CURE)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train from the command line; 0, or 2 with the error in one sentence."""
     parser = argparse.ArgumentParser(
-        "python -m recsys_utils.training",
+        "python -m recsys_utils.ensembles.training",
         description="Train the hybrid; write the files that the service loads.",
     )
     parser.add_argument(
@@ -189,27 +167,6 @@ def _receipts(data_path: Path | str) -> Interactions:
     )
 
 
-def _write_arrays(arrays: dict, path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **flatten(arrays), shapes=_shapes(arrays))
-
-
-def _shapes(arrays: dict) -> np.ndarray:
-    """Names and shapes of the sparse ones, as text."""
-    return np.array(
-        [[name, *map(str, a.shape)] for name, a in arrays.items() if hasattr(a, "indptr")]
-        or np.zeros((0, 3)),
-        dtype=str,
-    )
-
-
-def _read_arrays(path: Path) -> dict:
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as flat:
-        arrays = dict(flat)
-    shapes = {name: (int(rows), int(columns)) for name, rows, columns in arrays.pop("shapes")}
-    return unflatten(arrays, shapes)
-
-
 def _frames(model: Hybrid) -> dict[str, pd.DataFrame]:
     """Users, items and cycles as tables that people can read, by file."""
     segment = segments(model.mean_price_, model.bounds_, model.knobs.user_segments)
@@ -236,16 +193,16 @@ def _frames(model: Hybrid) -> dict[str, pd.DataFrame]:
     return dict(zip(FRAMES, (users, items, cycles)))
 
 
-def _read_frames(model: Hybrid, folder: Path) -> None:
-    users, items, cycles = (pd.read_parquet(folder / name) for name in FRAMES)
-    model.user_ids_, model.item_ids_ = (
-        pd.Index(frame.index.to_numpy(object), name=name)
-        for frame, name in ((users, "user_id"), (items, "item_id"))
-    )
+def _restore_frames(model: Hybrid, parts: dict) -> None:
+    """Give a model what `_frames` wrote of it."""
+    users = parts["user_profiles.parquet"]
+    items = parts["item_features.parquet"]
+    cycles = parts["repurchase_cycles.parquet"]
+    model.user_ids_ = pd.Index(users.index.to_numpy(object), name="user_id")
+    model.item_ids_ = pd.Index(items.index.to_numpy(object), name="item_id")
     for name, frame in (("user_profiles.parquet", users), ("item_features.parquet", items)):
-        vars(model).update(
-            {learnt: frame[column].to_numpy() for column, learnt in FRAMES[name].items()}
-        )
+        for column, attribute in FRAMES[name].items():
+            setattr(model, attribute, frame[column].to_numpy())
     model.cycle_ = np.where(cycles["observed"], cycles["cycle_days"], np.nan)
     model.bounds_ = segment_bounds(model.mean_price_, model.knobs.user_segments)
 

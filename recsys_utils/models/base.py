@@ -13,7 +13,7 @@ from scipy import sparse
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct
-from recsys_utils.store import load_arrays, save_arrays
+from recsys_utils.store import load_bundle, save_bundle
 from recsys_utils.topk import in_blocks, top_k
 
 BLOCK_BYTES = 8 << 20  # scores of one block: small enough for the cache of a laptop's processor
@@ -134,9 +134,8 @@ class Recommender:
             "model": type(self).__name__,
             "module": type(self).__module__,
             "params": self.params,
-            "as_of": str(self.as_of),
         }
-        return save_arrays(arrays, meta, folder)
+        return save_bundle(folder, "model", {"arrays.npz": arrays}, meta, self.as_of)
 
     def _fit(self, data: Interactions) -> None:
         raise NotImplementedError
@@ -238,26 +237,20 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 
 def load_model(folder: Path) -> Recommender:
     """Load what `save` wrote; a changed byte or an unknown model is refused by name."""
-    arrays, meta = load_arrays(folder)
-    if meta.get("module", "").startswith(
-        "recsys_utils."
-    ):  # an ensemble's file is not loaded with the families
-        with suppress(ModuleNotFoundError):
-            import_module(meta["module"])
+    parts, meta = load_bundle(folder, "model", "train and save the model")
+    with suppress(ModuleNotFoundError):
+        import_module(meta["module"])  # a model joins the registry when its file is loaded
     if meta["model"] not in REGISTRY:
         raise LabError(
-            f"{folder}/manifest.json names the unknown model '{meta['model']}': this version has {', '.join(REGISTRY)}"
+            f"{folder}/manifest.json names the unknown model '{meta['model']}':"
+            f" this version has {', '.join(REGISTRY)}"
         )
     model = REGISTRY[meta["model"]](**meta["params"])
-    model.as_of = pd.Timestamp(meta["as_of"])
-    for name, value in arrays.items():
-        setattr(
-            model,
-            name,
-            pd.Index(value.astype(object), name=name[:-2])
-            if name in ("user_ids_", "item_ids_")
-            else value,
-        )
+    model.as_of = pd.Timestamp(meta["cut"])
+    for name, value in parts["arrays.npz"].items():
+        if name in ("user_ids_", "item_ids_"):
+            value = pd.Index(value.astype(object), name=name.removesuffix("s_"))
+        setattr(model, name, value)
     return model
 
 

@@ -11,7 +11,7 @@ import uvicorn
 from recsys_utils import LabError
 from recsys_utils.data.registry import spec
 from recsys_utils.serving.app import create_app
-from recsys_utils.serving.artifacts import read_manifest
+from recsys_utils.serving.artifacts import service_manifest
 from recsys_utils.serving.settings import Settings
 from recsys_utils.serving.telemetry import log_to_stderr
 from recsys_utils.store import data_dir
@@ -99,7 +99,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _trained(options: argparse.Namespace) -> dict:
     try:
-        return read_manifest(options.artifacts)
+        return service_manifest(options.artifacts)
     except LabError as error:
         raise LabError(
             str(error).replace("--dataset NAME", f"--dataset {options.dataset}")

@@ -14,9 +14,10 @@ from recsys_utils.data.interactions import codes
 from recsys_utils.ensembles.hybrid import Hybrid
 from recsys_utils.ensembles.training import load_models
 from recsys_utils.models.towers.standalone import StandaloneRecommender
-from recsys_utils.store import digest, read_json, read_parquet, read_sealed
+from recsys_utils.store import read_json, read_manifest, read_parquet, verify_files
 
-SCHEMA = 1
+KIND = "service"
+CURE = "run python -m recsys_utils.serving train --dataset NAME"
 UNKNOWN, OUT, IN = -1, 0, 1  # of stock
 
 
@@ -65,22 +66,19 @@ class Artifacts:
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read the version that the manifest names; refuse a missing or changed file by name."""
-        manifest = read_manifest(folder)
+        manifest = service_manifest(folder)
         try:
             return cls._read(folder / manifest["folder"], manifest)
         except (LabError, OSError):
-            if read_manifest(folder)["folder"] == manifest["folder"]:
+            if service_manifest(folder)["folder"] == manifest["folder"]:
                 raise
             return cls.load(folder)  # a newer version took its place while we were reading
 
     @classmethod
     def _read(cls, folder: Path, manifest: dict) -> Self:
-        for name, sha in manifest["sha256"].items():
-            if not (folder / name).is_file() or digest(folder / name) != sha:
-                raise LabError(
-                    f"{folder / name} is missing or was changed after it was saved: train again"
-                )
-        hybrid, there = load_models(folder / "hybrid"), manifest["sha256"]
+        there = manifest["sha256"]
+        verify_files(manifest, {name: folder / name for name in there}, CURE)
+        hybrid = load_models(folder / "hybrid")
         lists = {
             name: Lists.of(
                 read_parquet(folder / "lists" / f"{name}.parquet"),
@@ -152,7 +150,7 @@ class Artifacts:
 
     @cached_property
     def by_units(self) -> np.ndarray:
-        """Item codes by units sold, most first: what system 1 offers strangers."""
+        """Item codes by units sold, most first: what strangers are offered."""
         return np.argsort(-self.items["units"].to_numpy(), kind="stable")
 
     @cached_property
@@ -180,14 +178,12 @@ class Artifacts:
         )
 
 
-def read_manifest(folder: Path) -> dict:
-    """Who was trained when on what, checked; NotTrained where there is none."""
+def service_manifest(folder: Path) -> dict:
+    """What was trained, when and on what, checked; NotTrained where there is nothing."""
     path = folder / "manifest.json"
     if not path.is_file():
-        raise NotTrained(
-            f"{folder} holds nothing to serve: run python -m recsys_utils.serving train --dataset NAME"
-        )
-    return read_sealed(path, SCHEMA, "python -m recsys_utils.serving train --dataset NAME")
+        raise NotTrained(f"{folder} holds nothing to serve: {CURE}")
+    return read_manifest(path, KIND, CURE)
 
 
 def _in_stock(quantity: pd.Series, items: pd.Index) -> np.ndarray:

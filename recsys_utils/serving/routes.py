@@ -273,15 +273,14 @@ def ready(request: Request) -> Health:
 def all_models(request: Request) -> ModelsResponse:
     """The models to choose, with the weights of the live configuration."""
     now = loaded(request)
-    about = {
-        name: now.art.manifest[name]
-        for name in ("dataset", "title", "currency", "synthetic", "as_of")
-    }
+    manifest = now.art.manifest
+    about = {name: manifest[name] for name in ("dataset", "title", "currency", "synthetic")}
     return ModelsResponse(
         models=models(now),
         default="hybrid",
         architecture=ARCHITECTURE,
         stocks=bool(now.art.stocks),
+        as_of=manifest["cut"],
         **about,
     )
 

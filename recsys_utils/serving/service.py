@@ -181,7 +181,7 @@ class Service:
             "live_purchases": sum(map(len, loaded.online.bought.values())),
             "version": loaded.version,
             "trained_at": art.manifest["trained_at"],
-            "as_of": art.manifest["as_of"],
+            "as_of": art.manifest["cut"],
         }
         return {
             "is_initialized": True,

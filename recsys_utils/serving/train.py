@@ -13,9 +13,9 @@ import pandas as pd
 
 from recsys_utils import LabError, __version__
 from recsys_utils.data import tables
-from recsys_utils.data.folds import Stage, load_fold
+from recsys_utils.data.folds import Stage, fold_names, has_folds, load_fold
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.data.runs import load_runs
+from recsys_utils.data.runs import has_runs, load_runs
 from recsys_utils.ensembles.hybrid import MODELS, Hybrid
 from recsys_utils.ensembles.rule_settings import load_tuning
 from recsys_utils.ensembles.training import save_models
@@ -30,11 +30,13 @@ from recsys_utils.models import (
     Progressive,
     Recommender,
 )
+from recsys_utils.models.towers.ratings import columns, fit_ratings
 from recsys_utils.models.towers.standalone import save_recommender
+from recsys_utils.models.towers.training import prepare, transactions
 from recsys_utils.online.events import write_csv
 from recsys_utils.online.update import DATABASE, train_cold
-from recsys_utils.serving.artifacts import SCHEMA
-from recsys_utils.store import data_dir, digest, read_json, write_parquet, write_sealed
+from recsys_utils.serving.artifacts import KIND
+from recsys_utils.store import data_dir, read_json, write_manifest, write_parquet
 
 LISTS = {
     "two_stage": TwoStage,
@@ -45,11 +47,9 @@ LISTS = {
     "progressive": Progressive,
     "own_decayed": OwnPurchases,
 }
-DEPTH, CHECKED = (
-    100,
-    10,
-)  # places of a list that are kept; of a validation list, that confidence is learnt from
-WINDOW = pd.Timedelta(days=21)  # validation: the last of the data
+DEPTH = 100  # places of a list that are kept
+CHECKED = 10  # places of a list that confidence is learnt from
+WINDOW = pd.Timedelta(days=21)  # the last weeks, which confidence is learnt from
 BATCH = 200_000  # events that are posted together
 RATINGS = 1_000  # fewer teach the towers nothing
 
@@ -110,7 +110,9 @@ def _written(
             model.recommend(receipts.user_ids, DEPTH, exclude), folder / "lists" / f"{name}.parquet"
         )
     _facts(receipts, data, folder)
-    if (cells := _timed(say, "confidence", lambda: _confidence(data, dataset, models))) is not None:
+    if (
+        cells := _timed(say, "confidence", lambda: _confidence(data, dataset, models, say))
+    ) is not None:
         write_parquet(cells, folder / "confidence.parquet")
     _timed(say, "towers", lambda: _towers(data, folder / "tower", fast))
     return {
@@ -118,7 +120,7 @@ def _written(
         "currency": made.currency,
         "synthetic": made.synthetic,
         "repeats": made.repeats,
-        "as_of": str(receipts.as_of),
+        "cut": str(receipts.as_of),
         "lists": {
             name: {"family": model.family, "params": model.params} for name, model in fitted.items()
         },
@@ -127,16 +129,11 @@ def _written(
 
 def _named(folder: Path, made: Path, about: dict) -> dict:
     """Let the manifest name a version, then remove the older ones."""
-    files = sorted(path for path in made.rglob("*") if path.is_file())
-    sha = {path.relative_to(made).as_posix(): digest(path) for path in files}
-    manifest = {
-        "schema": SCHEMA,
-        "version": __version__,
-        "folder": made.name,
-        "sha256": sha,
-        **about,
-    }
-    write_sealed(manifest, folder / "manifest.json")
+    paths = sorted(path for path in made.rglob("*") if path.is_file())
+    files = {path.relative_to(made).as_posix(): path for path in paths}
+    meta = {"version": __version__, "folder": made.name, **about}
+    cut = meta.pop("cut")
+    manifest = write_manifest(folder / "manifest.json", KIND, files, meta, cut)
     for old in set(folder.glob("v-*")) - {made}:
         shutil.rmtree(old, ignore_errors=True)
     return manifest
@@ -168,13 +165,11 @@ def _interactions(data: tables.Tables, until: pd.Timestamp | None = None) -> Int
 
 def _model(name: str, dataset: str) -> Recommender:
     """A leaderboard model, with the parameters that the notebooks chose for this data set where they have run."""
-    runs = data_dir(dataset, "folds", "folds.json")
-    path = (
-        data_dir(dataset, "runs", read_json(runs)["folds"][0], f"{name}.json")
-        if runs.exists()
-        else runs
-    )
-    params = read_json(path)["params"] if path.exists() else {}
+    params = {}
+    if has_folds(dataset):
+        newest = fold_names(dataset)[0]
+        path = data_dir(dataset, "runs", newest, f"{name}.json")
+        params = read_json(path)["params"] if path.exists() else {}
     known = {field.name for field in fields(LISTS[name])}
     return LISTS[name](
         **{key: tuple(v) if isinstance(v, list) else v for key, v in params.items() if key in known}
@@ -200,62 +195,58 @@ def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:
         write_parquet(data.stock, folder / "stock.parquet")
 
 
-def _confidence(data: tables.Tables, dataset: str, models: list[str]) -> pd.DataFrame | None:
-    """How often what each model suggests is bought, by score and history, on the last weeks; None where nobody returned in them.
+def _confidence(
+    data: tables.Tables, dataset: str, models: list[str], say: Callable[[str], None]
+) -> pd.DataFrame | None:
+    """How often what each model suggests is bought, by score and history, in the last weeks.
 
-    The notebooks' lists for the last window do, where there are any; what is missing is fitted on the time before it.
+    The hybrid is asked under the knobs that are served. None where nobody returned in those weeks.
     """
-    stage, lists = _validation(data, dataset)
-    users = stage.history.user_ids.intersection(
-        pd.Index(stage.truth["user_id"].unique().astype(str))
-    )
+    stage, lists = _last_window(data, dataset, say)
+    buyers = pd.Index(stage.truth["user_id"].unique().astype(str))
+    users = stage.history.user_ids.intersection(buyers)
     if not len(users):
         return None
-    for name in set(models) - set(lists):
-        lists[name] = (
-            _model(name, data.spec.name).fit(stage.history).recommend(users, CHECKED, stage.exclude)
-        )
-    hybrid = Hybrid().fit(stage.history)
-    lists = {name: lists[name] for name in models} | {
-        name: hybrid.retuned(_alone(name)).recommend(users, CHECKED) for name in MODELS
-    }
+    for name in models:
+        if name not in lists:
+            model = _model(name, data.spec.name).fit(stage.history)
+            lists[name] = model.recommend(users, CHECKED, stage.exclude)
+    knobs = load_tuning().to_dict()
+    hybrid = Hybrid(tuning=knobs).fit(stage.history)
+    lists = {name: lists[name] for name in models}
+    for name in MODELS:
+        lists[name] = hybrid.retuned(_alone(name, knobs)).recommend(users, CHECKED)
     return fit_confidence(lists, stage.truth, stage.history)
 
 
-def _validation(data: tables.Tables, dataset: str) -> tuple[Stage, dict[str, pd.DataFrame]]:
-    """The last window and the lists that were made for it."""
-    try:
+def _last_window(
+    data: tables.Tables, dataset: str, say: Callable[[str], None]
+) -> tuple[Stage, dict[str, pd.DataFrame]]:
+    """The last weeks as a judgement, and the lists that the notebooks made for them.
+
+    Where no notebook has run, the weeks are cut here and there are no lists yet. What is there and
+    damaged is an error.
+    """
+    if has_folds(data.spec.name):
         fold = load_fold(dataset)
-        return fold.testing, load_runs(fold)[0]
-    except LabError:
-        cut = data.purchases["ts"].max().floor("D") + pd.Timedelta(days=1) - WINDOW
-        before = (
-            _interactions(data, cut) if (data.purchases["ts"] < cut).any() else _interactions(data)
-        )
-        return Stage(
-            before,
-            data.purchases[data.purchases["ts"] >= max(cut, before.as_of)],
-            None if data.spec.repeats else "bought",
-        ), {}
+        return fold.testing, load_runs(fold)[0] if has_runs(fold) else {}
+    say("confidence: no notebook has run for this data set, so every model is fitted once more")
+    cut = data.purchases["ts"].max().floor("D") + pd.Timedelta(days=1) - WINDOW
+    has_past = (data.purchases["ts"] < cut).any()
+    history = _interactions(data, cut if has_past else None)
+    truth = data.purchases[data.purchases["ts"] >= max(cut, history.as_of)]
+    return Stage(history, truth, None if data.spec.repeats else "bought"), {}
 
 
-def _alone(model: str) -> dict:
-    """Knobs that give one part of the hybrid all the weight."""
-    return (
-        {}
-        if model == "hybrid"
-        else {"model_weights": {part: float(part == model) for part in MODELS[:-1]}}
-    )
+def _alone(model: str, knobs: dict) -> dict:
+    """The knobs, with all the weight on one part of the hybrid; unchanged for the hybrid itself."""
+    if model == "hybrid":
+        return knobs
+    return knobs | {"model_weights": {part: float(part == model) for part in MODELS[:-1]}}
 
 
 def _towers(data: tables.Tables, folder: Path, fast: bool) -> None:
-    """System 2's files, where the receipts hold ratings."""
-    from lab.rating_towers import (  # figures come with it: only training needs them
-        columns,
-        fit_ratings,
-    )
-
-    from recsys_utils.models.towers.training import prepare, transactions
+    """Files of the rating towers, where the receipts hold ratings."""
 
     if "rating" not in data.purchases or data.purchases["rating"].notna().sum() < RATINGS:
         return
@@ -267,6 +258,7 @@ def _towers(data: tables.Tables, folder: Path, fast: bool) -> None:
         parts.assets,
         parts.stats,
         folder,
+        rows["Date"].max(),
     )
 
 

@@ -16,6 +16,7 @@ from scipy import sparse
 
 from recsys_utils import LabError, store
 
+CURE = "train and save the model"
 MODEST = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -112,10 +113,11 @@ def test_digest_is_of_bytes_and_order(tmp_path: Path) -> None:
 @given(st.dictionaries(st.sampled_from("abcdef"), st.one_of(dense, csr), max_size=4))
 def test_arrays_round_trip(tmp_path: Path, made: dict) -> None:
     """Dense or CSR, the same values, types and shapes come back."""
-    back, meta = store.load_arrays(store.save_arrays(made, {"cut": "2024-01-01"}, tmp_path / "m"))
+    folder = store.save_bundle(tmp_path / "m", "model", {"a.npz": made}, {}, "2024-01-01")
+    parts, meta = store.load_bundle(folder, "model", CURE)
+    back = parts["a.npz"]
     assert back.keys() == made.keys()
     assert meta["cut"] == "2024-01-01"
-    assert set(meta["libraries"]) == set(store.LIBRARIES)
     for key, a in made.items():
         assert sparse.issparse(back[key]) == sparse.issparse(a)
         assert back[key].shape == a.shape
@@ -125,12 +127,43 @@ def test_arrays_round_trip(tmp_path: Path, made: dict) -> None:
     assert len(list((tmp_path / "m").iterdir())) == 2
 
 
+def test_every_kind_of_part_comes_back(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"x": [1.5, 2.5]}, index=pd.Index(["a", "b"], name="id"))
+    parts = {"f.parquet": frame, "deep/j.json": {"a": [1, 2]}, "t.txt": "text", "b.bin": b"\x00"}
+    folder = store.save_bundle(tmp_path, "mixed", parts, {"who": "me"}, None, fixed_names=True)
+    back, meta = store.load_bundle(folder, "mixed", CURE)
+    pd.testing.assert_frame_equal(back["f.parquet"], frame)
+    assert back["deep/j.json"] == {"a": [1, 2]}
+    assert back["t.txt"] == b"text"
+    assert back["b.bin"] == b"\x00"
+    assert meta["who"] == "me"
+    assert meta["cut"] is None
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert files == {*parts, "manifest.json"}
+
+
+def test_a_manifest_names_the_libraries_that_results_depend_on(saved: Path) -> None:
+    libraries = store.load_bundle(saved, "model", CURE)[1]["libraries"]
+    assert {"numpy", "torch", "lightgbm", "implicit"} <= libraries.keys()
+    assert libraries["numpy"] == np.__version__
+
+
+def test_equal_content_is_equal_bytes(tmp_path: Path) -> None:
+    arrays = {"a": np.arange(5.0), "m": sparse.eye(3, format="csr")}
+    folders = [
+        store.save_bundle(tmp_path / name, "model", {"a.npz": arrays}, {}, "2024-01-01")
+        for name in ("one", "two")
+    ]
+    contents = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    assert contents[0] == contents[1]
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    folder = store.save_arrays(
-        {"a": np.arange(50.0), "m": sparse.eye(3, format="csr")}, {}, tmp_path / "model"
-    )
-    assert store.load_arrays(folder)[0]["a"].sum() == 1225  # before anything is spoiled
+    arrays = {"a": np.arange(50.0), "m": sparse.eye(3, format="csr")}
+    folder = store.save_bundle(tmp_path / "model", "model", {"arrays.npz": arrays}, {}, None)
+    parts, _ = store.load_bundle(folder, "model", CURE)
+    assert parts["arrays.npz"]["a"].sum() == 1225  # before anything is spoiled
     return folder
 
 
@@ -142,18 +175,18 @@ def test_a_changed_byte_is_refused_by_name(saved: Path, where: float) -> None:
     content[int(where * len(content))] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        LabError, match=f"{path.name} is missing or was changed after it was saved: train again$"
+        LabError, match=f"{path.name} was changed after it was saved.*{CURE} again$"
     ):
-        store.load_arrays(saved)
+        store.load_bundle(saved, "model", CURE)
 
 
 def test_missing_files_are_refused_by_name(saved: Path) -> None:
     next(saved.glob("*.npz")).unlink()
     with pytest.raises(LabError, match="arrays-.*npz is missing"):
-        store.load_arrays(saved)
+        store.load_bundle(saved, "model", CURE)
     (saved / "manifest.json").unlink()
-    with pytest.raises(LabError, match="manifest.json is missing: train and save the model first$"):
-        store.load_arrays(saved)
+    with pytest.raises(LabError, match=f"manifest.json is missing: {CURE} first$"):
+        store.load_bundle(saved, "model", CURE)
 
 
 @pytest.mark.parametrize("schema", [None, 0, store.SCHEMA + 1])
@@ -161,14 +194,57 @@ def test_another_schema_is_refused(saved: Path, schema: int | None) -> None:
     meta = json.loads((saved / "manifest.json").read_text()) | {"schema": schema}
     store.write_json(meta, saved / "manifest.json")
     with pytest.raises(LabError, match=f"schema {schema}, this version reads {store.SCHEMA}"):
-        store.load_arrays(saved)
+        store.load_bundle(saved, "model", CURE)
+
+
+def test_a_bundle_of_another_kind_is_refused(saved: Path) -> None:
+    with pytest.raises(LabError, match=r"manifest\.json describes a model, not a hybrid"):
+        store.load_bundle(saved, "hybrid", CURE)
+
+
+def test_an_edited_manifest_is_refused(saved: Path) -> None:
+    meta = json.loads((saved / "manifest.json").read_text()) | {"cut": "2099-01-01"}
+    store.write_json(meta, saved / "manifest.json")
+    with pytest.raises(LabError, match=r"manifest\.json was changed after it was saved"):
+        store.load_bundle(saved, "model", CURE)
+
+
+@pytest.mark.parametrize("stage", ["_encode", "write_manifest"])
+def test_a_failure_leaves_the_old_bundle(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(store, stage, fail)
+    with pytest.raises(OSError, match="no space"):
+        store.save_bundle(saved, "model", {"arrays.npz": {"a": np.ones(3)}}, {}, None)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+
+
+def test_verify_files_names_what_is_missing_or_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+    manifest = store.write_manifest(tmp_path / "m.json", "files", {"a": path}, {}, None)
+    store.verify_files(manifest, {"a": path}, CURE)
+    path.write_text("two")
+    with pytest.raises(LabError, match=r"a\.txt was changed"):
+        store.verify_files(manifest, {"a": path}, CURE)
+    path.unlink()
+    with pytest.raises(LabError, match=r"a\.txt is missing"):
+        store.verify_files(manifest, {"a": path}, CURE)
 
 
 @pytest.mark.spec("C6")
 def test_no_pickle_is_ever_loaded(saved: Path) -> None:
-    """An array of objects is not even saved, or not loaded."""
+    """An array of objects is saved by pickle only, so it is refused."""
+    objects = {"a": np.array([{"x": 1}], dtype=object)}
     with pytest.raises(ValueError, match="Object arrays cannot be"):
-        store.load_arrays(store.save_arrays({"a": np.array([{"x": 1}], dtype=object)}, {}, saved))
+        store.load_bundle(
+            store.save_bundle(saved, "model", {"arrays.npz": objects}, {}, None), "model", CURE
+        )
 
 
 def hammer(
@@ -209,13 +285,17 @@ def test_readers_of_a_file_see_the_old_or_the_new(tmp_path: Path) -> None:
 
 def test_readers_of_arrays_see_the_old_or_the_new(tmp_path: Path) -> None:
     """A model may be saved while a service loads it."""
-    write = lambda n: store.save_arrays({"a": np.full(20_000, n)}, {"n": n}, tmp_path / "m")  # noqa: E731
+
+    def write(n: int) -> None:
+        arrays = {"a": np.full(20_000, n)}
+        store.save_bundle(tmp_path / "m", "model", {"arrays.npz": arrays}, {"n": n}, None)
+
     write(0)
-    seen = hammer(lambda: store.load_arrays(tmp_path / "m"), write)
+    seen = hammer(lambda: store.load_bundle(tmp_path / "m", "model", CURE), write)
     assert seen
     errors = [s for s in seen if isinstance(s, Exception)]
     assert not errors, f"{len(errors)} of {len(seen)} failed, e.g. {errors[0]}"
-    assert all((a["a"] == meta["n"]).all() for a, meta in seen)
+    assert all((parts["arrays.npz"]["a"] == meta["n"]).all() for parts, meta in seen)
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from recsys_utils.models import (
     load_model,
 )
 from recsys_utils.models.item_cf import signal
-from recsys_utils.store import load_arrays, read_json, save_arrays
+from recsys_utils.store import load_bundle, read_json, save_bundle
 
 PACKAGE = Path(recsys_utils.__file__).parent
 SMALL = {
@@ -191,7 +191,7 @@ def test_fitting_twice_gives_equal_tables(name: str, fitted, shop: Shop, tmp_pat
         again.recommend(shop.history.user_ids, K), fitted(name).recommend(shop.history.user_ids, K)
     )
     digests = {
-        read_json(model.save(tmp_path / str(i)) / "manifest.json")["sha256"]
+        read_json(model.save(tmp_path / str(i)) / "manifest.json")["sha256"]["arrays.npz"]
         for i, model in enumerate((again, fitted(name)))
     }
     assert len(digests) == 1
@@ -465,9 +465,10 @@ def artifact(shop: Shop, tmp_path: Path) -> Path:
 @pytest.mark.spec("C6")
 def test_the_manifest_says_what_it_vouches_for(artifact: Path) -> None:
     meta = read_json(artifact / "manifest.json")
-    assert {"schema", "sha256", "libraries", "model", "params"} <= meta.keys()
+    assert {"schema", "kind", "cut", "sha256", "libraries", "model", "params"} <= meta.keys()
     assert meta["model"] == "Popular"
-    assert sorted(p.name for p in artifact.iterdir()) == sorted(["manifest.json", meta["file"]])
+    files = {path.name for path in artifact.iterdir()}
+    assert files == {"manifest.json", meta["names"]["arrays.npz"]}
 
 
 @pytest.mark.spec("C6")
@@ -504,7 +505,8 @@ def test_a_missing_file_is_refused_by_name(artifact: Path) -> None:
 
 @pytest.mark.spec("C6")
 def test_an_unknown_model_is_refused_by_name(tmp_path: Path) -> None:
-    folder = save_arrays({"x_": np.zeros(3)}, {"model": "Oracle", "params": {}}, tmp_path)
+    meta = {"model": "Oracle", "module": "recsys_utils.models.base", "params": {}}
+    folder = save_bundle(tmp_path, "model", {"arrays.npz": {"x_": np.zeros(3)}}, meta, None)
     with pytest.raises(LabError, match="unknown model 'Oracle'"):
         load_model(folder)
 
@@ -570,7 +572,9 @@ def test_arrays_survive_the_round_trip(
         name: rng.integers(0, 3, (r, c)).astype(np.float32) for name, (r, c, _) in shapes.items()
     }
     arrays = {name: sparse.csr_matrix(a) if shapes[name][2] else a for name, a in dense.items()}
-    read, _ = load_arrays(save_arrays(arrays, {}, tmp_path_factory.mktemp("arrays")))
+    folder = tmp_path_factory.mktemp("arrays")
+    save_bundle(folder, "arrays", {"a.npz": arrays}, {}, None)
+    read = load_bundle(folder, "arrays", "save")[0]["a.npz"]
     assert read.keys() == arrays.keys()
     for name, a in read.items():
         assert sparse.issparse(a) == shapes[name][2]

@@ -14,10 +14,10 @@ from recsys_utils.data import tables
 from recsys_utils.ensembles.hybrid import Hybrid
 from recsys_utils.serving.answers import RecommendationResponse
 from recsys_utils.serving.app import THREADS
-from recsys_utils.serving.artifacts import Artifacts, read_manifest
+from recsys_utils.serving.artifacts import KIND, Artifacts, service_manifest
 from recsys_utils.serving.lists import STOCK
 from recsys_utils.serving.settings import Settings
-from recsys_utils.store import read_parquet, write_sealed
+from recsys_utils.store import read_parquet, write_manifest
 
 API = "/api/v1"
 LIVE = ("als", "item_cf", "popularity", "hybrid")
@@ -551,10 +551,10 @@ def test_without_a_stock_table_all_is_unknown(
     client: TestClient, art: Artifacts, folder: Path
 ) -> None:
     (current(folder) / "stock.parquet").unlink()
-    manifest = read_manifest(folder)
-    del manifest["sha256"]["stock.parquet"]
-    manifest.pop("seal", None)
-    write_sealed(manifest, folder / "manifest.json")
+    manifest = service_manifest(folder)
+    files = {name: current(folder) / name for name in manifest["sha256"]}
+    del files["stock.parquet"]
+    write_manifest(folder / "manifest.json", KIND, files, manifest, manifest["cut"])
     with serving(folder) as bare:
         assert {row["stock"] for row in got(bare, f"{API}/items/popular")["items"]} == {"unknown"}
         assert {row["stock"] for row in rec(bare, "nobody")["recommendations"]} == {"unknown"}

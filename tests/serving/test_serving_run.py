@@ -19,8 +19,8 @@ from test_serving_shop import base, current, folder  # noqa: F401 - fixtures
 
 from recsys_utils.online.queue import Queue
 from recsys_utils.online.update import DATABASE
-from recsys_utils.serving.artifacts import read_manifest
-from recsys_utils.store import write_sealed
+from recsys_utils.serving.artifacts import KIND, service_manifest
+from recsys_utils.store import write_manifest
 
 API = "/api/v1"
 
@@ -279,7 +279,7 @@ def _post_until_dead(url: str, user: str, acknowledged: list[str]) -> None:
 
 def test_reload_under_load_answers_everybody(folder: Path) -> None:
     """Two versions in turn, twenty reloads, six clients: every answer is whole and of one version, and memory does not pile up."""
-    first = read_manifest(folder)
+    first = service_manifest(folder)
     second = _other(folder, first)
     done, answers = threading.Event(), []
     with process(folder, CACHE_TTL_SECONDS="0") as (server, client):
@@ -291,7 +291,7 @@ def test_reload_under_load_answers_everybody(folder: Path) -> None:
             thread.start()
         memory = []
         for n in range(20):
-            write_sealed(second if n % 2 == 0 else first, folder / "manifest.json")
+            publish(folder, second if n % 2 == 0 else first)
             answer = client.post(f"{API}/reload")
             assert answer.status_code == 200
             assert answer.json()["model_version"] == (second if n % 2 == 0 else first)["folder"]
@@ -304,6 +304,13 @@ def test_reload_under_load_answers_everybody(folder: Path) -> None:
     assert {n for _, n, _ in answers} == {5}
     assert {version for _, _, version in answers} == {first["folder"], second["folder"]}
     assert memory[-1] < memory[4] * 1.25
+
+
+def publish(folder: Path, manifest: dict) -> None:
+    """Let the service's manifest name a version."""
+    version = folder / manifest["folder"]
+    files = {name: version / name for name in manifest["sha256"]}
+    write_manifest(folder / "manifest.json", KIND, files, manifest, manifest["cut"])
 
 
 def _other(folder: Path, manifest: dict) -> dict:

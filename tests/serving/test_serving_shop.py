@@ -22,7 +22,7 @@ from recsys_utils.online.update import DATABASE
 from recsys_utils.serving import train as training
 from recsys_utils.serving.__main__ import main
 from recsys_utils.serving.app import create_app
-from recsys_utils.serving.artifacts import Artifacts, NotTrained, read_manifest
+from recsys_utils.serving.artifacts import Artifacts, NotTrained, service_manifest
 from recsys_utils.serving.settings import Settings
 from recsys_utils.store import read_parquet
 
@@ -106,7 +106,7 @@ def art(base: Path) -> Artifacts:
 
 
 def current(folder: Path) -> Path:
-    return folder / read_manifest(folder)["folder"]
+    return folder / service_manifest(folder)["folder"]
 
 
 @pytest.mark.spec("C6")
@@ -115,10 +115,10 @@ def test_training_writes_one_version_and_a_manifest_of_every_byte(
 ) -> None:
     """Schema, version, cut, a digest of each file."""
     folder = base / "data" / "small" / "serving"
-    manifest, made = read_manifest(folder), current(folder)
+    manifest, made = service_manifest(folder), current(folder)
     files = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
     assert set(manifest["sha256"]) == files
-    assert manifest["as_of"] == str(art.hybrid.as_of)
+    assert manifest["cut"] == str(art.hybrid.as_of)
     assert {p.name for p in folder.iterdir()} == {"manifest.json", "online", made.name}
     assert len([name for name in files if name.startswith("hybrid/")]) == 6
     assert (manifest["synthetic"], manifest["title"], manifest["currency"]) == (
@@ -219,7 +219,7 @@ def test_a_changed_or_missing_file_is_refused_by_name(folder: Path, name: str) -
     ("change", "message"),
     [
         ({"title": "Another"}, "changed after it was saved"),
-        ({"schema": 99}, "has schema 99, this version reads 1"),
+        ({"schema": 99}, "has schema 99, this version reads 2"),
     ],
 )
 def test_a_changed_manifest_is_refused(folder: Path, change: dict, message: str) -> None:
@@ -252,12 +252,12 @@ def test_nothing_trained_says_which_command_trains(
 def test_a_failed_training_leaves_the_old_version_and_nothing_half_written(
     base: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = read_manifest(folder)
+    before = service_manifest(folder)
     monkeypatch.setenv("RECSYS_HOME", str(base))
     monkeypatch.setattr(training, "_towers", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         training.train(str(base / "small.toml"), folder, ["own_decayed"], say=lambda line: None)
-    assert read_manifest(folder) == before
+    assert service_manifest(folder) == before
     assert len(list(folder.glob("v-*"))) == 1
     assert Artifacts.load(folder).manifest == before
 
@@ -296,7 +296,7 @@ def test_a_new_version_replaces_the_old_one_and_keeps_what_was_posted(
         == 0
     )
     assert "Small shop: " in capsys.readouterr().out
-    assert list(read_manifest(folder)["lists"]) == ["own_decayed"]
+    assert list(service_manifest(folder)["lists"]) == ["own_decayed"]
     assert len(list(folder.glob("v-*"))) == 1
     with Queue(folder / "online" / DATABASE) as queue:
         assert queue.pool("new") == {"pool": [["I1", 0, 1]]}

@@ -1,4 +1,7 @@
-"""System 2 in service: lists and ratings from a trained model's files alone. Imports nothing that trains."""
+"""Two towers in service: lists and ratings from a trained model's files alone.
+
+Imports nothing that trains.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,22 +11,18 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from recsys_utils import LabError, __version__
 from recsys_utils.data.attributes import text
 from recsys_utils.models.towers.network import Encoder, TwoTowerHybrid
-from recsys_utils.store import (
-    atomic,
-    digest,
-    read_json,
-    read_sealed,
-    write_json,
-    write_parquet,
-    write_sealed,
-)
+from recsys_utils.store import read_json, read_manifest, save_bundle, verify_files
 
-SCHEMA = 1
+KIND = "two-tower recommender"
+CURE = "train and save the recommender"
+MODEL = "best_two_tower_model.safetensors"
+ARTIFACTS = "preproc_artifacts.json"
+FOLDER = "recommendation_assets"
 ASSETS = ("item_catalog", "user_profiles", "user_histories")
 STEPS, RATE = 20, 0.05  # of one update from events
 
@@ -34,36 +33,32 @@ def save_recommender(
     assets: Mapping[str, pd.DataFrame],
     stats: Mapping,
     folder: Path,
+    cut: object = None,
 ) -> dict[str, Path]:
-    """Write best_two_tower_model.safetensors, preproc_artifacts.json and recommendation_assets/ with a manifest of all; the paths by argument.
+    """Write the model, its encoder and recommendation_assets/ with a manifest of all.
 
-    assets: item_catalog, user_profiles, user_histories. The manifest comes last: without it, or beside other files, nothing is served.
+    assets: item_catalog, user_profiles, user_histories.
+    cut: the time before which everything lies that was learnt.
+    Returns the paths by the names of StandaloneRecommender's arguments.
     """
-    paths = {
-        "model_path": folder / "best_two_tower_model.safetensors",
-        "artifacts_path": folder / "preproc_artifacts.json",
-        "assets_path": folder / "recommendation_assets",
+    config = {"config": json.dumps(model.config, sort_keys=True)}
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    frames = {f"{FOLDER}/{name}.parquet": assets[name].reset_index(drop=True) for name in ASSETS}
+    parts = {
+        MODEL: save(weights, config),
+        ARTIFACTS: encoder.to_json(),
+        f"{FOLDER}/rating_stats.json": dict(stats),
+        **frames,
     }
-    (paths["assets_path"] / "manifest.json").unlink(missing_ok=True)
-    paths["assets_path"].mkdir(parents=True, exist_ok=True)
-    with atomic(paths["model_path"]) as temporary:
-        save_file(
-            {k: v.contiguous() for k, v in model.state_dict().items()},
-            temporary,
-            {"config": json.dumps(model.config, sort_keys=True)},
-        )
-    with atomic(paths["artifacts_path"]) as temporary:
-        temporary.write_text(encoder.to_json())
-    for name in ASSETS:
-        write_parquet(assets[name], paths["assets_path"] / f"{name}.parquet")
-    write_json(dict(stats), paths["assets_path"] / "rating_stats.json")
-    manifest = {
-        "schema": SCHEMA,
-        "version": __version__,
-        "sha256": {role: digest(path) for role, path in _files(**paths).items()},
+    meta = {"version": __version__}
+    save_bundle(
+        folder, KIND, parts, meta, cut, manifest=f"{FOLDER}/manifest.json", fixed_names=True
+    )
+    return {
+        "model_path": folder / MODEL,
+        "artifacts_path": folder / ARTIFACTS,
+        "assets_path": folder / FOLDER,
     }
-    write_sealed(manifest, paths["assets_path"] / "manifest.json")
-    return paths
 
 
 class StandaloneRecommender:
@@ -88,7 +83,8 @@ class StandaloneRecommender:
             "artifacts_path": Path(artifacts_path),
             "assets_path": Path(assets_path),
         }
-        _check_files(_files(**self.paths), self.paths["assets_path"])
+        manifest = read_manifest(self.paths["assets_path"] / "manifest.json", KIND, CURE)
+        verify_files(manifest, _files(**self.paths), CURE)
         self.encoder = Encoder.from_json(self.paths["artifacts_path"].read_text())
         for name, given in (
             ("user_cat_cols", user_cat_cols),
@@ -335,25 +331,14 @@ def _text_id(customer_id: object) -> str:
 
 
 def _files(model_path: Path, artifacts_path: Path, assets_path: Path) -> dict[str, Path]:
+    """Where each part of the manifest lies; the three places may be anywhere."""
+    frames = {f"{FOLDER}/{name}.parquet": assets_path / f"{name}.parquet" for name in ASSETS}
     return {
-        "model": model_path,
-        "artifacts": artifacts_path,
-        "rating_stats": assets_path / "rating_stats.json",
-        **{name: assets_path / f"{name}.parquet" for name in ASSETS},
+        MODEL: model_path,
+        ARTIFACTS: artifacts_path,
+        f"{FOLDER}/rating_stats.json": assets_path / "rating_stats.json",
+        **frames,
     }
-
-
-def _check_files(files: Mapping[str, Path], folder: Path) -> None:
-    """Refuse what is missing, of another version or changed, by name."""
-    if missing := [path for path in files.values() if not path.is_file()]:
-        raise LabError(f"{missing[0]} is missing: train and save the recommender first")
-    manifest = read_sealed(folder / "manifest.json", SCHEMA, "train and save the recommender")
-    if changed := [
-        path for role, path in files.items() if digest(path) != manifest["sha256"][role]
-    ]:
-        raise LabError(
-            f"{changed[0]} was changed after it was saved, or belongs to another model: train again"
-        )
 
 
 def _load_model(path: Path) -> TwoTowerHybrid:
