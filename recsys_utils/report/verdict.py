@@ -39,23 +39,23 @@ def _which(board: pd.DataFrame, precision: pd.DataFrame | None) -> str:
     rows = best_first(board)
     best = rows.iloc[0]
     text = (
-        f"Ship {display_name(best['model'])}: {percent(best['value'])} of its five suggestions "
-        "per shopper were bought in the test window "
-        f"(95 % interval {num(100 * best['lo'])} to {percent(best['hi'])})"
+        f"Ship {display_name(best['model'])}. Of its five suggestions per shopper, "
+        f"{percent(best['value'])} were bought in the test window "
+        f"(95 % interval {num(100 * best['lo'])} to {percent(best['hi'])})."
     )
     if len(rows) == 1:
-        return text + "; there is no other model to compare it with."
+        return f"{text} There is no other model to compare it with."
     if precision is None:
-        return text + "."
+        return text
     p = _p_against(precision, best["model"])
     second = rows.iloc[1]
-    rival = f"the runner-up (“{display_name(second['model'])}”, {percent(second['value'])})"
+    rival = f"the runner-up, “{display_name(second['model'])}” ({percent(second['value'])})"
     if p[second["model"]] < 0.001:
-        return f"{text}; its lead over {rival} is far more than chance explains."
+        return f"{text} Its lead over {rival}, is far more than chance explains."
     if p[second["model"]] < 0.05:
-        return f"{text}; its lead over {rival} is more than chance explains."
+        return f"{text} Its lead over {rival}, is more than chance explains."
     not_beaten = [p.get(model, 1) >= 0.05 for model in rows["model"]]
-    return f"{text}; the test cannot tell it from {rival}, {_cheapest(rows[not_beaten])}."
+    return f"{text} Its lead over {rival}, may be chance. {_cheapest(rows[not_beaten])}"
 
 
 def _p_against(precision: pd.DataFrame, best: str) -> dict[str, float]:
@@ -73,11 +73,11 @@ def _cheapest(ties: pd.DataFrame) -> str:
     """Which of the models that tie costs least; the first row is the best."""
     cost = ties["fit_seconds"] + ties["recommend_seconds"]
     if cost.iloc[0] - cost.min() < 0.1:
-        return "and none that ties is noticeably cheaper"
+        return "No model that ties with it is noticeably cheaper."
     cheapest = ties.loc[cost.idxmin()]
-    which = "of the two" if len(ties) == 2 else f"of the {len(ties)} that tie"
+    which = "two" if len(ties) == 2 else f"{len(ties)} models that tie"
     costs = f"{total_seconds(cheapest)} against {total_seconds(ties.iloc[0])}"
-    return f"and {which} “{display_name(cheapest['model'])}” is the cheapest ({costs})"
+    return f"Of the {which}, “{display_name(cheapest['model'])}” is the cheapest ({costs})."
 
 
 def _worth(board: pd.DataFrame, currency: str) -> str:
@@ -86,7 +86,7 @@ def _worth(board: pd.DataFrame, currency: str) -> str:
     if share.empty:
         hit_rate = percent(_by_model(board, metric="hit_rate")[best])
         return (
-            "Without prices its worth in money cannot be computed; "
+            "Without prices its worth in money cannot be computed. "
             f"{hit_rate} of shoppers bought at least one of its five suggestions."
         )
     rivals = [best_of_family(board, "popularity", r"_\d+d"), best_of_family(board, "repeat")]
@@ -98,33 +98,33 @@ def _worth(board: pd.DataFrame, currency: str) -> str:
     money = 1000 * _by_model(board, metric="revenue")[best]
     return (
         f"Its five suggestions predict {percent(share[best])} of what a shopper spends "
-        f"in the window on average{f' (against {against})' if against else ''}, "
-        f"or {currency}{num(money)} per 1,000 shoppers, some of which they would spend anyway."
+        f"in the window on average{f' (against {against})' if against else ''}. "
+        f"That is {currency}{num(money)} per 1,000 shoppers; "
+        "some of it they would spend anyway."
     )
 
 
 def _weakness(board: pd.DataFrame) -> str:
     winner = best_first(board).iloc[0]
     new = _by_model(board, scope="new")
-    text = "Nobody bought anything new in the window"
+    text = "Nobody bought anything new in the window."
     if len(new):
         on_new, leader = new[winner["model"]], new.index[0]
         how = "weaker" if on_new < winner["value"] else "as good"
         text = (
-            f"It is {how} on items new to the shopper, "
-            f"where {percent(on_new)} of five suggestions hit"
+            f"It is {how} on items new to the shopper: "
+            f"there {percent(on_new)} of its five suggestions were bought"
         )
         if leader != winner["model"]:
-            text += f" (best there: “{display_name(leader)}”, {percent(new[leader])})"
+            text += f" (best: “{display_name(leader)}”, {percent(new[leader])})"
+        text += "."
     cold = best_first(board, users="cold").set_index("model")
     if cold.empty:
-        return (
-            f"{text}; the window had no cold shoppers (without an earlier purchase) to judge it on."
-        )
+        return f"{text} The window had no cold shoppers (without an earlier purchase)."
     row = cold.loc[winner["model"]]
     return (
-        f"{text}, and for the {row['users']:,} cold shoppers (without an earlier purchase), "
-        f"where {percent(row['value'])} do."
+        f"{text} For the {row['users']:,} cold shoppers (without an earlier purchase) "
+        f"it is {percent(row['value'])}."
     )
 
 

@@ -301,7 +301,7 @@ def test_studies_come_in_the_page_s_order_and_are_escaped(shop: Path, home: Path
         "ids stand in",
         "there is only one",
         "keeps receipts only",
-        "there is no other model",
+        "There is no other model",
         "Without prices",
     ],
 )
