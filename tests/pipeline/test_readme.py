@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -94,8 +95,8 @@ def clone(tmp_path_factory: pytest.TempPathFactory, default_run: Path) -> Path:
     root = tmp_path_factory.mktemp("clone") / "retail-recsys-lab"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
     make_environment(root)
-    (root / "data" / "synthetic").mkdir()
-    (root / "data" / "synthetic" / "serving").symlink_to(default_run / "data/synthetic/serving")
+    served = Path("data") / "synthetic" / "serving"
+    shutil.copytree(default_run / served, root / served)
     write_shop(root)
     write_events(root)
     # A kernel of somebody else's, under the name that notebooks ask for.
@@ -264,11 +265,6 @@ def test_jupyterlab_opens_on_the_kernel_of_this_project(clone: Path, tmp_path: P
     assert kernels["default"] == "python3"
     kernel = kernels["kernelspecs"]["python3"]["spec"]["argv"][0]
     assert kernel == str(clone / ".venv" / "bin" / "python")
-
-
-def test_every_row_of_the_table_is_used() -> None:
-    for pattern in (*SHORTER, *SERVERS):
-        assert any(re.fullmatch(pattern, command) for command in COMMANDS), pattern
 
 
 def test_a_newcomer_is_told_how_to_activate_the_environment() -> None:
