@@ -41,7 +41,6 @@ SHORTER = {
     r"\./run_all\.sh --dataset (?!path)\S+ --only [\d,]+": "--help",
     r"python -m recsys_utils\.serving train .*": "--models own_decayed",
     r"python -m recsys_utils\.ensembles\.training .*": "--help",
-    r"python benchmarks/\w+\.py.*": None,
 }
 # Commands that do not end by themselves: a pattern, what is added, and an address that answers.
 SERVERS = {
