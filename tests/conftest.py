@@ -1,4 +1,4 @@
-"""A hand-written shop, a small synthetic one, and a home of its own for every test that writes files."""
+"""A hand-written shop, a small synthetic one, and an own home for tests that write files."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from hypothesis import settings
-from shops import TINY, Shop, cut_shop, receipts
+from shops import TINY, Shop, cut_shop, fold_of, receipts
+
+from recsys_utils.data.folds import Fold
 
 # ranx as plain Python: 2 seconds instead of a minute of compilation
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
@@ -23,6 +25,11 @@ def tiny() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def shop() -> Shop:
     return cut_shop(lines=6_000, seed=1)
+
+
+@pytest.fixture(scope="session")
+def shop_fold(shop: Shop) -> Fold:
+    return fold_of(shop)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from recsys_utils.data import synthetic
-from recsys_utils.data.folds import Stage, window_borders, window_parts
+from recsys_utils.data.folds import Fold, Stage, window_borders, window_parts
 from recsys_utils.data.interactions import Interactions
 
 TINY = """
@@ -33,7 +33,7 @@ def receipts(text: str) -> pd.DataFrame:
 
 @dataclass
 class Shop:
-    """The synthetic shop, cut: what models see, what was then bought, and the tables it was made from."""
+    """The synthetic shop, cut: what models see, what was then bought, and all its tables."""
 
     tables: dict[str, pd.DataFrame]
     borders: dict[str, pd.Timestamp]
@@ -56,3 +56,23 @@ def cut_shop(lines: int, seed: int) -> Shop:
     before = pd.concat([parts["train"], parts["valid"]], ignore_index=True)
     history = Interactions.of(before, tables["items"], tables["users"], borders["test"])
     return Shop(tables, borders, Stage(history, parts["test"]))
+
+
+def fold_of(shop: Shop) -> Fold:
+    """The fold that a shop was cut from."""
+    parts = window_parts(shop.tables["purchases"], shop.borders)
+    borders = {name: str(border) for name, border in shop.borders.items()}
+    attributes = {"items": shop.tables["items"], "users": shop.tables["users"]}
+    return Fold("synthetic", "2025-06-10", "window", borders, **parts, **attributes, hash="abc")
+
+
+def ranked(rows: list[tuple[str, str]]) -> pd.DataFrame:
+    """A recommendation table from (user_id, item_id) in the order of each user's list."""
+    recs = pd.DataFrame(rows, columns=["user_id", "item_id"], dtype=object)
+    rank = recs.groupby("user_id").cumcount() + 1
+    return recs.assign(score=-rank.astype(float), rank=rank.astype("int64"))
+
+
+def pairs(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    """The (user_id, item_id) of some rows."""
+    return set(zip(rows["user_id"].astype(str), rows["item_id"].astype(str)))

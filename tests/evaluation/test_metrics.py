@@ -257,7 +257,9 @@ def test_gini_is_the_mean_absolute_difference_and_has_no_unit(
 
 def test_whole_by_hand(tiny: pd.DataFrame) -> None:
     """Items: jam (ann, cat; 4.0), milk (ann, cat; 1.0), beer (bob; 1.5), bread (ann, bob; 2.0)."""
-    made = beyond_accuracy(table({"ann": ["jam", "milk"], "bob": ["jam", "bread"]}), Interactions.of(tiny), 2)
+    made = beyond_accuracy(
+        table({"ann": ["jam", "milk"], "bob": ["jam", "bread"]}), Interactions.of(tiny), 2
+    )
     assert made["coverage"] == 0.75
     assert made["repeat_share"] == 0.75
     assert made["gini"] == pytest.approx(gini(np.array([2, 1, 0, 1])))
@@ -285,12 +287,17 @@ def test_whole_diversity_is_the_mean_over_pairs(shop: Shop) -> None:
         np.mean((unit.loc[items] @ unit.loc[items].T).to_numpy()[np.triu_indices(6, 1)])
         for items in lists.values()
     ]
-    assert beyond_accuracy(table(lists), history, 6)["diversity"] == pytest.approx(1 - np.mean(cosine))
+    assert beyond_accuracy(table(lists), history, 6)["diversity"] == pytest.approx(
+        1 - np.mean(cosine)
+    )
 
 
 def test_whole_of_users_without_history(tiny: pd.DataFrame) -> None:
     assert (
-        beyond_accuracy(table({"stranger": ["jam", "milk"]}), Interactions.of(tiny), 5)["repeat_share"] == 0
+        beyond_accuracy(table({"stranger": ["jam", "milk"]}), Interactions.of(tiny), 5)[
+            "repeat_share"
+        ]
+        == 0
     )
 
 
@@ -308,4 +315,7 @@ def test_whole_of_a_table_of_nothing(tiny: pd.DataFrame) -> None:
 
 def test_whole_of_an_item_that_nobody_has_bought_yet(tiny: pd.DataFrame) -> None:
     """A model that knows attributes recommends new items: they are none of the catalogue's."""
-    assert beyond_accuracy(table({"ann": ["jam", "brand-new"]}), Interactions.of(tiny), 5)["coverage"] == 0.25
+    assert (
+        beyond_accuracy(table({"ann": ["jam", "brand-new"]}), Interactions.of(tiny), 5)["coverage"]
+        == 0.25
+    )
