@@ -26,13 +26,6 @@ SELECT (SELECT COUNT(*) FROM events), (SELECT COUNT(*) FROM events WHERE learnt 
     (SELECT COUNT(*) FROM purchases), (SELECT COUNT(*) FROM queue)
 """
 
-HELP = {
-    "train": "train the cold model on a folder of event files",
-    "update": "post and learn what is new in a folder of event files",
-    "recommend": "show products to users and write the two CSV files",
-    "status": "how the database stands, and whether it is in order",
-}
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0, or 2 for bad input (in one sentence), 3 if another update is running."""
@@ -50,30 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A model and queues of products that learn from event files.",
     )
     commands = parser.add_subparsers(required=True, metavar="train|update|recommend|status")
-
-    state = argparse.ArgumentParser(add_help=False)
-    state.add_argument(
-        "--state",
-        required=True,
-        type=Path,
-        metavar="FOLDER",
-        help="where the database and the model are kept",
-    )
-    reading = argparse.ArgumentParser(add_help=False)
-    reading.add_argument(
-        "--batch",
-        type=_positive,
-        default=50_000,
-        metavar="LINES",
-        help="most lines of one update; default: 50000",
-    )
-    reading.add_argument(
-        "--wait",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="wait for another update that is running; default: 0",
-    )
+    state, reading = _shared_options()
     files = {"type": Path, "metavar": "FOLDER", "help": "event files, .csv or .csv.gz"}
 
     train = _command(commands, "train", _train, state, reading)
@@ -99,21 +69,49 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _shared_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """Of all commands; of those that read event files."""
+    state = argparse.ArgumentParser(add_help=False)
+    state.add_argument(
+        "--state",
+        required=True,
+        type=Path,
+        metavar="FOLDER",
+        help="where the database and the model are kept",
+    )
+    reading = argparse.ArgumentParser(add_help=False)
+    reading.add_argument(
+        "--batch",
+        type=_positive,
+        default=50_000,
+        metavar="LINES",
+        help="most lines of one update; default: 50000",
+    )
+    reading.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait for another update that is running; default: 0",
+    )
+    return state, reading
+
+
 def _command(
     commands: argparse._SubParsersAction,
     name: str,
     run: Callable[[argparse.Namespace], int],
     *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
-    """Add a command that `run` answers."""
-    command = commands.add_parser(
-        name, help=HELP[name], description=HELP[name], parents=list(parents)
-    )
+    """Add a command that `run` answers; its docstring is the help."""
+    text = run.__doc__
+    command = commands.add_parser(name, help=text, description=text, parents=list(parents))
     command.set_defaults(run=run)
     return command
 
 
 def _train(options: argparse.Namespace) -> int:
+    """train the cold model on a folder of event files"""
     result = train_cold(
         options.history,
         options.state,
@@ -127,6 +125,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _update(options: argparse.Namespace) -> int:
+    """post and learn what is new in a folder of event files"""
     result = apply_folder(
         options.events, options.state, now=_now(), batch=options.batch, wait=options.wait
     )
@@ -134,6 +133,7 @@ def _update(options: argparse.Namespace) -> int:
 
 
 def _recommend(options: argparse.Namespace) -> int:
+    """show products to users and write the two CSV files"""
     users = options.users.split(",") if options.users else None
     shown = recommend(options.state, at=_now(), users=users, limit=options.limit, n=options.n)
     path = options.state / "out" / "recommendations.csv"
@@ -142,6 +142,7 @@ def _recommend(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
+    """how the database stands, and whether it is in order"""
     with Queue(options.state / DATABASE, read_only=True) as queue:
         events, fresh, purchases, users = queue.read(COUNTS).iloc[0]
         last = queue.watermark[0] if queue.watermark else "none"

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -136,7 +135,7 @@ def apply_folder(
         paths = event_files(events)
         _require_database(state)
     with update_lock(state, wait), Queue(state / DATABASE) as queue:
-        learner = Learner.of(queue, state)
+        learner = Learner(queue, state)
         _remove_leftovers(queue, state)
         # Posted by a service, or after the cold model's time.
         while len(fresh := queue.fresh(batch)):
@@ -207,18 +206,13 @@ def load_net(queue: Queue, state: Path) -> PurchaseNet:
         return load_net(queue, state)
 
 
-@dataclass
 class Learner:
     """The model and the database it belongs to."""
 
-    queue: Queue
-    state: Path
-    net: PurchaseNet
-
-    @classmethod
-    def of(cls, queue: Queue, state: Path) -> Self:
-        """The state as it stands."""
-        return cls(queue, state, load_net(queue, state))
+    def __init__(self, queue: Queue, state: Path) -> None:
+        self.queue = queue
+        self.state = state
+        self.net = load_net(queue, state)
 
     def apply(self, delta: pd.DataFrame) -> Counts:
         """Post events and learn those that no model has learnt.

@@ -45,6 +45,18 @@ class Task:
 
 def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     """The options of `./run_all.sh`; argparse ends the process where they are wrong."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    common = (options.dataset, options.fast, options.seed)
+    is_default_run = common == tuple(DEFAULTS.values()) and not options.overrides
+    if options.save_outputs and not is_default_run:
+        parser.error(
+            "--save-outputs keeps the outputs of the default run only: leave out the other options"
+        )
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "./run_all.sh",
         description="Run the notebooks on a data set and write reports/<dataset>/index.html.",
@@ -85,14 +97,7 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
         action="store_true",
         help="write outputs back into notebooks/ (default run only)",
     )
-    options = parser.parse_args(arguments)
-    common = (options.dataset, options.fast, options.seed)
-    is_default_run = common == tuple(DEFAULTS.values()) and not options.overrides
-    if options.save_outputs and not is_default_run:
-        parser.error(
-            "--save-outputs keeps the outputs of the default run only: leave out the other options"
-        )
-    return options
+    return parser
 
 
 def make_plan(options: argparse.Namespace) -> list[Task]:
