@@ -22,8 +22,8 @@ from recsys_utils.models import Recommender
 from recsys_utils.store import read_parquet
 
 # System 3 as its text describes it: own purchases or ALS propose 200, six weeks teach a binary classifier that also sees the embeddings.
-SYSTEM3 = {
-    "generators": "system3",
+ORIGINAL = {
+    "generators": "two_stage_original",
     "windows": 1,
     "days": 42,
     "objective": "binary",

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from lab import ablation as study
 from lab.ablation import (
-    SYSTEM3,
+    ORIGINAL,
     Bench,
     ablation,
     bench,
@@ -35,7 +35,7 @@ from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models.base import load_model
 
 SMALL = {"rounds": 20, "leaves": 7, "min_leaf": 5, "objective": "lambdarank"}
-SMALL3 = SYSTEM3 | SMALL | {"objective": "binary"}
+SMALL3 = ORIGINAL | SMALL | {"objective": "binary"}
 
 
 @pytest.fixture(scope="module")
@@ -533,7 +533,7 @@ def test_a_recorded_list_is_of_the_catalogue_for_strangers_too(
     home: Path, larger: Shop, kept: pd.Index
 ) -> None:
     fold = fold_of(larger)
-    recs = record_within(TwoStage(**SMALL3), fold, "system3", kept)
+    recs = record_within(TwoStage(**SMALL3), fold, "two_stage_original", kept)
     assert set(recs["item_id"].astype(str)) <= set(kept)
     assert recs["user_id"].nunique() == len(fold.testing.users)
     assert (home / "data/synthetic/runs/toy/system3.parquet").exists()
