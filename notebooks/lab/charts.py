@@ -14,20 +14,14 @@ from recsys_utils.report.style import PALETTE
 from recsys_utils.report.wording import num
 
 
-def bars(
-    series: pd.Series,
-    xlabel: str = "",
-    title: str = "",
-    shade: str = PALETTE["factorization"],
-    ax: Axes | None = None,
-) -> Axes:
+def bars(series: pd.Series, xlabel: str = "", shade: str = PALETTE["factorization"]) -> Axes:
     """A series as horizontal bars with values, in its own order from the top."""
     y = np.arange(len(series))[::-1]
-    ax = style.axes(ax, 0.7 + 0.25 * len(series), "x")
+    ax = style.axes(0.7 + 0.25 * len(series), "x")
     drawn = ax.barh(y, series, height=0.7, color=shade)
     ax.bar_label(drawn, [num(value) for value in series], padding=4)
     ax.set_yticks(y, [style.tick_label(name) for name in series.index])
-    ax.set(xlabel=xlabel, title=title)
+    ax.set_xlabel(xlabel)
     ax.margins(x=0.14)
     return ax
 
@@ -41,7 +35,7 @@ def histogram(
 ) -> Axes:
     """How values are spread; `log` makes bins of equal width on a log scale, of positive values."""
     values = pd.Series(values, dtype=float).dropna()
-    ax = style.axes(ax, 3.0, "y")
+    ax = style.axes(3.0, "y", ax)
     edges = bins
     if log:
         values = values[values > 0]

@@ -292,7 +292,7 @@ def percentiles(frame: pd.DataFrame) -> pd.DataFrame:
 def strips(frame: pd.DataFrame) -> Axes:
     """Every call as a dot by kind, on a log scale, with the goal drawn."""
     order = list(percentiles(frame).index[:-1])
-    ax, rng = axes(None, 1 + 0.25 * len(order), "x"), np.random.default_rng(0)
+    ax, rng = axes(1 + 0.25 * len(order), "x"), np.random.default_rng(0)
     for cache, shade in (("off", PALETTE["two stage"]), ("on", PALETTE["factorization"])):
         rows = frame[frame["cache"] == cache]
         y = rows["kind"].map(order.index) + rng.uniform(-0.3, 0.3, len(rows))

@@ -16,25 +16,19 @@ from recsys_utils.report.style import colour
 from recsys_utils.report.wording import display_name, metric_label, num
 
 SMALLEST_GROUP = 10  # fewer users say nothing
+MOST_FAMILIES = 5  # the best model of each, in figures that cannot hold all
 SHARES = ("revenue_share", "coverage", "repeat_share", "hit_rate")
 LINE_COLOURS = list(style.PALETTE.values())
 
 
-def leaderboard_bars(
-    board: pd.DataFrame,
-    metric: str = "precision",
-    k: int = 5,
-    scope: str = "any",
-    users: str = "warm",
-    ax: Axes | None = None,
-) -> Axes:
-    """Models as horizontal bars, best on top, with 95 % intervals and values."""
-    rows = best_first(board, metric, k, scope, users)[::-1]
+def leaderboard_bars(board: pd.DataFrame, metric: str = "precision", k: int = 5) -> Axes:
+    """Models as horizontal bars, best on top, with values and 95 % intervals (warm shoppers)."""
+    rows = best_first(board, metric, k)[::-1]
     value = rows["value"]
     low = rows["lo"].fillna(value)
     high = rows["hi"].fillna(value)
     y = np.arange(len(rows))
-    ax = style.axes(ax, 0.6 + 0.25 * len(rows), "x")
+    ax = style.axes(0.6 + 0.25 * len(rows), "x")
     ax.barh(y, value, height=0.7, color=rows["family"].map(colour))
     interval = np.array([value - low, high - value])
     ax.errorbar(value, y, xerr=interval, fmt="none", ecolor=style.ink(), elinewidth=1.1)
@@ -50,18 +44,16 @@ def leaderboard_bars(
     return ax
 
 
-def tradeoff(
-    board: pd.DataFrame, x: str, y: str = "precision", k: int = 5, ax: Axes | None = None
-) -> Axes:
-    """Models as points: accuracy against another metric, or `seconds` to fit and recommend."""
-    rows = best_first(board, y, k).set_index("model")
+def tradeoff(board: pd.DataFrame, x: str, k: int = 5) -> Axes:
+    """Models as points: precision against another metric, or `seconds` to fit and recommend."""
+    rows = best_first(board, "precision", k).set_index("model")
     if x == "seconds":
         rows["x"] = rows["fit_seconds"] + rows["recommend_seconds"]
     else:
         rows["x"] = best_first(board, x, k).set_index("model")["value"]
-    ax = style.axes(ax, 3.3, "both")
+    ax = style.axes(3.3, "both")
     ax.scatter(rows["x"], rows["value"], s=42, c=rows["family"].map(colour), zorder=3)
-    ax.set(xlabel=metric_label(x, k), ylabel=metric_label(y, k))
+    ax.set(xlabel=metric_label(x, k), ylabel=metric_label("precision", k))
     if x == "seconds":
         ax.set_xlabel("Seconds to fit and recommend (log scale)")
         ax.set_xscale("log")
@@ -82,23 +74,16 @@ def groups_of(board: pd.DataFrame, prefix: str) -> list[str]:
     return [group for group in groups if group.startswith(prefix)]
 
 
-def by_group(
-    board: pd.DataFrame,
-    prefix: str = "history: ",
-    metric: str = "precision",
-    k: int = 5,
-    models: int = 5,
-    ax: Axes | None = None,
-) -> Axes:
-    """Accuracy per group of at least ten users, for the best model of each of the best families."""
+def by_group(board: pd.DataFrame, prefix: str = "history: ") -> Axes:
+    """Precision@5 per group of at least ten users, for the best models of different families."""
     groups = groups_of(board, prefix)
     if not groups:
-        return _nothing(ax, "no group has ten shoppers")
-    best = best_first(board, metric, k).drop_duplicates("family").head(models)["model"]
-    per_group = [best_first(board, metric, k, users=group).set_index("model") for group in groups]
+        return _nothing("no group has ten shoppers")
+    best = best_first(board).drop_duplicates("family").head(MOST_FAMILIES)["model"]
+    per_group = [best_first(board, users=group).set_index("model") for group in groups]
     lines = len(groups) * len(best)
     height = 0.9 + 0.22 * len(groups) + 0.11 * lines + 0.2 * len(best)
-    ax = style.axes(ax, height, "x")
+    ax = style.axes(height, "x")
     step = 0.7 / len(best)
     middle = (len(best) - 1) / 2
     for n, model in enumerate(best):
@@ -117,28 +102,26 @@ def by_group(
     for group, rows in zip(groups, per_group):
         ticks.append(f"{style.tick_label(group.removeprefix(prefix))} ({rows['users'].iloc[0]:,})")
     ax.set_yticks(range(len(groups)), ticks)
-    ax.set(ylim=(len(groups) - 0.5, -0.5), xlabel=f"{metric_label(metric, k)}, 95 % interval")
+    ax.set(ylim=(len(groups) - 0.5, -0.5), xlabel="Precision@5, 95 % interval")
     ax.set_xlim(left=0)
     style.legend(ax)
     return ax
 
 
-def repeat_vs_new(
-    board: pd.DataFrame, metric: str = "precision", k: int = 5, ax: Axes | None = None
-) -> Axes:
-    """Models on two scopes side by side: items bought before, and items new to the shopper."""
-    new = best_first(board, metric, k, "new").set_index("model")
-    repeat = best_first(board, metric, k, "repeat").set_index("model")["value"]
+def repeat_vs_new(board: pd.DataFrame) -> Axes:
+    """Precision@5 on items bought before and on items new to the shopper, side by side."""
+    new = best_first(board, scope="new").set_index("model")
+    repeat = best_first(board, scope="repeat").set_index("model")["value"]
     rows = new.join(repeat.rename("repeat"), how="inner").sort_values("repeat")
     colours = rows["family"].map(colour)
     y = np.arange(len(rows))
-    ax = style.axes(ax, 1.1 + 0.24 * len(rows), "x")
+    ax = style.axes(1.1 + 0.24 * len(rows), "x")
     ax.hlines(y, rows["value"], rows["repeat"], colors=colours, lw=1.6, alpha=0.45)
     filled = ax.scatter(rows["repeat"], y, s=44, c=colours, label="bought before", zorder=3)
     hollow = ax.scatter(rows["value"], y, s=40, label="new to the shopper", zorder=3)
     hollow.set(facecolors="none", edgecolors=colours, linewidths=1.8)
     ax.set_yticks(y, rows.index.map(display_name))
-    ax.set(ylim=(-0.6, len(rows) - 0.4), xlabel=metric_label(metric, k))
+    ax.set(ylim=(-0.6, len(rows) - 0.4), xlabel="Precision@5")
     ax.set_xlim(left=0)
     for mark in style.legend(ax).legend_handles:
         is_filled = mark.get_label() == filled.get_label()
@@ -147,7 +130,7 @@ def repeat_vs_new(
     return ax
 
 
-def heatmap(frame: pd.DataFrame, title: str = "", ax: Axes | None = None) -> Axes:
+def heatmap(frame: pd.DataFrame, title: str = "") -> Axes:
     """A symmetric models × models table of shares in percent, below its diagonal.
 
     Columns are numbered like the rows.
@@ -158,7 +141,7 @@ def heatmap(frame: pd.DataFrame, title: str = "", ax: Axes | None = None) -> Axe
     top = below.max() if below.count() else 1
     blue = (0.25, 0.53, 0.79)
     fade = LinearSegmentedColormap.from_list("fade", [(*blue, 0.04), (*blue, 0.75)])
-    ax = style.axes(ax, 0.9 + 0.29 * n)
+    ax = style.axes(0.9 + 0.29 * n)
     ax.pcolor(below, cmap=fade, vmin=0, vmax=top or 1)
     for row in range(n):
         for column in range(row):
@@ -180,7 +163,7 @@ def curve(
     A column `family` gives the colours; columns `lo` and `hi` make a band.
     """
     lines = list(frame.groupby(by, sort=False)) if by else [("", frame)]
-    ax = style.axes(ax, 3.3 + 0.2 * max(0, len(lines) - 3), "both")
+    ax = style.axes(3.3 + 0.2 * max(0, len(lines) - 3), "both", ax)
     for n, (name, rows) in enumerate(lines):
         rows = rows.sort_values(x)
         shade = LINE_COLOURS[(3 + 5 * n) % len(LINE_COLOURS)]
@@ -197,8 +180,8 @@ def curve(
     return ax
 
 
-def _nothing(ax: Axes | None, why: str) -> Axes:
-    ax = style.axes(ax, 0.6)
+def _nothing(why: str) -> Axes:
+    ax = style.axes(0.6)
     ax.text(0.5, 0.5, why, ha="center", va="center", transform=ax.transAxes)
     ax.set_axis_off()
     return ax

@@ -1,6 +1,5 @@
 """HTML pages: the jinja templates, notebooks exported with nbconvert, and the lists of pages."""
 
-import json
 import re
 from html import unescape
 from pathlib import Path
@@ -17,6 +16,7 @@ from recsys_utils.store import atomic
 
 TEMPLATES = Path(__file__).parent / "templates"
 NOTEBOOK_TEMPLATE = "lab_folded"  # for nbconvert: code cells are folded away, not deleted
+COMPACT_JSON = {"ensure_ascii": False, "separators": (",", ":"), "allow_nan": False}
 LINKS = re.compile(r"(?<=<!--notebooks-->).*?(?=<!--/notebooks-->)", re.DOTALL)
 
 
@@ -31,15 +31,9 @@ def render(template: str, **context: object) -> str:
         "percent": wording.percent,
         "seconds": wording.seconds,
         "money": wording.money,
-        "embed": embed,
     }
+    environment.policies["json.dumps_kwargs"] = COMPACT_JSON
     return environment.get_template(template).render(**context)
-
-
-def embed(value: object) -> str:
-    """Compact JSON that may stand inside a script element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
 
 
 def write(page: str, path: Path) -> Path:

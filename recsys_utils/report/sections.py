@@ -17,7 +17,6 @@ from recsys_utils.report.wording import display_name, percent
 Figure = tuple[str, str]  # SVG, caption
 Study = tuple[pd.DataFrame, str]  # a notebook's table, and what it shows
 
-MOST_FAMILIES = 5  # models in the figure of longer lists
 MOST_MODELS = 8  # in the tables of overlap
 MOST_GENERATORS = 5
 LENGTHS = (5, 10, 20, 50, 100, 200)
@@ -101,7 +100,7 @@ def _longer_lists(judged: Judged) -> Figure:
     """Recall of ever longer lists: what a ranker behind the best models could find at most."""
     stage = judged.fold.testing
     truth = warm(stage.truth, stage.history)
-    best = best_first(judged.board).drop_duplicates("family").head(MOST_FAMILIES)
+    best = best_first(judged.board).drop_duplicates("family").head(figures.MOST_FAMILIES)
     length = "Length of the list"
     rows = []
     for model, family in zip(best["model"], best["family"]):
@@ -155,7 +154,7 @@ def _ablations(table: pd.DataFrame) -> list[Figure]:
             rows = rows.assign(without=rows["without"].map(display_name))
         reach = 1.1 * numbers[is_ranker == (kind == "ranker")].max()
         label = "Change of Precision@5"
-        drawn.append(figure(caption, study_figures.change, rows, "without", label, reach))
+        drawn.append(figure(caption, study_figures.change, rows, label, reach))
     return drawn
 
 

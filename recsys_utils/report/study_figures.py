@@ -18,13 +18,9 @@ SHADES = [PALETTE[family] for family in ("hybrid", "two stage", "factorization",
 
 
 def change(
-    frame: pd.DataFrame,
-    label: str = "without",
-    xlabel: str = "Change of Precision@5",
-    reach: float | None = None,
-    ax: Axes | None = None,
+    frame: pd.DataFrame, xlabel: str = "Change of Precision@5", reach: float | None = None
 ) -> Axes:
-    """A dot with its interval per row of `change`, `low`, `high`, in order; zero is drawn.
+    """A dot with its interval per row of `without`, `change`, `low`, `high`; zero is drawn.
 
     A dot is filled if its interval leaves zero out. The axis goes from −reach to reach, so that
     figures side by side compare.
@@ -34,12 +30,12 @@ def change(
         reach = 1.1 * rows[["change", "low", "high"]].abs().max(axis=None) or 1
     is_sure = (rows["low"] > 0) | (rows["high"] < 0)
     shade = PALETTE["two stage"]
-    ax = style.axes(ax, 0.8 + 0.26 * len(rows), "x")
+    ax = style.axes(0.8 + 0.26 * len(rows), "x")
     ax.axvline(0, color=style.ink(), lw=0.9)
     ax.hlines(rows.index, rows["low"], rows["high"], colors=shade, lw=1.6)
     dots = ax.scatter(rows["change"], rows.index, s=40, linewidths=1.6, zorder=3)
     dots.set(facecolors=np.where(is_sure, shade, "none"), edgecolors=shade)
-    ax.set_yticks(rows.index, rows[label].map(style.tick_label))
+    ax.set_yticks(rows.index, rows["without"].map(style.tick_label))
     ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(-reach, reach), xlabel=xlabel)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _signed(value)))
     return ax
@@ -51,7 +47,7 @@ def knob(frame: pd.DataFrame, title: str = "", legend: bool = True, ax: Axes | N
     frame: value, precision and, with prices, revenue_share and mean_price.
     """
     changes = knob_changes(frame)
-    ax = style.axes(ax, 3.1, "y")
+    ax = style.axes(3.1, "y", ax)
     for n, metric in enumerate(changes):
         line = {"marker": style.marker(n), "ms": 5, "lw": 1.8, "color": METRICS[metric]}
         ax.plot(range(len(frame)), changes[metric], label=LABELS[metric], **line)
@@ -71,14 +67,14 @@ def knob_changes(frame: pd.DataFrame) -> pd.DataFrame:
     return (frame[metrics] / first.where(first != 0) - 1).fillna(0)
 
 
-def reliability(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+def reliability(frame: pd.DataFrame) -> Axes:
     """Share bought against confidence: a dot per bin, as large as it is full.
 
     On the line a confidence is true. A column `model` gives each model its own dots.
     """
     most = 1.08 * max(frame["confidence"].max(), frame["bought"].max(), 0.01)
     several = "model" in frame
-    ax = style.axes(ax, 3.3, "both")
+    ax = style.axes(3.3, "both")
     ax.plot([0, most], [0, most], color=style.ink(), lw=0.9)
     groups = frame.groupby("model", sort=False) if several else [("", frame)]
     for n, (name, rows) in enumerate(groups):

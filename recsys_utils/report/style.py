@@ -38,7 +38,7 @@ def ink() -> str:
     return plt.rcParams["text.color"]
 
 
-def axes(ax: Axes | None, height: float, grid: str = "") -> Axes:
+def axes(height: float, grid: str = "", ax: Axes | None = None) -> Axes:
     """Quiet axes without a frame; of a new figure if none are given.
 
     height: inches of a new figure. grid: "x", "y", "both" or "" for no grid lines.

@@ -44,7 +44,6 @@ WORDS = {
     "co": "co-",
     "own": "own purchases",
     "ids": "IDs",
-    "system3": "two-stage retail original",
 }
 
 
