@@ -42,5 +42,5 @@ install its venv module, e.g. apt install python3.11-venv"
 fi
 export JUPYTER_PREFER_ENV_PATH=1
 while IFS='=' read -r name value; do
-    export "$name=${!name:-$value}"
+    export "$name=$value"
 done < <(arithmetic)

@@ -11,7 +11,8 @@ __version__ = "0.1.0"
 # The last digits of a sum, and the order of ties in a sort, depend on the processor's vector
 # instructions. These settings choose one kind of arithmetic, which every x86-64 processor with
 # AVX2 and FMA has (Intel since 2013, AMD since 2015), so that all of them make the same lists.
-# They count only if they are set before numpy and torch load.
+# They count only if they are set before numpy and torch load. They do not reach MKL's functions of
+# vectors, by which torch takes square roots: hence Adam is `fused` everywhere, which does without.
 ARITHMETIC = {
     "OPENBLAS_CORETYPE": "Haswell",  # linear algebra of numpy and scipy
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",  # numpy's functions and sorting
@@ -19,9 +20,10 @@ ARITHMETIC = {
     "MKL_CBWR": "COMPATIBLE",  # torch's linear algebra, which otherwise asks who made the chip
 }
 
+# A sum that threads share depends on how many there are, so neither library starts any of its own.
 THREADS = {
-    # implicit is twice as fast when BLAS does not start threads of its own.
-    "OPENBLAS_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",  # numpy and scipy; implicit is twice as fast so
+    "MKL_NUM_THREADS": "1",  # torch, whose batches are too small for a second thread
     # LightGBM's threads otherwise keep a core busy while they wait for one another.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
@@ -41,10 +43,11 @@ def settings() -> dict[str, str]:
 
 
 def _apply_settings() -> None:
-    """Set what is not set yet; doubt is said where numpy has already loaded without it."""
-    missing = {name: value for name, value in settings().items() if name not in os.environ}
-    os.environ.update(missing)
-    if "numpy" in sys.modules and missing.keys() & ARITHMETIC.keys():
+    """Set them all, whatever the shell had; doubt is said where numpy came first."""
+    wanted = settings()
+    is_late = any(os.environ.get(name) != value for name, value in wanted.items())
+    os.environ.update(wanted)
+    if is_late and "numpy" in sys.modules:
         warnings.warn(
             "numpy was loaded before recsys_utils, so the last digits of results may differ from"
             " those on other processors: import recsys_utils first, or start with ./run_all.sh",

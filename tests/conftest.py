@@ -1,5 +1,8 @@
 """A hand-written shop, a small synthetic one, and an own home for tests that write files."""
 
+import recsys_utils  # noqa: F401 - its settings count only if they come before numpy
+
+# isort: split
 import os
 from pathlib import Path
 

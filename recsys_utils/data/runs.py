@@ -3,6 +3,7 @@
 import resource
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from recsys_utils import LabError
@@ -29,6 +30,7 @@ def save_run(
     fit_seconds: float,
     recommend_seconds: float,
     note: str = "",
+    seed_spread: dict[str, float] | None = None,
 ) -> None:
     """Check and write a model's lists for a fold's test users, `data/<dataset>/runs/<fold>/<model>.parquet`."""
     _check(recs, fold, model)
@@ -41,6 +43,7 @@ def save_run(
             "family": family,
             "params": params,
             "note": note,
+            "seed_spread": seed_spread or {},
             "fold": fold.name,
             "fold_hash": fold.hash,
             "sha256": digest(path),
@@ -83,6 +86,12 @@ def _metas_of(fold: Fold, kind: str) -> list[dict]:
     """The JSON files beside the tables of this very fold; those of an older cut are left out."""
     metas = [read_json(path) for path in sorted(fold.folder(kind).glob("*.json"))]
     return [meta for meta in metas if meta["fold_hash"] == fold.hash]
+
+
+def seed_spreads(metas: pd.DataFrame, measure: str = "precision@5") -> pd.Series:
+    """Standard deviation over seeds by model, on validation; NaN where it was not measured."""
+    spreads = [meta.get(measure, np.nan) for meta in metas["seed_spread"]]
+    return pd.Series(spreads, metas.index, dtype=float)
 
 
 def save_study(table: pd.DataFrame, fold: Fold, name: str, note: str = "") -> None:

@@ -183,7 +183,9 @@ def train_two_tower_model(
     ):  # batches are small: a second thread waits more than it works
         torch.manual_seed(seed)
         model = TwoTowerHybrid(user_cat_sizes, item_cat_sizes, user_num_cols, **network)
-        optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=lr, weight_decay=weight_decay, fused=True
+        )
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=0.7, patience=max(0, patience // 2 - 1)
         )

@@ -160,7 +160,7 @@ class TwoTower(Recommender):
             -(-len(user) // self.batch_size) * self.epochs,
         )
         optimizer = torch.optim.Adam(
-            net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+            net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, max(self.learning_rate, 1e-12), total_steps=steps + 1
