@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
 from recsys_utils.evaluation.leaderboard import best_first
 from recsys_utils.report import style
@@ -59,7 +59,7 @@ def tradeoff(board: pd.DataFrame, x: str, k: int = 5) -> Axes:
         ax.set_xscale("log")
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
     elif x in SHARES:
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.xaxis.set_major_formatter(style.percent_ticks())
     ax.margins(0.08, 0.14)
     ax.autoscale_view()
     room_for_names = ax.transAxes.transform((1.35, 0))
@@ -117,8 +117,9 @@ def repeat_vs_new(board: pd.DataFrame) -> Axes:
     y = np.arange(len(rows))
     ax = style.axes(1.1 + 0.24 * len(rows), "x")
     ax.hlines(y, rows["value"], rows["repeat"], colors=colours, lw=1.6, alpha=0.45)
-    filled = ax.scatter(rows["repeat"], y, s=44, c=colours, label="bought before", zorder=3)
-    hollow = ax.scatter(rows["value"], y, s=40, label="new to the shopper", zorder=3)
+    dots = {"zorder": 3, "clip_on": False}
+    filled = ax.scatter(rows["repeat"], y, s=44, c=colours, label="bought before", **dots)
+    hollow = ax.scatter(rows["value"], y, s=40, label="new to the shopper", **dots)
     hollow.set(facecolors="none", edgecolors=colours, linewidths=1.8)
     ax.set_yticks(y, rows.index.map(display_name))
     ax.set(ylim=(-0.6, len(rows) - 0.4), xlabel="Precision@5")

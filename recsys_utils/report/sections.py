@@ -59,7 +59,7 @@ def section_figures(judged: Judged) -> dict[str, list[Figure]]:
         if figures.groups_of(board, prefix):
             sections["groups"].append(figure(caption, figures.by_group, board, prefix))
     if {"repeat", "new"} <= set(board["scope"]):
-        caption = "Precision@5 where only repeats, or only new items, count"
+        caption = "Precision@5 on repeats and on new items"
         sections["repeat"].append(figure(caption, figures.repeat_vs_new, board))
     if len(judged.runs) > 1:
         for x, caption in TRADEOFFS.items():

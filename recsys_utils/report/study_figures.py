@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
 from recsys_utils.report import style
 from recsys_utils.report.style import PALETTE
@@ -86,7 +86,7 @@ def reliability(frame: pd.DataFrame) -> Axes:
     ax.set(xlim=limits, ylim=limits)
     ax.set(xlabel="Confidence that was claimed", ylabel="Share bought in the test window")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0 if most > 0.05 else 1))
+        axis.set_major_formatter(style.percent_ticks(decimals=0 if most > 0.05 else 1))
     if several:
         style.legend(ax)
     return ax

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.legend import Legend
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 PALETTE = {
     "popularity": "#8a8f98",
@@ -60,6 +60,11 @@ def legend(ax: Axes) -> Legend:
     """A legend above the axes."""
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     return ax.legend(**place, frameon=False, handletextpad=0.4)
+
+
+def percent_ticks(decimals: int = 0) -> PercentFormatter:
+    """Ticks of shares in percent, with a no-break space as in the text."""
+    return PercentFormatter(1, decimals, symbol="\u00a0%")
 
 
 def tick_label(name: object) -> str:

@@ -1,4 +1,4 @@
-"""Confidence is a share of what was bought: worked by hand, recovered from a simulation, blind to the test window."""
+"""Confidence is a share of what was bought: by hand, by simulation, blind to the test window."""
 
 import numpy as np
 import pandas as pd
@@ -20,11 +20,9 @@ bob milk b1 2024-02-10 1 1
 
 
 def shares(cells: pd.DataFrame, model: str) -> np.ndarray:
-    return (
-        cells.loc[cells["model"] == model, "confidence"]
-        .to_numpy()
-        .reshape(len(calibration.BUCKETS), -1)
-    )
+    """Confidence of a model's cells: buckets × deciles."""
+    confidence = cells.loc[cells["model"] == model, "confidence"].to_numpy()
+    return confidence.reshape(len(calibration.BUCKETS), -1)
 
 
 def simulated(n: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, Interactions]:
@@ -52,7 +50,10 @@ def simulated(n: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame, Interactio
 
 @pytest.mark.spec("S5-45")
 def test_a_cell_by_hand() -> None:
-    """Ann (2 baskets) bought 1 of 2 suggestions, bob (1 basket) 0 of 2; equal scores make one decile; a pull of 4 suggestions."""
+    """Ann (2 baskets) bought 1 of 2 suggestions, bob (1 basket) 0 of 2; a strength of 4.
+
+    Equal scores make one decile.
+    """
     recs = pd.DataFrame(
         {
             "user_id": ["ann", "ann", "bob", "bob"],
@@ -64,10 +65,11 @@ def test_a_cell_by_hand() -> None:
     truth = pd.DataFrame({"user_id": ["ann", "bob", "bob"], "item_id": ["jam", "jam", "soap"]})
     cells = calibration.fit({"als": recs}, truth, Interactions.of(PAST), strength=4)
     assert list(cells) == ["model", "bucket", "low", "n", "bought", "confidence"]
-    assert cells[["n", "bought"]].query("n > 0").to_numpy().tolist() == [[2, 0], [2, 1]] * 2
-    by_bucket = dict(
-        zip(calibration.BUCKETS, shares(cells, "als")[:, 0])
-    )  # model and decile: (1 + 4·¼) / (4 + 4) = ¼
+    filled = cells[cells["n"] > 0]
+    assert filled["n"].tolist() == [2, 2, 2, 2]
+    assert filled["bought"].tolist() == [0, 1, 0, 1]
+    by_bucket = dict(zip(calibration.BUCKETS, shares(cells, "als")[:, 0]))
+    # The share of the model and of its decile is (1 + 4 · ¼) / (4 + 4) = ¼.
     assert by_bucket[1] == pytest.approx((0 + 4 / 4) / 6)
     assert by_bucket[2] == pytest.approx((1 + 4 / 4) / 6)
     assert by_bucket[0] == by_bucket[5] == by_bucket[25] == pytest.approx(0.25)
@@ -88,27 +90,20 @@ def test_only_the_first_places_count() -> None:
     st.floats(0, 100),
 )
 def test_monotone_in_the_score_and_a_share(rows: list[tuple[int, bool]], strength: float) -> None:
-    recs = pd.DataFrame(
-        {
-            "user_id": "ann",
-            "item_id": [f"i{n}" for n in range(len(rows))],
-            "score": [float(s) for s, _ in rows],
-            "rank": 1,
-        }
-    )
-    truth = pd.concat(
-        [recs[[b for _, b in rows]], pd.DataFrame({"user_id": ["bob"], "item_id": ["milk"]})]
-    )
+    recs = pd.DataFrame(rows, columns=["score", "bought"]).astype({"score": float})
+    recs = recs.assign(user_id="ann", item_id=[f"i{n}" for n in recs.index], rank=1)
+    bob = pd.DataFrame({"user_id": ["bob"], "item_id": ["milk"]})
+    truth = pd.concat([recs[recs["bought"]], bob])
     cells = calibration.fit({"als": recs}, truth, Interactions.of(PAST), strength=strength + 1e-6)
-    made = calibration.confidence(cells, "als", np.linspace(-9, 9, 50), 2)
-    assert (np.diff(made) >= 0).all()
+    confidence = calibration.confidence(cells, "als", np.linspace(-9, 9, 50), 2)
+    assert (np.diff(confidence) >= 0).all()
     assert cells["confidence"].between(0, 1).all()
-    assert np.isfinite(made).all()
+    assert np.isfinite(confidence).all()
 
 
 @pytest.mark.spec("S5-45")
 def test_an_unseen_model_or_history_falls_back() -> None:
-    """Each takes the next coarser cell: nobody with 25 baskets was seen, and no model of the name bpr."""
+    """Each takes the next coarser cell: no 25 baskets were seen, and no model bpr."""
     recs, truth, history = simulated(4000, 1)
     cells = calibration.fit({"als": recs}, truth, history)
     n = cells[cells["model"] == "als"].groupby("bucket")["n"].sum()
@@ -141,12 +136,13 @@ def test_reliability_by_hand() -> None:
     claimed = np.array([0.1, 0.1, 0.1, 0.5, 0.9, 0.9])
     table = calibration.reliability(claimed, np.array([0, 0, 1, 1, 1, 0]), bins=3)
     assert table.round(4).to_numpy().tolist() == [[0.1, 0.3333, 3], [0.5, 1, 1], [0.9, 0.5, 2]]
-    assert calibration.calibration_error(table) == pytest.approx(
-        (3 * (1 / 3 - 0.1) + 0.5 + 2 * 0.4) / 6
-    )
-    assert np.isnan(
-        calibration.calibration_error(calibration.reliability(np.zeros(0), np.zeros(0)))
-    )
+    error = (3 * (1 / 3 - 0.1) + 0.5 + 2 * 0.4) / 6
+    assert calibration.calibration_error(table) == pytest.approx(error)
+
+
+def test_reliability_of_nothing_has_no_error() -> None:
+    table = calibration.reliability(np.zeros(0), np.zeros(0))
+    assert np.isnan(calibration.calibration_error(table))
 
 
 def test_buckets_count_baskets_of_strangers_too() -> None:
@@ -155,28 +151,21 @@ def test_buckets_count_baskets_of_strangers_too() -> None:
 
 @pytest.mark.spec("S5-45")
 def test_the_test_window_is_not_read(shop: Shop) -> None:
-    """Lists and truth of validation alone: what is bought later, shuffled or not, changes no cell."""
-    rows = shop.history.purchases
-    late = rows["ts"] >= shop.borders["tuning"]
-    made = []
+    """What is bought later, shuffled or not, changes no cell."""
+    tables = []
     for seed in (0, 1):
-        after = shop.truth.assign(
-            item_id=shop.truth["item_id"].sample(frac=1, random_state=seed).to_numpy()
-        )
-        every = pd.concat([rows, after])
-        before = every[every["ts"] < shop.borders["tuning"]]
-        window = every[
-            (every["ts"] >= shop.borders["tuning"]) & (every["ts"] < shop.borders["test"])
-        ]
+        items = shop.truth["item_id"].sample(frac=1, random_state=seed).to_numpy()
+        rows = pd.concat([shop.history.purchases, shop.truth.assign(item_id=items)])
+        before = rows[rows["ts"] < shop.borders["tuning"]]
+        window = rows[rows["ts"].between(shop.borders["tuning"], shop.borders["test"], "left")]
         history = Interactions.of(before, as_of=shop.borders["tuning"])
-        lists = {
-            type(m).__name__: m.fit(history).recommend(window["user_id"].unique(), 20)
-            for m in (ItemCF(), Popular(28))
-        }
-        made.append(calibration.fit(lists, window, history))
-    pd.testing.assert_frame_equal(*made)
-    assert late.any()
-    assert made[0]["confidence"].nunique() > 10
+        lists = {}
+        for name, model in {"cosine": ItemCF(), "popular": Popular(28)}.items():
+            lists[name] = model.fit(history).recommend(window["user_id"].unique(), 20)
+        assert len(window)
+        tables.append(calibration.fit(lists, window, history))
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["confidence"].nunique() > 10
 
 
 def test_nothing_to_learn_from_is_said() -> None:
