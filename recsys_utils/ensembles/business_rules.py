@@ -1,4 +1,8 @@
-"""Level 2 of system 5: business rules on candidates. Segments, price limits, upsell, repurchase cycles, reasons."""
+"""Business rules on a list: price limits by segment, upsell, repurchase cycles; and reasons.
+
+`dropped` says what a rule forbids: an item above the shopper's price limit, and an item that was
+bought too lately. `adjusted` says how rules change a score. The settings are in `rule_settings`.
+"""
 
 from dataclasses import dataclass
 
@@ -11,58 +15,6 @@ from recsys_utils.data.interactions import SPENDING, Interactions, codes
 from recsys_utils.ensembles.rule_settings import DEFAULTS, Tuning, UserSegments
 
 GRAIN = 1 + 1e-9  # a price equal to a limit is within it, whatever the last bit of the limit says
-
-
-def profiles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
-    """Each user's lines, distinct items, mean unit price, last purchase and spending segment, by user_id.
-
-    A mean of 0 and receipts without prices are no mean: NaN, and the default segment.
-    """
-    mean = user_prices(data)
-    segment = segments(mean, segment_bounds(mean, tuning.user_segments), tuning.user_segments)
-    last = data.purchases["ts"].groupby(data.user).max().set_axis(data.user_ids)
-    return pd.DataFrame(
-        {
-            "purchases": np.bincount(data.user, minlength=data.shape[0]),
-            "unique_items": np.diff(data.seen.indptr),
-            "mean_price": mean,
-            "last_purchase": last,
-            "segment": np.array(SPENDING)[segment],
-        },
-        index=data.user_ids,
-    )
-
-
-def item_features(data: Interactions) -> pd.DataFrame:
-    """Each item's median price (NaN without prices), lines, distinct shoppers and units, by item_id."""
-    units = np.bincount(data.item, data.purchases["quantity"].to_numpy(float), data.shape[1])
-    return pd.DataFrame(
-        {
-            "price": data.price,
-            "lines": np.bincount(data.item, minlength=data.shape[1]),
-            "shoppers": np.bincount(data.seen.indices, minlength=data.shape[1]),
-            "units": units,
-        },
-        index=data.item_ids,
-    )
-
-
-def cycles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
-    """Each item's usual days between two purchases by the same user, by item_id: cycle_days, observed.
-
-    The median over users of the median gap between a user's distinct purchase days. An item that nobody bought on two days
-    takes the default and is not observed.
-    """
-    cycle = observed_cycles(data)
-    return pd.DataFrame(
-        {
-            "cycle_days": np.where(
-                np.isnan(cycle), tuning.repurchase_cycle.default_cycle_days, cycle
-            ),
-            "observed": ~np.isnan(cycle),
-        },
-        index=data.item_ids,
-    )
 
 
 @dataclass

@@ -1,11 +1,14 @@
-"""System 5: ALS, co-purchase and popularity blended, then re-ranked by business rules; with reasons. Itself an ordinary model."""
+"""The hybrid of the product recommendation service: three models blended, then business rules.
 
-from collections.abc import Iterable
+Itself an ordinary model of the leaderboard; for the service it also explains one shopper's list.
+"""
+
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import SPENDING, Interactions, codes
@@ -24,18 +27,50 @@ from recsys_utils.ensembles.business_rules import (
 )
 from recsys_utils.ensembles.rule_settings import tuned
 from recsys_utils.models import ALS, CoPurchase, Popular, Recommender
-from recsys_utils.models.base import BLOCK_BYTES
-from recsys_utils.topk import in_blocks, top_k
+from recsys_utils.topk import top_k
 
-PARTS = {"als": ALS, "item_cf": CoPurchase, "popularity": Popular}
+PARTS = ("als", "item_cf", "popularity")
 MODELS = (*PARTS, "hybrid")
 DAY = pd.Timedelta(days=1)
-LEARNT = ("user_factors_", "item_factors_", "similarity_", "taste_", "counts_")  # of the parts
+ROUNDING = 1e-9  # days: a nanosecond of rounding is not the future
+SHARED = ("user_ids_", "item_ids_", "seen_", "recent_")  # what the parts have in common
+
+
+@dataclass
+class Shopper:
+    """One shopper at a moment, with everything they bought until then.
+
+    code: the models' code of the shopper, −1 for a stranger.
+    items, days, prices: (lines,) item code, days before the moment, unit price (NaN: unknown).
+    """
+
+    user_id: str
+    code: int
+    moment: pd.Timestamp
+    items: np.ndarray
+    days: np.ndarray
+    prices: np.ndarray
+
+    @property
+    def mean_price(self) -> float:
+        """The mean of the known prices, NaN where there is none above 0."""
+        known = self.prices[~np.isnan(self.prices)]
+        return float(positive(known.mean())) if len(known) else np.nan
+
+    def days_since_purchase(self, n_items: int) -> np.ndarray:
+        """(items,) days since each item's last purchase, NaN for never."""
+        days = np.full(n_items, np.nan)
+        np.fmin.at(days, self.items, self.days)
+        return days
 
 
 @dataclass
 class Answer:
-    """One user's list: rows item_id, relevance in 0…1, price, reason, source; the model that ran, and whether it is not the one asked for."""
+    """One shopper's list.
+
+    rows: item_id, relevance in 0…1, price, reason, source.
+    primary_model: the model that made the list. fallback_used: it is not the one asked for.
+    """
 
     rows: pd.DataFrame
     primary_model: str
@@ -44,13 +79,15 @@ class Answer:
 
 @dataclass
 class Hybrid(Recommender):
-    """Level 1: a weighted mean of three models' scores, min-max scaled per user. Level 2: the rules of `rerank`.
+    """A weighted mean of three models' scores, min-max scaled per shopper; then business rules.
 
-    A model that cannot tell a user's items apart has no weight for that user; without history popularity alone is left.
-    Scores are scaled over the whole catalogue, as `blend.weighted` does with whole tables, so that leaving items out changes
-    no score. `recommend` ranks the whole catalogue: the `candidate_pool_size` best of level 1 by final score (0…1, the
-    relevance), then the rest by final score − 2, then what the rules drop, − 4. als, item_cf: parameters of the parts.
-    tuning: knobs that differ from the defaults of `tuning.Tuning`.
+    A model that cannot tell a shopper's items apart has no weight for that shopper; without history
+    popularity alone is left. Scores are scaled over the whole catalogue, as `blend.weighted` does
+    with whole tables, so that leaving items out changes no score. `recommend` ranks the whole
+    catalogue: the `candidate_pool_size` best of the blend by final score (0…1, the relevance), then
+    the rest by final score − 2, then what the rules drop, by final score − 4.
+
+    als, item_cf: parameters of these parts. tuning: settings that differ from the defaults.
     """
 
     family: ClassVar[str] = "hybrid"
@@ -60,62 +97,34 @@ class Hybrid(Recommender):
 
     def __post_init__(self) -> None:
         self.knobs = tuned(self.tuning, "Hybrid(tuning)")
-        self._models()
+        self.parts: dict[str, Recommender] = {
+            "als": ALS(**{"factors": 64, "weighting": "signal"} | self.als),
+            "item_cf": CoPurchase(**self.item_cf),
+            "popularity": Popular(self.knobs.popularity_days or None, "mixed"),
+        }
+
+    @property
+    def similarity(self) -> sparse.csr_matrix:
+        """Items × items: how alike two items are by the baskets they share."""
+        return self.parts["item_cf"].similarity_
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """(items,) popularity in 0…1."""
+        return self.parts["popularity"].counts_
 
     def retuned(self, tuning: dict) -> Self:
-        """The same fitted model under other knobs; nothing is fitted again."""
+        """The same fitted model under other settings; nothing is fitted again."""
         other = replace(self, tuning=tuning)
         if other.knobs.popularity_days != self.knobs.popularity_days:
             raise LabError("popularity_days changes what popularity is: fit a new Hybrid with it")
-        vars(other).update(
-            {
-                name: value
-                for name, value in vars(self).items()
-                if name.endswith("_") or name == "as_of"
-            }
-        )
+        other.parts = self.parts
+        other.as_of = self.as_of
+        for name, value in vars(self).items():
+            if name.endswith("_"):
+                setattr(other, name, value)
         other.bounds_ = segment_bounds(other.mean_price_, other.knobs.user_segments)
         return other
-
-    def candidates(
-        self,
-        users: Iterable[str],
-        exclude: object = None,
-        only: Iterable[str] | None = None,
-        price_min: float | None = None,
-        price_max: float | None = None,
-        model: str = "hybrid",
-    ) -> pd.DataFrame:
-        """Level 1: each user's `candidate_pool_size` best allowed items before any rule: user_id, item_id, score, rank, source."""
-        users = pd.Index(pd.unique(pd.Series(users, dtype=str)), name="user_id")
-        known, banned, weights = (
-            self.user_ids_.get_indexer(users),
-            self._banned(users, exclude),
-            self._weights(model),
-        )
-        closed = self.outside(price_min, price_max) | (
-            False if only is None else ~self.item_ids_.isin([str(item) for item in only])
-        )
-
-        def block(rows: slice) -> tuple[np.ndarray, ...]:
-            parts, share = _blended(self._raw(known[rows]), weights)
-            columns, scores = self._block(
-                parts.sum(axis=0),
-                banned[rows] if banned is not None else None,
-                closed,
-                self.knobs.candidate_pool_size,
-            )
-            return columns, scores, np.take_along_axis(_source(parts, share), columns, axis=1)
-
-        blocks = in_blocks(len(users), max(1, BLOCK_BYTES // (12 * len(self.item_ids_))), block)
-        columns, scores, source = (
-            (np.concatenate(part) for part in zip(*blocks))
-            if len(users)
-            else (np.zeros((0, 1), int),) * 3
-        )
-        return self._table(users, columns, scores).assign(
-            source=pd.Categorical.from_codes(source[scores > -np.inf], list(PARTS))
-        )
 
     def explain_list(
         self,
@@ -129,38 +138,88 @@ class Hybrid(Recommender):
         history: pd.DataFrame | None = None,
         closed: np.ndarray | None = None,
     ) -> Answer:
-        """The n best items for one user at a moment, with price, reason and source; fewer only where fewer are allowed.
+        """The n best items for one user at a moment, explained: `shopper` and `list_for` in one.
 
-        as_of: what was bought until then counts for the rules; the models know what was bought until their cut. history:
-        purchases since (item_id, ts, [price]) that count too; those of a stranger become what item_cf goes by. closed: (items,)
-        bool, what else must not be listed.
+        exclude_purchased: leave out what the user bought. price_min, price_max: a price range, both
+            ends inclusive. closed: (items,) bool, what else must not be listed.
+        """
+        shopper = self.shopper(user, as_of, history)
+        out = self.outside(price_min, price_max)
+        if closed is not None:
+            out = out | closed
+        if exclude_purchased:
+            out[shopper.items] = True
+        return self.list_for(shopper, n, model, out)
+
+    def shopper(
+        self,
+        user: str,
+        as_of: pd.Timestamp | str | None = None,
+        history: pd.DataFrame | None = None,
+    ) -> Shopper:
+        """A user at a moment; purchases of items outside the catalogue are left out.
+
+        as_of: what was bought until then counts for the rules; the models know what was bought
+            until their cut, which is the default.
+        history: later purchases (item_id, ts, [price]) that count too. Those of a stranger become
+            what item_cf goes by.
+        """
+        moment = self._naive(as_of)
+        code = int(self.user_ids_.get_indexer([str(user)])[0])
+        lines = slice(*self.line_start_[code : code + 2]) if code >= 0 else slice(0, 0)
+        items = self.line_item_[lines]
+        days = self.line_age_[lines] + (moment - self.as_of) / DAY
+        prices = self.line_price_[lines]
+        if history is not None:
+            for column in ("item_id", "ts"):
+                if column not in history:
+                    raise LabError(
+                        f"history lacks the column {column}: it takes item_id, ts, optional price"
+                    )
+            unknown = np.full(len(history), np.nan)
+            later = history["price"].to_numpy(float) if "price" in history else unknown
+            items = np.append(items, codes(history["item_id"], self.item_ids_))
+            days = np.append(days, (moment - history["ts"]) / DAY)
+            prices = np.append(prices, later)
+        is_past = (days >= -ROUNDING) & (items >= 0)
+        return Shopper(
+            str(user),
+            code,
+            moment,
+            items[is_past],
+            np.maximum(days[is_past], 0),
+            prices[is_past],
+        )
+
+    def list_for(
+        self, shopper: Shopper, n: int, model: str = "hybrid", closed: np.ndarray | None = None
+    ) -> Answer:
+        """The n best items for a shopper, with price, reason and source.
+
+        closed: (items,) bool, what must not be listed. Fewer than n only where fewer are allowed.
         """
         _check_n(n)
-        item, days, price = self.lines(user, as_of, history)
-        since = self.since(item, days)
-        closed = (
-            self.outside(price_min, price_max)
-            | (exclude_purchased & ~np.isnan(since))
-            | (False if closed is None else closed)
-        )
-        parts, share = self.shares(user, model, item, days)
+        days = shopper.days_since_purchase(len(self.item_ids_))
+        parts, share = self.shares(shopper, model)
         blend = parts.sum(axis=0)
-        final, drop = self._ruled(blend, np.array([mean_price(price)]), since[None])
-        score = self._tiers(np.where(closed, -np.inf, blend), final, drop)[0]
-        score[closed | drop[0]] = -np.inf
+        final, drop = self._ruled(blend, np.array([shopper.mean_price]), days[None])
+        open_blend = blend if closed is None else np.where(closed, -np.inf, blend)
+        score = self._tiers(open_blend, final, drop)[0]
+        score[drop[0]] = -np.inf
+        if closed is not None:
+            score[closed] = -np.inf
         best = top_k(score[None], n)[0]
         best = best[score[best] > -np.inf]
-        fell = (
-            share[:2].max() == 0 and self._weights(model)[:2].max() > 0
-        )  # neither ALS nor item_cf knows the user
         rows = self._explained(
+            shopper,
             best,
             _relevance(final[0, best], score[best] >= 0),
             _source(parts, share)[0, best],
-            item,
-            since[best],
+            days[best],
         )
-        return Answer(rows, "popularity" if fell else model, bool(fell))
+        # Popularity answers where neither ALS nor item_cf, though they have weight, know the user.
+        has_fallen_back = share[:2].max() == 0 and self._weights(model)[:2].max() > 0
+        return Answer(rows, "popularity" if has_fallen_back else model, bool(has_fallen_back))
 
     def user_info(
         self,
@@ -168,66 +227,34 @@ class Hybrid(Recommender):
         as_of: pd.Timestamp | str | None = None,
         history: pd.DataFrame | None = None,
     ) -> dict:
-        """A user at a moment: user_type, spending_segment, lines, distinct items, mean price, last purchase."""
-        item, days, price = self.lines(user, as_of, history)
-        mean, lines = mean_price(price), len(item)
+        """`describe` of a user at a moment."""
+        return self.describe(self.shopper(user, as_of, history))
+
+    def describe(self, shopper: Shopper) -> dict:
+        """user_type, spending_segment, lines, distinct items, mean price, last purchase."""
+        mean = shopper.mean_price
+        lines = len(shopper.items)
         segment = segments(np.array([mean]), self.bounds_, self.knobs.user_segments)[0]
+        user_type = "loyal" if lines >= self.knobs.loyal_purchases else "new"
+        last = None
+        if lines:
+            last = (shopper.moment - pd.Timedelta(days=shopper.days.min())).round("us")
         return {
-            "user_id": str(user),
-            "user_type": "unknown"
-            if not lines
-            else "loyal"
-            if lines >= self.knobs.loyal_purchases
-            else "new",
+            "user_id": shopper.user_id,
+            "user_type": user_type if lines else "unknown",
             "spending_segment": SPENDING[segment],
             "total_purchases": lines,
-            "unique_items": len(np.unique(item)),
-            "avg_item_price": None if np.isnan(mean) else float(mean),
-            "last_purchase_date": (self._now(as_of) - pd.Timedelta(days=days.min())).round("us")
-            if lines
-            else None,
+            "unique_items": len(np.unique(shopper.items)),
+            "avg_item_price": None if np.isnan(mean) else mean,
+            "last_purchase_date": last,
         }
 
-    def lines(
-        self, user: str, as_of: pd.Timestamp | str | None, history: pd.DataFrame | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Items, days before the moment and prices of a user's lines until then; items outside the catalogue are left out."""
-        now, code = self._now(as_of), self.user_ids_.get_indexer([str(user)])[0]
-        mine = slice(*self.line_start_[code : code + 2]) if code >= 0 else slice(0, 0)
-        item, days, price = (
-            self.line_item_[mine],
-            self.line_age_[mine] + (now - self.as_of) / DAY,
-            self.line_price_[mine],
-        )
-        if history is not None:
-            if missing := [column for column in ("item_id", "ts") if column not in history]:
-                raise LabError(
-                    f"history lacks the column {missing[0]}: it takes item_id, ts and optional price"
-                )
-            given = (
-                history["price"].to_numpy(float)
-                if "price" in history
-                else np.full(len(history), np.nan)
-            )
-            item, price = (
-                np.append(item, codes(history["item_id"], self.item_ids_)),
-                np.append(price, given),
-            )
-            days = np.append(days, (now - history["ts"]) / DAY)
-        past = (days >= -1e-9) & (item >= 0)  # a nanosecond of rounding is not the future
-        return item[past], np.maximum(days[past], 0), price[past]
-
-    def since(self, item: np.ndarray, days: np.ndarray) -> np.ndarray:
-        """(items,) days since each item's last purchase, NaN for never."""
-        since = np.full(len(self.item_ids_), np.nan)
-        np.fmin.at(since, item, days)
-        return since
-
     def outside(self, low: float | None = None, high: float | None = None) -> np.ndarray:
-        """(items,) bool: outside the price range, both ends inclusive; an item without a price is in no range."""
+        """(items,) bool: outside a price range, both ends inclusive; an item without price is."""
         if low is None and high is None:
             return np.zeros(len(self.price_), bool)
-        low, high = _price("price_min", low, 0.0), _price("price_max", high, np.inf)
+        low = _checked_price("price_min", low, 0.0)
+        high = _checked_price("price_max", high, np.inf)
         if low > high:
             raise LabError(f"price_min is {low:g}, above price_max, {high:g}: swap them")
         if np.isnan(self.price_).all():
@@ -236,57 +263,63 @@ class Hybrid(Recommender):
             )
         return ~((self.price_ >= low) & (self.price_ <= high))
 
-    def shares(
-        self, user: str, model: str, item: np.ndarray, days: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One user's blend for the lines given: (models, 1, items) contributions and the models' (models, 1) shares.
+    def shares(self, shopper: Shopper, model: str) -> tuple[np.ndarray, np.ndarray]:
+        """(models, 1, items) contributions to a shopper's blend, and the models' (models, 1) shares.
 
-        A stranger's lines are what item_cf goes by. An item is most like itself, so that a few lines would leave their neighbours
-        next to nothing of the scale: what was bought scores no more than the best of what was not.
+        A stranger's purchases are what item_cf goes by. An item is most like itself, so that a few
+        purchases would leave their neighbours next to nothing of the scale: what was bought scores
+        no more than the best of what was not.
         """
-        code = self.user_ids_.get_indexer([str(user)])
-        raw = self._raw(code)
-        if code[0] < 0 and len(item):
-            tau = self._models()["item_cf"].tau
-            score = self.similarity_[item].T @ np.exp(-days / (tau or np.inf))
-            score[item] = np.minimum(score[item], np.delete(score, item).max(initial=0))
+        raw = self._raw(np.array([shopper.code]))
+        if shopper.code < 0 and len(shopper.items):
+            tau = self.parts["item_cf"].tau or np.inf
+            score = self.similarity[shopper.items].T @ np.exp(-shopper.days / tau)
+            best_new = np.delete(score, shopper.items).max(initial=0)
+            score[shopper.items] = np.minimum(score[shopper.items], best_new)
             raw[1, 0] = score
         return _blended(raw, self._weights(model))
 
-    def _models(self) -> dict[str, Recommender]:
-        return {
-            "als": ALS(**{"factors": 64, "weighting": "signal"} | self.als),
-            "item_cf": CoPurchase(**self.item_cf),
-            "popularity": Popular(self.knobs.popularity_days or None, "mixed"),
-        }
+    def learnt(self) -> dict:
+        """What fitting learnt, by name; of the parts as `part.name`."""
+        found = super().learnt()
+        for part, model in self.parts.items():
+            for name, value in model.learnt().items():
+                if name not in SHARED:
+                    found[f"{part}.{name}"] = value
+        return found
+
+    def restore(self, learnt: dict, as_of: pd.Timestamp) -> None:
+        """Take back what `learnt` gave."""
+        super().restore({name: value for name, value in learnt.items() if "." not in name}, as_of)
+        shared = {name: getattr(self, name) for name in SHARED}
+        for part, model in self.parts.items():
+            own = {
+                name.removeprefix(f"{part}."): value
+                for name, value in learnt.items()
+                if name.startswith(f"{part}.")
+            }
+            model.restore(shared | own, as_of)
 
     def _fit(self, data: Interactions) -> None:
-        for part in self._models().values():
-            learnt = vars(part.fit(data))
-            vars(self).update({name: learnt[name] for name in LEARNT if name in learnt})
-        self.price_, self.cycle_, self.last_ = (
-            data.price,
-            observed_cycles(data),
-            last_purchases(data),
-        )
+        for part in self.parts.values():
+            part.fit(data)
+        self.price_ = data.price
+        self.cycle_ = observed_cycles(data)
+        self.last_ = last_purchases(data)
         self.shoppers_ = np.bincount(data.seen.indices, minlength=data.shape[1])
         self.mean_price_ = user_prices(data)
         self.bounds_ = segment_bounds(self.mean_price_, self.knobs.user_segments)
         self._keep_lines(data)
 
     def _keep_lines(self, data: Interactions) -> None:
-        """Every line by user, oldest first: what exclude_purchased, as_of and the users' facts need."""
-        price = (
-            data.purchases["price"].to_numpy(float)
-            if "price" in data.purchases
-            else np.full(len(data.user), np.nan)
-        )
+        """Every line by user, oldest first: what a shopper at a moment needs."""
+        unknown = np.full(len(data.user), np.nan)
+        has_prices = "price" in data.purchases
+        price = data.purchases["price"].to_numpy(float) if has_prices else unknown
         order = np.lexsort((data.item, -data.age, data.user))
-        self.line_item_, self.line_age_, self.line_price_ = (
-            data.item[order],
-            data.age[order],
-            price[order],
-        )
+        self.line_item_ = data.item[order]
+        self.line_age_ = data.age[order]
+        self.line_price_ = price[order]
         self.line_start_ = np.searchsorted(data.user[order], np.arange(data.shape[0] + 1))
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
@@ -295,119 +328,119 @@ class Hybrid(Recommender):
     def _all_scores(
         self, users: np.ndarray, names: pd.Index | None, profiles: pd.DataFrame | None
     ) -> np.ndarray:
-        """Codes −1, without history, have popularity and the default segment's limit; profiles say nothing here."""
-        blend = _blended(self._raw(users), self._weights("hybrid"))[0].sum(axis=0)
-        since, known = np.full(blend.shape, np.nan, np.float64), np.flatnonzero(users >= 0)
+        """Codes −1, without history, have popularity and the default segment's limit."""
+        parts, _ = _blended(self._raw(users), self._weights("hybrid"))
+        blend = parts.sum(axis=0)
+        days = np.full(blend.shape, np.nan, np.float64)
+        known = np.flatnonzero(users >= 0)
         last = self.last_[users[known]]
-        since[np.repeat(known, np.diff(last.indptr)), last.indices] = last.data
-        return self._tiers(
-            blend, *self._ruled(blend, np.append(self.mean_price_, np.nan)[users], since)
-        ).astype(np.float32)
+        days[np.repeat(known, np.diff(last.indptr)), last.indices] = last.data
+        mean_price = np.append(self.mean_price_, np.nan)[users]
+        final, drop = self._ruled(blend, mean_price, days)
+        return self._tiers(blend, final, drop).astype(np.float32)
 
     def _similar(self, item: int) -> np.ndarray:
-        return PARTS["item_cf"]._similar(self, item)
+        return self.parts["item_cf"]._similar(item)
 
     def _raw(self, users: np.ndarray) -> np.ndarray:
         """(models, users, items) scores as each part gives them; 0 where it does not know the user."""
-        raw, known = np.zeros((len(PARTS), len(users), len(self.item_ids_)), np.float32), users >= 0
-        for m, (name, part) in enumerate(PARTS.items()):
-            rows = known | (name == "popularity")
-            raw[m, rows] = part._scores(self, users[rows])
+        raw = np.zeros((len(PARTS), len(users), len(self.item_ids_)), np.float32)
+        is_known = users >= 0
+        for position, (name, part) in enumerate(self.parts.items()):
+            rows = is_known | (name == "popularity")
+            raw[position, rows] = part._scores(users[rows])
         return raw
 
     def _weights(self, model: str) -> np.ndarray:
         """(models,) shares of a selectable model."""
         if model not in MODELS:
             raise LabError(f"model '{model}' is unknown: choose {', '.join(MODELS)}")
-        weights = self.knobs.model_weights
-        return np.array(
-            [
-                getattr(weights, name) if model == "hybrid" else float(name == model)
-                for name in PARTS
-            ],
-            np.float32,
-        )
+        if model == "hybrid":
+            shares = [getattr(self.knobs.model_weights, name) for name in PARTS]
+        else:
+            shares = [float(name == model) for name in PARTS]
+        return np.array(shares, np.float32)
 
     def _ruled(
-        self, blend: np.ndarray, mean: np.ndarray, since: np.ndarray
+        self, blend: np.ndarray, mean_price: np.ndarray, days: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """(users, items) relevance after the rules, and which items they drop."""
-        drop = dropped(
-            self.price_,
-            price_limits(mean, self.bounds_, self.knobs)[:, None],
-            since,
-            self.cycle_,
-            self.knobs,
-        )
-        return adjusted(blend, self.price_, mean[:, None], self.knobs) / attainable(
-            self.price_, self.knobs
-        ), np.broadcast_to(drop, blend.shape)
+        limit = price_limits(mean_price, self.bounds_, self.knobs)[:, None]
+        drop = dropped(self.price_, limit, days, self.cycle_, self.knobs)
+        score = adjusted(blend, self.price_, mean_price[:, None], self.knobs)
+        relevance = score / attainable(self.price_, self.knobs)
+        return relevance, np.broadcast_to(drop, blend.shape)
 
     def _tiers(self, blend: np.ndarray, final: np.ndarray, drop: np.ndarray) -> np.ndarray:
-        """Final scores of the candidates, the best of the blend; of the rest − 2; of what is dropped − 4."""
-        pool, made = top_k(blend, self.knobs.candidate_pool_size), final - 2
-        np.put_along_axis(made, pool, np.take_along_axis(final, pool, axis=1), axis=1)
-        return np.where(drop, final - 4, made)
+        """Final scores of the candidates, the best of the blend; of the rest − 2; dropped − 4."""
+        pool = top_k(blend, self.knobs.candidate_pool_size)
+        tiers = final - 2
+        np.put_along_axis(tiers, pool, np.take_along_axis(final, pool, axis=1), axis=1)
+        return np.where(drop, final - 4, tiers)
 
-    def _now(self, as_of: pd.Timestamp | str | None) -> pd.Timestamp:
+    def _naive(self, as_of: pd.Timestamp | str | None) -> pd.Timestamp:
+        """A moment in UTC without zone, as receipts have it; the models' cut by default."""
         moment = self.as_of if as_of is None else pd.Timestamp(as_of)
         return moment if moment.tz is None else moment.tz_convert(None)
 
     def _explained(
         self,
+        shopper: Shopper,
         best: np.ndarray,
         relevance: np.ndarray,
         source: np.ndarray,
-        item: np.ndarray,
-        since: np.ndarray,
+        days: np.ndarray,
     ) -> pd.DataFrame:
-        source, mine = np.array(list(PARTS))[source], np.unique(item)
-        alike = (self.similarity_[mine][:, best].toarray() > 0) & (mine[:, None] != best)
-        why = reasons(source, alike.sum(axis=0), self.shoppers_[best], since, self.cycle_[best])
+        source = np.array(PARTS)[source]
+        bought = np.unique(shopper.items)
+        similarity = self.similarity[bought][:, best].toarray()
+        is_neighbour = (similarity > 0) & (bought[:, None] != best)
+        neighbours = is_neighbour.sum(axis=0)
+        reason = reasons(source, neighbours, self.shoppers_[best], days, self.cycle_[best])
         return pd.DataFrame(
             {
                 "item_id": self.item_ids_[best],
                 "relevance": relevance,
                 "price": self.price_[best],
-                "reason": why,
+                "reason": reason,
                 "source": source,
             }
         )
 
 
 def min_max(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(models, users, items) scores scaled to 0…1 per model and user, and whether each could tell the user's items apart."""
-    low, high = raw.min(axis=-1, keepdims=True), raw.max(axis=-1, keepdims=True)
-    able = high > low
-    return (raw - low) / np.where(able, high - low, 1), able[..., 0]
+    """(models, users, items) scores scaled to 0…1 per model and user.
+
+    The second result says whether a model could tell the user's items apart.
+    """
+    low = raw.min(axis=-1, keepdims=True)
+    high = raw.max(axis=-1, keepdims=True)
+    is_able = high > low
+    return (raw - low) / np.where(is_able, high - low, 1), is_able[..., 0]
 
 
 def _blended(raw: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(models, users, items) contributions to the blend, and the (models, users) shares of the models able to score the user."""
-    scaled, able = min_max(raw)
-    share = able * weights[:, None]
-    share[-1] = np.where(share.sum(axis=0) > 0, share[-1], 1)  # popularity where no model is able
+    """(models, users, items) contributions, and (models, users) shares of the able models."""
+    scaled, is_able = min_max(raw)
+    share = is_able * weights[:, None]
+    # Popularity answers where no model is able.
+    share[-1] = np.where(share.sum(axis=0) > 0, share[-1], 1)
     share /= share.sum(axis=0)
     return scaled * share[:, :, None], share
 
 
 def _source(parts: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """(users, items) number of the model with the largest contribution, of those that have a share."""
+    """(users, items) number of the model with the largest contribution, of those with a share."""
     return np.where(share[..., None] > 0, parts, -1).argmax(axis=0)
 
 
-def _relevance(final: np.ndarray, candidate: np.ndarray) -> np.ndarray:
+def _relevance(final: np.ndarray, is_candidate: np.ndarray) -> np.ndarray:
     """Final scores down a list; what follows the candidates is scaled to stay below them."""
-    if candidate.any() and not candidate.all():
-        last, first = final[candidate][-1], final[~candidate].max()
-        final = np.where(candidate, final, final * min(1, last / max(first, 1e-12)))
-    return final
-
-
-def mean_price(price: np.ndarray) -> float:
-    """The mean of the known prices, NaN where there is none above 0."""
-    known = price[~np.isnan(price)]
-    return float(positive(known.mean())) if len(known) else np.nan
+    if is_candidate.all() or not is_candidate.any():
+        return final
+    last = final[is_candidate][-1]
+    first = final[~is_candidate].max()
+    return np.where(is_candidate, final, final * min(1, last / max(first, 1e-12)))
 
 
 def _check_n(n: int) -> None:
@@ -415,7 +448,9 @@ def _check_n(n: int) -> None:
         raise LabError(f"n is {n!r}: ask for 1 or more items")
 
 
-def _price(name: str, value: float | None, default: float) -> float:
-    if value is not None and not 0 <= value < np.inf:
+def _checked_price(name: str, value: float | None, default: float) -> float:
+    if value is None:
+        return default
+    if not 0 <= value < np.inf:
         raise LabError(f"{name} is {value!r}: it takes a price of 0 or more")
-    return default if value is None else float(value)
+    return float(value)

@@ -11,12 +11,6 @@ from recsys_utils import LabError
 from recsys_utils.store import ROOT
 
 SHIPPED = ROOT / "data" / "tuning.toml"
-NO_RULES = {
-    "upsell": {"enabled": False},
-    "user_segments": {"enabled": False},
-    "repurchase_cycle": {"enabled": False},
-    "price_sensitivity": {"mode": "off"},
-}  # drop an entry to have that rule alone
 
 
 def knob(default: object, low: float = -math.inf, high: float = math.inf) -> Field:

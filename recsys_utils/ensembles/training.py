@@ -21,11 +21,12 @@ COMMAND = "python -m recsys_utils.ensembles.training --data-path NAME --output-p
 CURE = f"run {COMMAND}"
 KIND = "hybrid"
 METADATA = "metadata.json"
+# What each file holds, by the names of `Hybrid.learnt`.
 ARRAYS = {
-    "als_model.npz": ("user_factors_", "item_factors_"),
+    "als_model.npz": ("als.user_factors_", "als.item_factors_"),
     "item_cf_similarities.npz": (
-        "similarity_",
-        "taste_",
+        "item_cf.similarity_",
+        "item_cf.taste_",
         "seen_",
         "last_",
         "line_item_",
@@ -38,7 +39,7 @@ FRAMES = {
     "user_profiles.parquet": {"mean_price": "mean_price_"},
     "item_features.parquet": {
         "price": "price_",
-        "popularity": "counts_",
+        "popularity": "popularity.counts_",
         "recent_purchases": "recent_",
         "unique_buyers": "shoppers_",
     },
@@ -82,10 +83,8 @@ def save_models(model: Hybrid, output_path: Path | str, about: dict | None = Non
     about: what else the metadata should say of the data.
     """
     folder = Path(output_path)
-    arrays = {
-        name: {attribute: getattr(model, attribute) for attribute in attributes}
-        for name, attributes in ARRAYS.items()
-    }
+    learnt = model.learnt()
+    arrays = {file: {name: learnt[name] for name in names} for file, names in ARRAYS.items()}
     meta = {
         "version": __version__,
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,10 +103,10 @@ def load_models(path: Path | str) -> Hybrid:
     """Restore the hybrid that `save_models` wrote; refuse a missing or changed file by name."""
     parts, meta = load_bundle(Path(path), KIND, CURE, manifest=METADATA)
     model = Hybrid(**meta["params"])
-    model.as_of = pd.Timestamp(meta["cut"])
-    for name in ARRAYS:
-        vars(model).update(parts[name])
-    _restore_frames(model, parts)
+    learnt = _learnt_of_frames(parts, model)
+    for file in ARRAYS:
+        learnt |= parts[file]
+    model.restore(learnt, pd.Timestamp(meta["cut"]))
     return model
 
 
@@ -169,6 +168,7 @@ def _receipts(data_path: Path | str) -> Interactions:
 
 def _frames(model: Hybrid) -> dict[str, pd.DataFrame]:
     """Users, items and cycles as tables that people can read, by file."""
+    learnt = model.learnt()
     segment = segments(model.mean_price_, model.bounds_, model.knobs.user_segments)
     newest = model.line_age_[model.line_start_[1:] - 1]
     users = pd.DataFrame(
@@ -181,30 +181,31 @@ def _frames(model: Hybrid) -> dict[str, pd.DataFrame]:
         },
         model.user_ids_,
     )
+    columns = FRAMES["item_features.parquet"]
     items = pd.DataFrame(
-        {column: getattr(model, name) for column, name in FRAMES["item_features.parquet"].items()},
-        model.item_ids_,
+        {column: learnt[name] for column, name in columns.items()}, model.item_ids_
     )
-    observed, default = ~np.isnan(model.cycle_), model.knobs.repurchase_cycle.default_cycle_days
+    is_observed = ~np.isnan(model.cycle_)
+    default = model.knobs.repurchase_cycle.default_cycle_days
     cycles = pd.DataFrame(
-        {"cycle_days": np.where(observed, model.cycle_, default), "observed": observed},
+        {"cycle_days": np.where(is_observed, model.cycle_, default), "observed": is_observed},
         model.item_ids_,
     )
     return dict(zip(FRAMES, (users, items, cycles)))
 
 
-def _restore_frames(model: Hybrid, parts: dict) -> None:
-    """Give a model what `_frames` wrote of it."""
+def _learnt_of_frames(parts: dict, model: Hybrid) -> dict:
+    """What `_frames` wrote, by the names of `Hybrid.learnt`."""
     users = parts["user_profiles.parquet"]
     items = parts["item_features.parquet"]
     cycles = parts["repurchase_cycles.parquet"]
-    model.user_ids_ = pd.Index(users.index.to_numpy(object), name="user_id")
-    model.item_ids_ = pd.Index(items.index.to_numpy(object), name="item_id")
-    for name, frame in (("user_profiles.parquet", users), ("item_features.parquet", items)):
-        for column, attribute in FRAMES[name].items():
-            setattr(model, attribute, frame[column].to_numpy())
-    model.cycle_ = np.where(cycles["observed"], cycles["cycle_days"], np.nan)
-    model.bounds_ = segment_bounds(model.mean_price_, model.knobs.user_segments)
+    learnt = {"user_ids_": users.index, "item_ids_": items.index}
+    for file, frame in (("user_profiles.parquet", users), ("item_features.parquet", items)):
+        for column, name in FRAMES[file].items():
+            learnt[name] = frame[column].to_numpy()
+    learnt["cycle_"] = np.where(cycles["observed"], cycles["cycle_days"], np.nan)
+    learnt["bounds_"] = segment_bounds(learnt["mean_price_"], model.knobs.user_segments)
+    return learnt
 
 
 if __name__ == "__main__":

@@ -125,17 +125,27 @@ class Recommender:
 
     def save(self, folder: Path) -> Path:
         """Write parameters and learnt arrays with a manifest; no pickle."""
-        learnt = {name: value for name, value in vars(self).items() if name.endswith("_")}
-        arrays = {
-            name: value.to_numpy(str) if isinstance(value, pd.Index) else value
-            for name, value in learnt.items()
-        }
+        arrays = {}
+        for name, value in self.learnt().items():
+            arrays[name] = value.to_numpy(str) if isinstance(value, pd.Index) else value
         meta = {
             "model": type(self).__name__,
             "module": type(self).__module__,
             "params": self.params,
         }
         return save_bundle(folder, "model", {"arrays.npz": arrays}, meta, self.as_of)
+
+    def learnt(self) -> dict:
+        """What fitting learnt: arrays and ids, by the attributes' names."""
+        return {name: value for name, value in vars(self).items() if name.endswith("_")}
+
+    def restore(self, learnt: dict, as_of: pd.Timestamp) -> None:
+        """Take back what `learnt` gave."""
+        self.as_of = as_of
+        for name, value in learnt.items():
+            if name in ("user_ids_", "item_ids_"):
+                value = pd.Index(np.asarray(value, object), name=name.removesuffix("s_"))
+            setattr(self, name, value)
 
     def _fit(self, data: Interactions) -> None:
         raise NotImplementedError
@@ -246,11 +256,7 @@ def load_model(folder: Path) -> Recommender:
             f" this version has {', '.join(REGISTRY)}"
         )
     model = REGISTRY[meta["model"]](**meta["params"])
-    model.as_of = pd.Timestamp(meta["cut"])
-    for name, value in parts["arrays.npz"].items():
-        if name in ("user_ids_", "item_ids_"):
-            value = pd.Index(value.astype(object), name=name.removesuffix("s_"))
-        setattr(model, name, value)
+    model.restore(parts["arrays.npz"], pd.Timestamp(meta["cut"]))
     return model
 
 

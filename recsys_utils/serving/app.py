@@ -117,7 +117,7 @@ def _pages(app: FastAPI) -> None:
 
     @app.get(
         "/",
-        tags=["system 3"],
+        tags=["two-stage retail"],
         responses={
             200: {"model": Status, "content": {"text/html": {"schema": {"type": "string"}}}}
         },
@@ -136,7 +136,7 @@ def _pages(app: FastAPI) -> None:
 
     @app.get(
         "/metrics",
-        tags=["system 3"],
+        tags=["two-stage retail"],
         responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         response_class=Response,
     )

@@ -1,105 +1,125 @@
-"""Why an item stands where it does in a user's list: the shares of the score, the rules, the neighbours in the history."""
+"""Why an item stands where it does in a user's list: score, rules, neighbours in the history."""
+
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from recsys_utils.ensembles.business_rules import GRAIN, adjusted, in_force, price_limits
-from recsys_utils.ensembles.hybrid import MODELS, PARTS, mean_price
-from recsys_utils.serving.artifacts import Artifacts
-from recsys_utils.serving.lists import Ask, made
+from recsys_utils.ensembles.hybrid import MODELS, PARTS, Hybrid
+from recsys_utils.serving.lists import Target, recommend
 
-DEEP = 200  # places looked at
+DEPTH = 200  # places looked at
 NEIGHBOURS = 5
 
 
-def explained(art: Artifacts, ask: Ask, item: int, since: pd.DataFrame | None) -> dict:
+def explain_item(target: Target, item: int) -> dict:
     """The fields of an Explanation for one item by code."""
-    listing = made(art, ask, since)
-    at = np.flatnonzero(listing.item == item)
-    place = int(at[0]) if len(at) else None
-    parts, rules = _parts(art, ask, item, since) if ask.model in MODELS else ([], [])
-    out = next(
-        (rule["effect"] for rule in rules if rule["effect"].startswith("left out")),
-        f"Not among the first {DEEP}",
-    )
-    return {
-        "user_id": ask.user_id,
-        "item_id": art.items.index[item],
-        "item_name": art.names[item],
-        "model": listing.primary,
-        "rank": None if place is None else place + 1,
-        "relevance_score": None if place is None else float(listing.relevance[place]),
-        "score": None if place is None else float(listing.score[place]),
-        "recommendation_reason": out[0].upper() + out[1:]
-        if place is None
-        else listing.reason[place],
+    artifacts = target.artifacts
+    ranked = recommend(replace(target, query=replace(target.query, n=DEPTH)))
+    places = np.flatnonzero(ranked.item == item)
+    parts, rules = [], []
+    if target.query.model in MODELS:
+        parts, rules = _parts_and_rules(target, item)
+    explanation = {
+        "user_id": target.query.user_id,
+        "item_id": artifacts.items.index[item],
+        "item_name": artifacts.names[item],
+        "model": ranked.primary_model,
         "parts": parts,
         "rules": rules,
-        "neighbours": _neighbours(art, ask, item, since),
+        "neighbours": _neighbours(target, item),
+    }
+    if not len(places):
+        return explanation | {
+            "rank": None,
+            "relevance_score": None,
+            "score": None,
+            "recommendation_reason": _why_not_listed(rules),
+        }
+    place = int(places[0])
+    return explanation | {
+        "rank": place + 1,
+        "relevance_score": float(ranked.relevance[place]),
+        "score": float(ranked.score[place]),
+        "recommendation_reason": ranked.reason[place],
     }
 
 
-def _parts(
-    art: Artifacts, ask: Ask, item: int, since: pd.DataFrame | None
-) -> tuple[list[dict], list[dict]]:
+def _why_not_listed(rules: list[dict]) -> str:
+    for rule in rules:
+        if rule["effect"].startswith("left out"):
+            effect = rule["effect"]
+            return effect[0].upper() + effect[1:]
+    return f"Not among the first {DEPTH}"
+
+
+def _parts_and_rules(target: Target, item: int) -> tuple[list[dict], list[dict]]:
     """Each model's share in the hybrid's score of an item, and what every rule does to it."""
-    model = art.hybrid
-    lines, days, price = model.lines(ask.user_id, ask.as_of, since)
-    parts, share = model.shares(ask.user_id, ask.model, lines, days)
-    shown = [
-        {
-            "model": name,
-            "weight": float(share[m, 0]),
-            "contribution": float(parts[m, 0, item]),
-            "score": float(parts[m, 0, item] / share[m, 0]) if share[m, 0] else 0.0,
-        }
-        for m, name in enumerate(PARTS)
-    ]
-    return shown, _rules(
-        art, item, mean_price(price), float(parts[:, 0, item].sum()), model.since(lines, days)[item]
-    )
+    hybrid, shopper = target.artifacts.hybrid, target.shopper
+    contributions, shares = hybrid.shares(shopper, target.query.model)
+    parts = []
+    for position, name in enumerate(PARTS):
+        weight = float(shares[position, 0])
+        contribution = float(contributions[position, 0, item])
+        score = float(contributions[position, 0, item] / shares[position, 0]) if weight else 0.0
+        parts.append(
+            {"model": name, "weight": weight, "contribution": contribution, "score": score}
+        )
+    blend = float(contributions[:, 0, item].sum())
+    days = shopper.days_since_purchase(len(target.artifacts.items))[item]
+    return parts, _rules(hybrid, item, shopper.mean_price, blend, days)
 
 
-def _rules(art: Artifacts, item: int, mean: float, blend: float, ago: float) -> list[dict]:
-    model, price = art.hybrid, art.hybrid.price_[item]
-    limit = price_limits(np.array([mean]), model.bounds_, model.knobs)[0]
-    dear = price > limit * GRAIN
-    gain = float(
-        adjusted(np.array([blend]), np.array([price]), np.array([mean]), model.knobs)[0] - blend
-    )
-    cap = f"{'left out: ' * bool(dear)}price {price:.2f} is {'above' if dear else 'within'} the limit of {limit:.2f}"
-    cap = cap if np.isfinite(limit) else "no limit"
+def _rules(hybrid: Hybrid, item: int, mean_price: float, blend: float, days: float) -> list[dict]:
+    """What every rule does to an item. blend: its score before the rules; days: since bought."""
+    price = hybrid.price_[item]
+    mean = np.array([mean_price])
+    limit = price_limits(mean, hybrid.bounds_, hybrid.knobs)[0]
+    score = adjusted(np.array([blend]), np.array([price]), mean, hybrid.knobs)[0]
+    cap = _price_effect(price, limit)
     effects = {
         "user_segments": cap,
         "price_sensitivity": cap,
-        "upsell": f"changes the score by {gain:+.3f}",
-        "repurchase_cycle": _cycle(model, item, ago),
+        "upsell": f"changes the score by {float(score - blend):+.3f}",
+        "repurchase_cycle": _cycle_effect(hybrid, item, days),
     }
     return [
         {"rule": rule, "state": state, "effect": effects[rule] if state == "on" else state}
-        for rule, state in in_force(model.price_, model.knobs).items()
+        for rule, state in in_force(hybrid.price_, hybrid.knobs).items()
     ]
 
 
-def _cycle(model: object, item: int, ago: float) -> str:
-    if np.isnan(ago):
+def _price_effect(price: float, limit: float) -> str:
+    if not np.isfinite(limit):
+        return "no limit"
+    if price > limit * GRAIN:
+        return f"left out: price {price:.2f} is above the limit of {limit:.2f}"
+    return f"price {price:.2f} is within the limit of {limit:.2f}"
+
+
+def _cycle_effect(hybrid: Hybrid, item: int, days: float) -> str:
+    if np.isnan(days):
         return "never bought"
-    knobs, cycle = model.knobs.repurchase_cycle, model.cycle_[item]
+    knobs = hybrid.knobs.repurchase_cycle
+    cycle = hybrid.cycle_[item]
     back = knobs.exclusion_factor * (knobs.default_cycle_days if np.isnan(cycle) else cycle)
-    return f"{'left out: ' * bool(ago < back)}bought {ago:.0f} days ago, back {back:.0f} days after a purchase"
+    text = f"bought {days:.0f} days ago, back {back:.0f} days after a purchase"
+    return f"left out: {text}" if days < back else text
 
 
-def _neighbours(art: Artifacts, ask: Ask, item: int, since: pd.DataFrame | None) -> list[dict]:
+def _neighbours(target: Target, item: int) -> list[dict]:
     """The items of the history that are most like this one."""
-    mine = np.unique(art.hybrid.lines(ask.user_id, ask.as_of, since)[0])
-    mine = mine[mine != item]
-    alike = art.hybrid.similarity_[mine][:, [item]].toarray().ravel()
-    best = [n for n in np.argsort(-alike, kind="stable")[:NEIGHBOURS] if alike[n] > 0]
+    artifacts = target.artifacts
+    bought = np.unique(target.shopper.items)
+    bought = bought[bought != item]
+    similarity = artifacts.hybrid.similarity[bought][:, [item]].toarray().ravel()
+    nearest = np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
     return [
         {
-            "item_id": art.items.index[mine[n]],
-            "item_name": art.names[mine[n]],
-            "similarity": float(alike[n]),
+            "item_id": artifacts.items.index[bought[n]],
+            "item_name": artifacts.names[bought[n]],
+            "similarity": float(similarity[n]),
         }
-        for n in best
+        for n in nearest
+        if similarity[n] > 0
     ]

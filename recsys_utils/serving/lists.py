@@ -1,12 +1,18 @@
-"""One user's list by any model: filters act before anything is cut off, and whatever falls short is filled by what sells."""
+"""One user's list by any model.
+
+A request becomes a `Query`. `look_up` finds the user once: a `Target` holds the query, what was
+trained, and the shopper at the moment asked for; everything else takes the target. Filters act
+before anything is cut off, and what is missing is filled by what sells.
+"""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
 from recsys_utils import LabError
-from recsys_utils.ensembles.hybrid import MODELS
+from recsys_utils.ensembles.hybrid import MODELS, Shopper
 from recsys_utils.evaluation.calibration import confidence
 from recsys_utils.serving.artifacts import IN, UNKNOWN, Artifacts
 from recsys_utils.serving.online import Online
@@ -29,8 +35,11 @@ STRANGER = ""  # no id is empty, so nobody's history is meant
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A request for a list; equal ones are answered from the cache. history: what a made-up shopper bought."""
+class Query:
+    """A request for a list; equal ones are answered from the cache.
+
+    as_of: the moment to look from. history: item ids that a made-up shopper bought.
+    """
 
     user_id: str
     n: int = 5
@@ -46,61 +55,103 @@ class Ask:
 
 
 @dataclass
-class Made:
-    """A list by item code, best first."""
+class Target:
+    """A query with the user looked up in what was trained."""
+
+    query: Query
+    artifacts: Artifacts
+    shopper: Shopper
+    later_purchases: pd.DataFrame | None  # item_id, ts, price: after the models' cut
+
+    @property
+    def baskets(self) -> int:
+        """How many baskets are known of the shopper."""
+        code = self.shopper.code
+        trained = int(self.artifacts.users["baskets"].iat[code]) if code >= 0 else 0
+        later = 0 if self.later_purchases is None else self.later_purchases["ts"].nunique()
+        return trained + later
+
+    @cached_property
+    def is_bought(self) -> np.ndarray:
+        """(items,) bool: what the shopper bought until the moment asked for."""
+        mask = np.zeros(len(self.artifacts.items), bool)
+        mask[self.shopper.items] = True
+        return mask
+
+    @cached_property
+    def closed(self) -> np.ndarray:
+        """(items,) bool: what the query's filters leave out."""
+        query, artifacts = self.query, self.artifacts
+        closed = artifacts.hybrid.outside(query.price_min, query.price_max)
+        closed |= artifacts.items.index.isin(query.exclude_items)
+        if query.category is not None:
+            closed |= artifacts.categories != query.category
+        if query.in_stock_only:
+            if not artifacts.stocks:
+                raise LabError(
+                    "in_stock_only needs a stock table, and this shop's data have none:"
+                    " leave it out"
+                )
+            closed |= artifacts.stock_of(self.shopper.code) != IN
+        if query.exclude_purchased or not artifacts.manifest["repeats"]:
+            closed |= self.is_bought
+        return closed
+
+
+@dataclass
+class RankedList:
+    """A list by item code, best first.
+
+    primary_model: the model that made it. fallback_used: it is not the one asked for.
+    """
 
     item: np.ndarray
     relevance: np.ndarray
     score: np.ndarray
     reason: list[str]
     source: list[str]
-    primary: str
-    fell: bool
+    primary_model: str
+    fallback_used: bool
 
 
-def made(art: Artifacts, ask: Ask, since: pd.DataFrame | None) -> Made:
-    """The list that was asked for. since: what the user bought after the models' cut (item_id, ts)."""
-    if ask.model not in (*MODELS, *art.lists):
-        raise LabError(
-            f"model '{ask.model[:60]}' is unknown: choose {', '.join((*MODELS, *art.lists))}"
-        )
-    closed = barred(art, ask, since)
-    return live(art, ask, since, closed) if ask.model in MODELS else listed(art, ask, since, closed)
+def look_up(query: Query, artifacts: Artifacts, online: Online) -> Target:
+    """The user of a query, at the moment it means.
+
+    Without a time of its own, a query means the last moment that is known of the user: the models'
+    cut, or a later purchase.
+    """
+    hybrid = artifacts.hybrid
+    if query.history is None:
+        later = online.later_purchases(query.user_id)
+    else:
+        moment = hybrid.as_of if query.as_of is None else query.as_of
+        later = pd.DataFrame({"item_id": list(query.history), "ts": moment})
+    if later is not None:
+        position = artifacts.items.index.get_indexer(later["item_id"])
+        later = later.assign(price=np.append(hybrid.price_, np.nan)[position])
+        if query.as_of is None:
+            query = replace(query, as_of=max(hybrid.as_of, later["ts"].max()))
+    shopper = hybrid.shopper(query.user_id, query.as_of, later)
+    return Target(query, artifacts, shopper, later)
 
 
-def barred(art: Artifacts, ask: Ask, since: pd.DataFrame | None) -> np.ndarray:
-    """(items,) bool: what the filters leave out."""
-    ids = art.items.index
-    closed = art.hybrid.outside(ask.price_min, ask.price_max) | ids.isin(ask.exclude_items)
-    if ask.category is not None:
-        closed |= art.categories != ask.category
-    if ask.in_stock_only:
-        if not art.stocks:
-            raise LabError(
-                "in_stock_only needs a stock table, and this shop's data have none: leave it out"
-            )
-        closed |= art.stock_of(ids_of(art, ask.user_id)) != IN
-    if ask.exclude_purchased or not art.manifest["repeats"]:
-        closed |= bought(art, ask, since)
-    return closed
+def recommend(target: Target) -> RankedList:
+    """The list that was asked for."""
+    model = target.query.model
+    known = (*MODELS, *target.artifacts.lists)
+    if model not in known:
+        raise LabError(f"model '{model[:60]}' is unknown: choose {', '.join(known)}")
+    return computed_list(target) if model in MODELS else stored_list(target)
 
 
-def bought(art: Artifacts, ask: Ask, since: pd.DataFrame | None) -> np.ndarray:
-    """(items,) bool: what the user bought until the moment asked for."""
-    there = np.zeros(len(art.items), bool)
-    there[art.hybrid.lines(ask.user_id, ask.as_of, since)[0]] = True
-    return there
-
-
-def live(art: Artifacts, ask: Ask, since: pd.DataFrame | None, closed: np.ndarray) -> Made:
+def computed_list(target: Target) -> RankedList:
     """By the hybrid or one of its parts, computed now."""
-    answer = art.hybrid.explain_list(
-        ask.user_id, ask.n, ask.model, ask.as_of, history=since, closed=closed
-    )
+    query, artifacts = target.query, target.artifacts
+    answer = artifacts.hybrid.list_for(target.shopper, query.n, query.model, target.closed)
     rows = answer.rows
     relevance = np.clip(rows["relevance"].to_numpy(float), 0, 1)
-    return Made(
-        art.items.index.get_indexer(rows["item_id"]),
+    return RankedList(
+        artifacts.items.index.get_indexer(rows["item_id"]),
         relevance,
         relevance,
         rows["reason"].tolist(),
@@ -110,30 +161,32 @@ def live(art: Artifacts, ask: Ask, since: pd.DataFrame | None, closed: np.ndarra
     )
 
 
-def listed(art: Artifacts, ask: Ask, since: pd.DataFrame | None, closed: np.ndarray) -> Made:
+def stored_list(target: Target) -> RankedList:
     """By a table made in training; what is missing to n comes from the items that sell most."""
-    user = ids_of(art, ask.user_id)
-    item, score = (
-        art.lists[ask.model].of_user(user)
-        if user >= 0
-        else (np.zeros(0, np.int32), np.zeros(0, np.float32))
-    )
-    kept, relevance = ~closed[item], scaled(score)
-    item, score, relevance = item[kept][: ask.n], score[kept][: ask.n], relevance[kept][: ask.n]
-    extra = art.by_units[~closed[art.by_units] & ~np.isin(art.by_units, item)][: ask.n - len(item)]
-    share = art.items["units"].to_numpy(float)[extra] / max(art.items["units"].max(), 1e-12)
-    reason = _reasons(ask.model, item, bought(art, ask, since), art) + _popular(extra, art)
-    relevance = np.append(relevance, share * (relevance[-1] if len(item) else 1.0))
-    source = [ask.model] * len(item) + ["popularity"] * len(extra)
-    fell = not len(item)
-    return Made(
+    query, artifacts = target.query, target.artifacts
+    item, score = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    if target.shopper.code >= 0:
+        item, score = artifacts.lists[query.model].of_user(target.shopper.code)
+    relevance = scaled(score)
+    is_open = ~target.closed[item]
+    item = item[is_open][: query.n]
+    score = score[is_open][: query.n]
+    relevance = relevance[is_open][: query.n]
+
+    sellers = artifacts.by_units
+    is_left = ~target.closed[sellers] & ~np.isin(sellers, item)
+    extra = sellers[is_left][: query.n - len(item)]
+    units = artifacts.items["units"].to_numpy(float)
+    share = units[extra] / max(units.max(), 1e-12)
+    lowest = relevance[-1] if len(item) else 1.0
+    return RankedList(
         np.append(item, extra).astype(int),
-        relevance,
-        np.append(score, art.hybrid.counts_[extra]),
-        reason,
-        source,
-        "popularity" if fell else ask.model,
-        fell,
+        np.append(relevance, share * lowest),
+        np.append(score, artifacts.hybrid.popularity[extra]),
+        _reasons(target, item) + [_popular_with(artifacts, i) for i in extra],
+        [query.model] * len(item) + ["popularity"] * len(extra),
+        query.model if len(item) else "popularity",
+        not len(item),
     )
 
 
@@ -142,78 +195,44 @@ def scaled(score: np.ndarray) -> np.ndarray:
     if not len(score):
         return np.zeros(0)
     span = float(score[0] - score[-1])
-    return (
-        np.clip((score - score[-1]) / span, 0, 1).astype(float) if span > 0 else np.ones(len(score))
-    )
+    if span <= 0:
+        return np.ones(len(score))
+    return np.clip((score - score[-1]) / span, 0, 1).astype(float)
 
 
-def confidences(
-    art: Artifacts, ask: Ask, made: Made, since: pd.DataFrame | None
-) -> np.ndarray | None:
-    """(n,) how often such suggestions were bought on validation; None where that could not be learnt."""
-    if art.cells is None:
+def confidences(target: Target, ranked: RankedList) -> np.ndarray | None:
+    """(n,) how often such suggestions were bought in the last weeks; None if that is not known."""
+    cells = target.artifacts.cells
+    if cells is None:
         return None
-    user = ids_of(art, ask.user_id)
-    baskets = (art.users["baskets"].iat[user] if user >= 0 else 0) + (
-        since["ts"].nunique() if since is not None else 0
-    )
-    models = {
-        source: source if ask.model not in MODELS else made.primary for source in set(made.source)
-    }
-    parts = {
-        source: confidence(art.cells, name, made.score, int(baskets))
-        for source, name in models.items()
-    }
-    return np.array([parts[source][n] for n, source in enumerate(made.source)])
+    is_computed = target.query.model in MODELS
+    by_source = {}
+    for source in set(ranked.source):
+        model = ranked.primary_model if is_computed else source
+        by_source[source] = confidence(cells, model, ranked.score, target.baskets)
+    return np.array([by_source[source][n] for n, source in enumerate(ranked.source)])
 
 
-def ids_of(art: Artifacts, user: str) -> int:
+def user_code(artifacts: Artifacts, user: str) -> int:
     """A user's code, −1 for a stranger."""
-    return int(art.hybrid.user_ids_.get_indexer([user])[0])
+    return int(artifacts.hybrid.user_ids_.get_indexer([user])[0])
 
 
-def history(art: Artifacts, ask: Ask, online: Online) -> pd.DataFrame | None:
-    """What counts beside the receipts (item_id, ts, price): what was bought since, or a made-up history at the moment asked for."""
-    past = (
-        online.since(ask.user_id)
-        if ask.history is None
-        else pd.DataFrame(
-            {
-                "item_id": list(ask.history),
-                "ts": ask.as_of if ask.as_of is not None else art.hybrid.as_of,
-            }
-        )
-    )
-    return (
-        past
-        if past is None
-        else past.assign(
-            price=np.append(art.hybrid.price_, np.nan)[art.items.index.get_indexer(past["item_id"])]
-        )
-    )
+def _reasons(target: Target, items: np.ndarray) -> list[str]:
+    model = target.query.model
+    reasons = []
+    for item in items:
+        if target.is_bought[item]:
+            reasons.append("You bought it before")
+        elif model == "own_decayed":
+            reasons.append(_popular_with(target.artifacts, item))
+        else:
+            reasons.append(f"Chosen by: {TITLES[model]}")
+    return reasons
 
 
-def moved(ask: Ask, art: Artifacts, since: pd.DataFrame | None) -> Ask:
-    """Without a time of its own, a request means the last moment that is known of the user: the models' cut, or a later purchase."""
-    if ask.as_of is not None or since is None:
-        return ask
-    return replace(ask, as_of=max(art.hybrid.as_of, since["ts"].max()))
-
-
-def _reasons(model: str, item: np.ndarray, bought: np.ndarray, art: Artifacts) -> list[str]:
-    return [
-        "You bought it before"
-        if bought[i]
-        else _popular([i], art)[0]
-        if model == "own_decayed"
-        else f"Chosen by: {TITLES[model]}"
-        for i in item
-    ]
-
-
-def _popular(item: np.ndarray, art: Artifacts) -> list[str]:
-    counts = art.hybrid.shoppers_[item].tolist()
-    return [
-        f"Popular with {n:,} shopper{'s' * (n != 1)}" if n else "Nobody bought it yet"
-        for n in counts
-    ]
+def _popular_with(artifacts: Artifacts, item: int) -> str:
+    buyers = int(artifacts.hybrid.shoppers_[item])
+    if not buyers:
+        return "Nobody bought it yet"
+    return f"Popular with {buyers:,} shopper{'s' if buyers != 1 else ''}"

@@ -1,6 +1,7 @@
-"""The routes of systems 2, 3 and 4: new customers and ratings, predictions of five, events and queues."""
+"""More routes: new customers and ratings, predictions of five items, events and queues."""
 
-from fastapi import APIRouter, Depends, Query, Request
+import fastapi
+from fastapi import APIRouter, Depends, Request
 
 from recsys_utils import LabError
 from recsys_utils.data.registry import EVENT_WEIGHTS
@@ -17,7 +18,7 @@ from recsys_utils.serving.answers_live import (
     Shown,
 )
 from recsys_utils.serving.errors import NotFound
-from recsys_utils.serving.lists import Ask
+from recsys_utils.serving.lists import Query
 from recsys_utils.serving.online import naive
 from recsys_utils.serving.routes import keyed, loaded, service
 from recsys_utils.serving.schemas import (
@@ -29,12 +30,12 @@ from recsys_utils.serving.schemas import (
     RatingRequest,
 )
 from recsys_utils.serving.service import Loaded
-from recsys_utils.serving.views import shown
+from recsys_utils.serving.views import queue_rows
 
 FIVE = 5
 FEW = 60  # options that a list to choose from may have
 api = APIRouter(prefix="/api/v1")
-predictions = APIRouter(tags=["system 3"])
+predictions = APIRouter(tags=["two-stage retail"])
 
 
 @api.post("/events", tags=["online"], dependencies=[Depends(keyed)])
@@ -60,12 +61,14 @@ def queue(request: Request, user_id: Id) -> QueueResponse:
 
 @api.post("/queue/{user_id:id}/next", tags=["online"], dependencies=[Depends(keyed)])
 def queue_next(
-    request: Request, user_id: Id, n: int = Query(3, ge=1, le=20, description="how many, 1 to 20")
+    request: Request,
+    user_id: Id,
+    n: int = fastapi.Query(3, ge=1, le=20, description="how many, 1 to 20"),
 ) -> QueueResponse:
     """Show the next n products of a shopper's queue, filled where it is short, and count them as shown."""
     now = loaded(request)
     rows = now.online.show(user_id, n, naive(service(request).clock)).drop(columns="user_id")
-    return _queue(now, user_id, shown(now.art, user_id, rows))
+    return _queue(now, user_id, queue_rows(now.art, user_id, rows))
 
 
 @api.get("/new-customer/fields", tags=["new customers"])
@@ -138,7 +141,7 @@ def _queue(now: Loaded, user: str, rows: list[Shown]) -> QueueResponse:
 def _predicted(request: Request, user: str) -> Prediction:
     mine, now = service(request), loaded(request)
     model = "two_stage" if "two_stage" in now.art.lists else "hybrid"
-    answer = mine.recommend(Ask(user, FIVE, model))
+    answer = mine.recommend(Query(user, FIVE, model))
     return Prediction(
         user_id=user,
         recommendations=[row.item_id for row in answer.recommendations],

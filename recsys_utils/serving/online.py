@@ -1,4 +1,4 @@
-"""System 4 live: events posted over HTTP, the queue of every shopper, and what was bought since the models' cut."""
+"""Progressive online, live: events over HTTP, queues, and what was bought after the models' cut."""
 
 import json
 import logging
@@ -27,7 +27,9 @@ class Online:
     """The queue's database and what of it the models have to know. A posted event is on the disk before it is acknowledged."""
 
     def __init__(self, path: Path) -> None:
-        self.queue, self.cut, self._lock = Queue(path), pd.Timestamp.max, threading.Lock()
+        self.queue = Queue(path)
+        self.cut = pd.Timestamp.max
+        self._lock = threading.Lock()
         self.bought: dict[str, list[tuple[str, pd.Timestamp]]] = {}
         self.stamps: Counter[str] = (
             Counter()
@@ -47,7 +49,7 @@ class Online:
     def post(self, events: Sequence[Event], now: pd.Timestamp) -> Counts:
         """Keep events in one transaction; those that are known already change nothing."""
         frame = _canonical(events, now)
-        with self._lock, _told():  # so that memory follows the disk in its order
+        with self._lock, _unavailable_on_failure():  # so that memory follows the disk in its order
             fresh = frame[~frame["event_id"].isin(self._known(frame))]
             counts = self.queue.post(frame)
             late = fresh[(fresh["event_type"] == "purchase") & (fresh["ts"] > self.cut)]
@@ -58,19 +60,19 @@ class Online:
             self.stamps.update(frame["user_id"])
         return counts
 
-    def since(self, user: str) -> pd.DataFrame | None:
+    def later_purchases(self, user: str) -> pd.DataFrame | None:
         """What a user bought after the cut (item_id, ts); None for nothing."""
         rows = self.bought.get(user)
         return pd.DataFrame(list(rows), columns=["item_id", "ts"]) if rows else None
 
     def show(self, user: str, n: int, at: pd.Timestamp) -> pd.DataFrame:
         """The next n products, counted as shown."""
-        with _told():
+        with _unavailable_on_failure():
             return self.queue.recommend([user], n, self.net(), at=at)
 
     def standing(self, user: str) -> tuple[list, list[str]]:
         """A user's pool and purchases, of one moment."""
-        with _told(), self.queue.transaction("DEFERRED"):
+        with _unavailable_on_failure(), self.queue.transaction("DEFERRED"):
             return self.queue.pool(user)["pool"], self.queue.purchases(user)
 
     def net(self) -> PurchaseNet | None:
@@ -93,7 +95,7 @@ def naive(clock: Callable[[], datetime]) -> pd.Timestamp:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _unavailable_on_failure() -> Iterator[None]:
     """A database that cannot be used is no fault of the request; where it lies is for the log only."""
     try:
         yield

@@ -3,8 +3,9 @@
 import time
 from hmac import compare_digest
 
+import fastapi
 import pandas as pd
-from fastapi import APIRouter, Depends, Query, Request, Security
+from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import APIKeyHeader
 from starlette.convertors import PathConvertor, register_url_convertor
 
@@ -24,8 +25,8 @@ from recsys_utils.serving.answers import (
     UsersResponse,
 )
 from recsys_utils.serving.errors import Forbidden, NotFound
-from recsys_utils.serving.explain import DEEP, explained
-from recsys_utils.serving.lists import STRANGER, Ask, history, ids_of, moved
+from recsys_utils.serving.explain import explain_item
+from recsys_utils.serving.lists import STRANGER, Query, look_up
 from recsys_utils.serving.schemas import (
     CustomRequest,
     Id,
@@ -35,7 +36,14 @@ from recsys_utils.serving.schemas import (
     RecommendationRequest,
     Words,
 )
-from recsys_utils.serving.service import VERSION, Loaded, Service, models, profile_info, since
+from recsys_utils.serving.service import (
+    VERSION,
+    Loaded,
+    Service,
+    elapsed_ms,
+    models,
+    user_info,
+)
 from recsys_utils.serving.views import catalogue, popular, profile, similar, users
 
 
@@ -58,7 +66,7 @@ DESCRIPTION = {
     "event_weights": "what an event adds to a product's score in the queue; a purchase ends its place there",
     "queue": "sizes of a shopper's queue",
 }
-NONE = Query([], max_length=1000)
+NONE = fastapi.Query([], max_length=1000)
 ARCHITECTURE = {
     "level_1": "candidates: the best of a weighted blend of ALS, item-item and popularity",
     "level_2": "re-ranking: segment and price limits, repurchase cycles, upsell",
@@ -86,7 +94,7 @@ def keyed(request: Request, given: str | None = Security(key_header)) -> None:
 
 
 def _n(most: int, default: int) -> object:
-    return Query(default, ge=1, le=most, description=f"how many, 1 to {most}")
+    return fastapi.Query(default, ge=1, le=most, description=f"how many, 1 to {most}")
 
 
 def _naive(moment: object) -> pd.Timestamp | None:
@@ -105,7 +113,7 @@ def anonymous(
 ) -> RecommendationResponse:
     """What sells, for somebody unknown."""
     return service(request).recommend(
-        Ask(
+        Query(
             STRANGER,
             n,
             "popularity",
@@ -124,7 +132,9 @@ def anonymous(
 def custom(request: Request, body: CustomRequest) -> RecommendationResponse:
     """A list for a history made up on the spot."""
     return service(request).recommend(
-        Ask(STRANGER, body.n, "hybrid", _naive(body.timestamp), *body.filters(), tuple(body.items))
+        Query(
+            STRANGER, body.n, "hybrid", _naive(body.timestamp), *body.filters(), tuple(body.items)
+        )
     )
 
 
@@ -138,10 +148,9 @@ def explain(
 ) -> Explanation:
     """Why an item stands where it does in a user's list."""
     now = loaded(request)
-    ask = Ask(user_id, DEEP, model, _naive(timestamp))
-    past = history(now.art, ask, now.online)
-    ask = moved(ask, now.art, past)
-    return Explanation(**explained(now.art, ask, _code(now, item_id), past))
+    query = Query(user_id, model=model, as_of=_naive(timestamp))
+    target = look_up(query, now.art, now.online)
+    return Explanation(**explain_item(target, _code(now, item_id)))
 
 
 @api.get("/recommendations/{user_id:id}", tags=["recommendations"])
@@ -160,7 +169,7 @@ def recommend(
 ) -> RecommendationResponse:
     """The n best items for a user. timestamp: the moment to look from (UTC where it names no zone); what was bought until then counts."""
     return service(request).recommend(
-        Ask(
+        Query(
             user_id,
             n,
             model,
@@ -179,7 +188,7 @@ def recommend(
 def recommend_post(request: Request, body: RecommendationRequest) -> RecommendationResponse:
     """The same as GET, asked in a body."""
     return service(request).recommend(
-        Ask(
+        Query(
             body.user_id,
             body.num_recommendations,
             body.model_type,
@@ -199,14 +208,15 @@ def popular_items(request: Request, n: int = _n(100, 10)) -> PopularResponse:
 @api.get("/items/{item_id:id}/similar", tags=["items"])
 def similar_items(request: Request, item_id: Id, n: int = _n(20, 5)) -> SimilarResponse:
     """Items that are bought with one; the confidence is the share of its shoppers who bought both."""
-    start, now = time.perf_counter(), loaded(request)
+    start = time.perf_counter()
+    now = loaded(request)
     item = _code(now, item_id)
     rows = similar(now.art, item, n)
     return SimilarResponse(
         item_id=item_id,
         item_name=now.art.names[item],
         similar_items=rows,
-        processing_time_ms=since(start),
+        processing_time_ms=elapsed_ms(start),
     )
 
 
@@ -221,7 +231,7 @@ def all_users(
     request: Request,
     q: Words = "",
     limit: int = _n(100, 100),
-    offset: int = Query(0, ge=0, le=1_000_000_000),
+    offset: int = fastapi.Query(0, ge=0, le=1_000_000_000),
 ) -> UsersResponse:
     """Known users by type, those whose id holds q; limit and offset count within each type."""
     return UsersResponse(**users(loaded(request), q, limit, offset))
@@ -231,12 +241,12 @@ def all_users(
 def user_profile(request: Request, user_id: Id) -> ProfileResponse:
     """What is known of a user."""
     now = loaded(request)
-    past = now.online.since(user_id)
-    known = ids_of(now.art, user_id) >= 0 or past is not None
+    target = look_up(Query(user_id), now.art, now.online)
+    known = target.shopper.code >= 0 or target.later_purchases is not None
     return ProfileResponse(
         user_id=user_id,
-        user_info=profile_info(now, user_id),
-        profile=profile(now, user_id, past) if known else None,
+        user_info=user_info(target, user_id),
+        profile=profile(target) if known else None,
         is_known_user=known,
     )
 
@@ -294,7 +304,7 @@ def stats(request: Request) -> Stats:
 @api.get("/config", tags=["system"])
 def config(request: Request) -> ConfigResponse:
     """The live configuration."""
-    return ConfigResponse(config=service(request).shown(), description=DESCRIPTION)
+    return ConfigResponse(config=service(request).live_config(), description=DESCRIPTION)
 
 
 @api.post("/reload", tags=["system"], dependencies=[Depends(keyed)])

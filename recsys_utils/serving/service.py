@@ -1,4 +1,7 @@
-"""The service without HTTP: what is loaded, the cache, lists as typed answers. Reloading swaps one reference; the old one ends its answers."""
+"""The service without HTTP: what is loaded, the cache, lists as typed answers.
+
+Reloading swaps one reference; requests that hold the old one end with it.
+"""
 
 import logging
 import threading
@@ -9,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from cachetools import TTLCache
 
 from recsys_utils import LabError, __version__
@@ -23,12 +25,11 @@ from recsys_utils.serving.lists import (
     STOCK,
     STRANGER,
     TITLES,
-    Ask,
+    Query,
+    Target,
     confidences,
-    history,
-    ids_of,
-    made,
-    moved,
+    look_up,
+    recommend,
 )
 from recsys_utils.serving.online import Online
 from recsys_utils.serving.settings import Settings
@@ -58,23 +59,17 @@ class Service:
     def __init__(
         self, folder: Path, db_path: Path | None, config: Settings, clock: Callable[[], datetime]
     ) -> None:
-        self.folder, self.db_path, self.config, self.clock = (
-            folder,
-            db_path or folder / "online" / DATABASE,
-            config,
-            clock,
-        )
-        self.telemetry, self.problem = (
-            Telemetry(),
-            "the models are being loaded: ask again in a moment",
-        )
+        self.folder = folder
+        self.db_path = db_path or folder / "online" / DATABASE
+        self.config = config
+        self.clock = clock
+        self.telemetry = Telemetry()
+        self.status = "initializing"
+        self.problem = "the models are being loaded: ask again in a moment"
         self.loaded: Loaded | None = None
         self.online: Online | None = None
-        self.status, self._loading, self._locked = (
-            "initializing",
-            threading.Lock(),
-            threading.Lock(),
-        )
+        self._loading = threading.Lock()
+        self._locked = threading.Lock()
         self.cache = TTLCache(
             config.cache_max_size, config.cache_ttl_seconds or 1, timer=lambda: clock().timestamp()
         )
@@ -91,16 +86,13 @@ class Service:
                 self.online.refresh(art.hybrid.as_of)
             except LabError as error:
                 log.error("cannot load: %s", error)
-                self.status, self.problem = (
-                    ("not_trained", UNTRAINED)
-                    if isinstance(error, NotTrained)
-                    else ("failed", DAMAGED)
-                )
+                is_untrained = isinstance(error, NotTrained)
+                self.status = "not_trained" if is_untrained else "failed"
+                self.problem = UNTRAINED if is_untrained else DAMAGED
                 raise Unavailable(self.problem) from error
-            self.status, self.loaded = (
-                "healthy",
-                Loaded(art, self.online, round(time.perf_counter() - start, 3)),
-            )
+            seconds = round(time.perf_counter() - start, 3)
+            self.loaded = Loaded(art, self.online, seconds)
+            self.status = "healthy"
             self.clear()
             return self.loaded
 
@@ -120,35 +112,32 @@ class Service:
         with self._locked:
             self.cache.clear()
 
-    def recommend(self, ask: Ask) -> RecommendationResponse:
-        """A list, from the cache where an equal question was answered and nothing about its user has changed since."""
-        start, loaded = time.perf_counter(), self.ready()
-        key = (loaded.version, loaded.online.stamps[ask.user_id], ask)
-        with self._locked:
-            found = self.cache.get(key) if self.config.cache_ttl_seconds else None
-        self.telemetry.cache.labels("miss" if found is None else "hit").inc()
-        answer = found or answered(loaded, ask)
-        if found is None and self.config.cache_ttl_seconds:
-            with self._locked:
-                self.cache[key] = answer
-        self._count(ask, answer)
-        log.debug(
-            "list",
-            extra={
-                "fields": {
-                    "model": ask.model,
-                    "primary": answer.primary_model,
-                    "items": len(answer.recommendations),
-                    "cached": found is not None,
-                    "ms": since(start),
-                }
-            },
-        )
+    def recommend(self, query: Query) -> RecommendationResponse:
+        """A list, from the cache if nothing about its user has changed since it was computed."""
+        start = time.perf_counter()
+        loaded = self.ready()
+        key = (loaded.version, loaded.online.stamps[query.user_id], query)
+        answer = self._cached(key)
+        is_hit = answer is not None
+        self.telemetry.cache.labels("hit" if is_hit else "miss").inc()
+        if answer is None:
+            answer = compute_answer(loaded, query)
+            self._keep(key, answer)
+        self._count(query, answer)
+        milliseconds = elapsed_ms(start)
+        fields = {
+            "model": query.model,
+            "primary": answer.primary_model,
+            "items": len(answer.recommendations),
+            "cached": is_hit,
+            "ms": milliseconds,
+        }
+        log.debug("list", extra={"fields": fields})
         return answer.model_copy(
             update={
-                "cached": found is not None,
+                "cached": is_hit,
                 "generated_at": self.now(),
-                "processing_time_ms": since(start),
+                "processing_time_ms": milliseconds,
             }
         )
 
@@ -156,7 +145,7 @@ class Service:
         """The clock's time, UTC."""
         return self.clock().astimezone(UTC)
 
-    def shown(self) -> dict:
+    def live_config(self) -> dict:
         """The live configuration, as plain values."""
         loaded = self.ready()
         return {
@@ -171,8 +160,9 @@ class Service:
 
     def stats(self) -> dict:
         """Counts, cache and latency since the start."""
-        loaded, total = self.ready(), self.telemetry
-        art, hits = loaded.art, int(total.cache.labels("hit")._value.get())
+        loaded = self.ready()
+        art = loaded.art
+        telemetry = self.telemetry
         model = {
             "users": len(art.users),
             "items": len(art.items),
@@ -188,57 +178,65 @@ class Service:
             "model_load_time": loaded.seconds,
             "cache_size": len(self.cache),
             "cache_max_size": int(self.cache.maxsize),
-            "cache_hits": hits,
-            "cache_misses": total.total("cache") - hits,
-            "requests": total.requests,
-            "recommendations": total.total("recommendations"),
-            "fallbacks": total.total("fallbacks"),
-            "latency_ms": total.latency(),
+            "cache_hits": telemetry.total("cache", outcome="hit"),
+            "cache_misses": telemetry.total("cache", outcome="miss"),
+            "requests": telemetry.requests,
+            "recommendations": telemetry.total("recommendations"),
+            "fallbacks": telemetry.total("fallbacks"),
+            "latency_ms": telemetry.latency(),
             "model_stats": model,
-            "config": self.shown(),
+            "config": self.live_config(),
         }
 
-    def _count(self, ask: Ask, answer: RecommendationResponse) -> None:
-        self.telemetry.recommendations.labels(ask.model).inc()
+    def _cached(self, key: tuple) -> RecommendationResponse | None:
+        if not self.config.cache_ttl_seconds:
+            return None
+        with self._locked:
+            return self.cache.get(key)
+
+    def _keep(self, key: tuple, answer: RecommendationResponse) -> None:
+        if self.config.cache_ttl_seconds:
+            with self._locked:
+                self.cache[key] = answer
+
+    def _count(self, query: Query, answer: RecommendationResponse) -> None:
+        self.telemetry.recommendations.labels(query.model).inc()
         self.telemetry.fallbacks.inc(answer.fallback_used)
         self.telemetry.new_clients.inc(answer.user_info.user_type == "unknown")
 
 
-def answered(loaded: Loaded, ask: Ask) -> RecommendationResponse:
-    """A list computed now."""
-    art, past = loaded.art, history(loaded.art, ask, loaded.online)
-    ask = moved(ask, art, past)
-    listing = made(art, ask, past)
-    sure, stock, price = (
-        confidences(art, ask, listing, past),
-        art.stock_of(ids_of(art, ask.user_id)),
-        art.hybrid.price_,
-    )
+def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
+    """A list computed now: the user is looked up once, ranked, and described."""
+    target = look_up(query, loaded.art, loaded.online)
+    ranked = recommend(target)
+    art = loaded.art
+    confidence = confidences(target, ranked)
+    stock = art.stock_of(target.shopper.code)
     rows = [
         Recommendation(
-            rank=n + 1,
+            rank=place + 1,
             item_id=art.items.index[item],
             item_name=art.names[item],
             category=art.categories[item],
-            relevance_score=listing.relevance[n],
-            confidence_score=None if sure is None else sure[n],
-            score=listing.score[n],
-            item_price=number(price[item]),
+            relevance_score=ranked.relevance[place],
+            confidence_score=None if confidence is None else confidence[place],
+            score=ranked.score[place],
+            item_price=number_or_none(art.hybrid.price_[item]),
             stock=STOCK[stock[item]],
-            recommendation_reason=listing.reason[n],
-            model_source=listing.source[n],
+            recommendation_reason=ranked.reason[place],
+            model_source=ranked.source[place],
         )
-        for n, item in enumerate(listing.item.tolist())
+        for place, item in enumerate(ranked.item.tolist())
     ]
-    user = (
-        ask.user_id if ask.user_id != STRANGER else "anonymous" if ask.history is None else "custom"
-    )
+    user = query.user_id
+    if user == STRANGER:
+        user = "anonymous" if query.history is None else "custom"
     return RecommendationResponse(
         user_id=user,
-        user_info=info(art, ask, past, user),
+        user_info=user_info(target, user),
         recommendations=rows,
-        primary_model=listing.primary,
-        fallback_used=listing.fell,
+        primary_model=ranked.primary_model,
+        fallback_used=ranked.fallback_used,
         processing_time_ms=0,
         generated_at=datetime.now(UTC),
         cached=False,
@@ -246,20 +244,15 @@ def answered(loaded: Loaded, ask: Ask) -> RecommendationResponse:
     )
 
 
-def info(art: Artifacts, ask: Ask, past: pd.DataFrame | None, shown: str) -> UserInfo:
-    """A user at a moment."""
-    return UserInfo(**art.hybrid.user_info(ask.user_id, ask.as_of, past) | {"user_id": shown})
-
-
-def profile_info(loaded: Loaded, user: str) -> UserInfo:
-    """A user now."""
-    past = history(loaded.art, Ask(user), loaded.online)
-    return info(loaded.art, moved(Ask(user), loaded.art, past), past, user)
+def user_info(target: Target, user: str) -> UserInfo:
+    """A user at a moment. user: the id to show."""
+    return UserInfo(**target.artifacts.hybrid.describe(target.shopper) | {"user_id": user})
 
 
 def models(loaded: Loaded) -> list[dict]:
     """Every model to choose."""
-    weights, lists = vars(loaded.art.hybrid.knobs.model_weights), loaded.art.manifest["lists"]
+    weights = vars(loaded.art.hybrid.knobs.model_weights)
+    lists = loaded.art.manifest["lists"]
     live = [
         {
             "name": name,
@@ -284,13 +277,13 @@ def models(loaded: Loaded) -> list[dict]:
     ]
 
 
-def number(value: float) -> float | None:
-    """A number, or nothing where it is not known."""
+def number_or_none(value: float) -> float | None:
+    """A number, None where it is not known."""
     return None if np.isnan(value) else float(value)
 
 
-def since(start: float) -> float:
-    """Milliseconds since a time."""
+def elapsed_ms(start: float) -> float:
+    """Milliseconds since a time of `time.perf_counter`."""
     return round((time.perf_counter() - start) * 1e3, 3)
 
 

@@ -63,14 +63,14 @@ class Telemetry:
         """All of it as Prometheus reads it."""
         return generate_latest(self.registry)
 
-    def total(self, name: str) -> int:
-        """The sum of a counter over its labels."""
+    def total(self, name: str, **labels: str) -> int:
+        """The sum of a counter over its labels, or over those with the values given."""
         return int(
             sum(
-                s.value
+                sample.value
                 for metric in getattr(self, name).collect()
-                for s in metric.samples
-                if s.name.endswith("_total")
+                for sample in metric.samples
+                if sample.name.endswith("_total") and labels.items() <= sample.labels.items()
             )
         )
 

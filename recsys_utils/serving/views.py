@@ -7,8 +7,8 @@ from recsys_utils.evaluation.calibration import confidence
 from recsys_utils.serving.answers import Bought, Item, PopularItem, Profile, SimilarItem
 from recsys_utils.serving.answers_live import Shown
 from recsys_utils.serving.artifacts import UNKNOWN, Artifacts
-from recsys_utils.serving.lists import STOCK, ids_of
-from recsys_utils.serving.service import Loaded, number
+from recsys_utils.serving.lists import STOCK, Target, user_code
+from recsys_utils.serving.service import Loaded, number_or_none
 
 HISTORY = 20  # latest items of a profile
 
@@ -16,8 +16,8 @@ HISTORY = 20  # latest items of a profile
 def popular(art: Artifacts, n: int) -> list[PopularItem]:
     """What sells best by the hybrid's popularity."""
     model = art.hybrid
-    best = np.argsort(-model.counts_, kind="stable")[:n].tolist()
-    score = model.counts_ / max(model.counts_.max(), 1e-12)
+    best = np.argsort(-model.popularity, kind="stable")[:n].tolist()
+    score = model.popularity / max(model.popularity.max(), 1e-12)
     sure = None if art.cells is None else confidence(art.cells, "popularity", score, 0)
     lines, stock = art.items["lines"].to_numpy(), art.stock_of(-1)
     return [
@@ -25,7 +25,7 @@ def popular(art: Artifacts, n: int) -> list[PopularItem]:
             item_id=art.items.index[i],
             item_name=art.names[i],
             category=art.categories[i],
-            item_price=number(model.price_[i]),
+            item_price=number_or_none(model.price_[i]),
             stock=STOCK[stock[i]],
             popularity_score=float(score[i]),
             confidence_score=None if sure is None else float(sure[i]),
@@ -51,25 +51,25 @@ def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
             category=art.categories[i],
             relevance_score=min(max(float(score), 0), 1),
             confidence_score=float(share),
-            item_price=number(art.hybrid.price_[i]),
+            item_price=number_or_none(art.hybrid.price_[i]),
             stock=STOCK[stock[i]],
         )
         for i, score, share in zip(others.tolist(), rows["score"], both)
     ]
 
 
-def shown(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
+def queue_rows(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
     """Rows of a queue (rank, item_id, score, counter, source) with what the shop knows of the products; the queue may know more of them."""
     codes, stock = (
         art.items.index.get_indexer(rows["item_id"]),
-        np.append(art.stock_of(ids_of(art, user)), UNKNOWN),
+        np.append(art.stock_of(user_code(art, user)), UNKNOWN),
     )
     price = np.append(art.hybrid.price_, np.nan)
     return [
         Shown(
             **row,
             item_name=art.name_of.get(row["item_id"], row["item_id"]),
-            item_price=number(price[i]),
+            item_price=number_or_none(price[i]),
             stock=STOCK[stock[i]],
         )
         for i, row in zip(codes.tolist(), rows.to_dict("records"))
@@ -85,7 +85,7 @@ def catalogue(art: Artifacts, words: str, limit: int) -> dict:
             item_id=art.items.index[i],
             item_name=art.names[i],
             category=art.categories[i],
-            item_price=number(art.hybrid.price_[i]),
+            item_price=number_or_none(art.hybrid.price_[i]),
             stock=STOCK[stock[i]],
         )
         for i in found[:limit].tolist()
@@ -111,28 +111,21 @@ def users(now: Loaded, words: str, limit: int, offset: int) -> dict:
     }
 
 
-def profile(now: Loaded, user: str, past: pd.DataFrame | None) -> Profile:
+def profile(target: Target) -> Profile:
     """Attributes and the latest items of a user."""
-    art, code = now.art, ids_of(now.art, user)
-    row = art.users.iloc[code].to_dict() if code >= 0 else {}
-    moment = art.hybrid.as_of if past is None else max(art.hybrid.as_of, past["ts"].max())
-    item, days, _ = art.hybrid.lines(user, moment, past)
-    lines = (
-        pd.DataFrame({"item": item, "days": days})
-        .groupby("item")["days"]
-        .agg(["size", "min"])
-        .sort_values("min", kind="stable")
-        .head(HISTORY)
-    )
+    art, shopper = target.artifacts, target.shopper
+    attributes = art.users.iloc[shopper.code].to_dict() if shopper.code >= 0 else {}
+    lines = pd.DataFrame({"item": shopper.items, "days": shopper.days})
+    items = lines.groupby("item")["days"].agg(["size", "min"])
+    latest = items.sort_values("min", kind="stable").head(HISTORY)
     history = [
         Bought(
-            item_id=art.items.index[i],
-            item_name=art.names[i],
-            times=n,
-            last_purchase_date=(moment - pd.Timedelta(days=d)).round("us"),
+            item_id=art.items.index[row.Index],
+            item_name=art.names[row.Index],
+            times=row.times,
+            last_purchase_date=(shopper.moment - pd.Timedelta(days=row.last)).round("us"),
         )
-        for i, n, d in zip(lines.index.tolist(), lines["size"].tolist(), lines["min"].tolist())
+        for row in latest.set_axis(["times", "last"], axis=1).itertuples()
     ]
-    return Profile(
-        attributes={name: value for name, value in row.items() if pd.notna(value)}, history=history
-    )
+    known = {name: value for name, value in attributes.items() if pd.notna(value)}
+    return Profile(attributes=known, history=history)

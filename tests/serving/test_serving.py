@@ -658,7 +658,7 @@ def test_custom_lists_take_every_filter_before_the_cut(folder: Path, art: Artifa
 def test_one_item_brings_its_neighbours_before_what_sells(
     client: TestClient, art: Artifacts
 ) -> None:
-    nearest, popular = [], set(art.items.index[np.argsort(-art.hybrid.counts_)[:5]])
+    nearest, popular = [], set(art.items.index[np.argsort(-art.hybrid.popularity)[:5]])
     for item in art.items.index[::9]:
         have = sent(client, f"{API}/recommendations/custom", items=[item])
         near = {
@@ -903,12 +903,12 @@ def test_the_cache(folder: Path, user: str) -> None:
 @pytest.mark.spec("S5-51")
 def test_an_answer_is_a_copy(folder: Path, user: str) -> None:
     with serving(folder) as client:
-        from recsys_utils.serving.lists import Ask
+        from recsys_utils.serving.lists import Query
 
         mine = client.app.state.service
-        first = mine.recommend(Ask(user))
+        first = mine.recommend(Query(user))
         first.user_id = "spoilt"
-        assert mine.recommend(Ask(user)).user_id == user
+        assert mine.recommend(Query(user)).user_id == user
 
 
 @pytest.mark.spec("S5-53")
