@@ -79,7 +79,8 @@ def load_metas(fold: Fold) -> pd.DataFrame:
             f"no recommendation tables in {fold.folder('runs')}:"
             f" run ./run_all.sh --dataset {fold.dataset}"
         )
-    return pd.DataFrame(metas).set_index("model")
+    older = {"seed_spread": {}}  # runs of earlier versions have none
+    return pd.DataFrame([older | meta for meta in metas]).set_index("model")
 
 
 def _metas_of(fold: Fold, kind: str) -> list[dict]:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from recsys_utils.data.runs import seed_spreads
 from recsys_utils.evaluation.leaderboard import KS, best_first
 from recsys_utils.evaluation.significance import letters
 from recsys_utils.report.figures import SMALLEST_GROUP
@@ -20,7 +21,9 @@ METRICS = (
     "mean_price",
 )
 COSTS = {"fit_seconds": "Fit, s", "recommend_seconds": "Recom\u00admend, s"}
-HEADS = LABELS | COSTS | {"novelty": "Novelty, bits"}
+SPREAD = "seed_spread"  # of Precision@5 on validation, next to Precision@5
+HEADS = LABELS | COSTS | {"novelty": "Novelty, bits", SPREAD: "Seed spread"}
+NEITHER_END_IS_BEST = ("mean_price", SPREAD)
 
 
 def board_tables(judged: Judged) -> list[dict]:
@@ -112,6 +115,8 @@ def _numbers(judged: Judged, scope: str, k: int, users: str) -> pd.DataFrame:
     other_k = next(other for other in KS if other != k)
     keys = [("precision", k), ("precision", other_k), *((metric, k) for metric in METRICS)]
     frame = wide[[key for key in keys if key in wide]].copy()
+    if (scope, k, users) == ("any", 5, "warm"):
+        frame.insert(1, (SPREAD, 0), seed_spreads(judged.metas))
     for cost in COSTS:
         frame[cost, 0] = judged.metas[cost]
     return frame
@@ -123,7 +128,7 @@ def _best_values(frame: pd.DataFrame) -> pd.Series:
     for column in frame:
         if column[0] in COSTS:
             best[column] = frame[column].min()
-        elif column[0] == "mean_price":
+        elif column[0] in NEITHER_END_IS_BEST:
             best[column] = float("nan")
     return best
 

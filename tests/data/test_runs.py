@@ -10,7 +10,8 @@ from shops import ranked
 
 from recsys_utils import LabError
 from recsys_utils.data.folds import Fold
-from recsys_utils.data.runs import load_runs, load_studies, save_run, save_study
+from recsys_utils.data.runs import load_runs, load_studies, save_run, save_study, seed_spreads
+from recsys_utils.store import read_json, write_json
 
 
 @pytest.fixture
@@ -44,6 +45,15 @@ def test_runs_of_an_older_cut_are_left_out(home: Path, shop_fold: Fold, recs) ->
     save(recs, shop_fold)
     with pytest.raises(LabError, match="no recommendation tables"):
         load_runs(replace(shop_fold, hash="def"))
+
+
+def test_runs_of_an_earlier_version_have_no_seed_spread(home: Path, shop_fold: Fold, recs) -> None:
+    save(recs, shop_fold)
+    path = next(home.rglob("own.json"))
+    meta = read_json(path)
+    del meta["seed_spread"]
+    write_json(meta, path)
+    assert seed_spreads(load_runs(shop_fold)[1]).isna().all()
 
 
 @pytest.mark.spec("C6")

@@ -216,7 +216,7 @@ def test_a_leaderboard_marks_the_best_and_names_the_beaten(shop: Path, home: Pat
     judged = judge_fold(folds.load_fold(str(home / "shop.toml")))
     table = board_tables.board_table(judged, "any", 5)
     heads = [column["head"] for column in table["columns"]]
-    assert heads[:3] == ["Precision@5", "Precision@10", "Recall"]
+    assert heads[:4] == ["Precision@5", "Seed spread", "Precision@10", "Recall"]
     assert heads[-2:] == ["Fit, s", "Recom\u00admend, s"]
     precisions = [row["cells"][0] for row in table["rows"]]
     values = [value for value, _ in precisions]
@@ -225,6 +225,21 @@ def test_a_leaderboard_marks_the_best_and_names_the_beaten(shop: Path, home: Pat
     assert [row["letter"] for row in table["rows"]] == ["a", "b", "c"]
     mean_price = heads.index("Mean price")
     assert not any(row["cells"][mean_price][1] for row in table["rows"])
+
+
+def test_the_seed_spread_stands_next_to_precision_at_5_of_warm_shoppers(
+    shop: Path, home: Path
+) -> None:
+    judged = judge_fold(folds.load_fold(str(home / "shop.toml")))
+    judged.metas["seed_spread"] = [{"precision@5": 0.0123, "seeds": 3}, {}, {}]
+    table = board_tables.board_table(judged, "any", 5)
+    spreads = {row["name"]: row["cells"][1][0] for row in table["rows"]}
+    measured = wording.display_name(judged.metas.index[0])
+    assert spreads.pop(measured) == 0.0123
+    assert np.isnan(list(spreads.values())).all()
+    for scope, k, users in [("any", 10, "warm"), ("new", 5, "warm"), ("any", 5, "cold")]:
+        columns = board_tables.board_table(judged, scope, k, users)["columns"]
+        assert "Seed spread" not in [column["head"] for column in columns], (scope, k, users)
 
 
 @pytest.mark.parametrize("name", ["shop", "plain"])
