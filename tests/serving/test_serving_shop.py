@@ -17,6 +17,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from recsys_utils import LabError
+from recsys_utils.data import tables
+from recsys_utils.ensembles.rule_settings import tuned
 from recsys_utils.online.queue import Queue
 from recsys_utils.online.update import DATABASE
 from recsys_utils.serving import train as training
@@ -351,3 +353,54 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
     assert "s3cret" not in str(made.shown()) + repr(made)
     assert made.shown()["api_key_set"]
     assert Settings.from_env(dict.fromkeys(env, "")) == Settings.from_env({}) == Settings()
+
+
+def small_shop(base: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[tables.Tables, str]:
+    """The small shop's tables and the path of its TOML file."""
+    monkeypatch.setenv("RECSYS_HOME", str(base))
+    toml = str(base / "small.toml")
+    return tables.load(toml), toml
+
+
+def test_confidence_is_learnt_under_the_settings_that_are_served(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the rules that hide repeats, the hybrid's suggestions are bought more often."""
+    data, toml = small_shop(base, monkeypatch)
+
+    def learn(settings: dict) -> pd.DataFrame:
+        monkeypatch.setattr(training, "load_tuning", lambda: tuned(settings))
+        cells = training._confidence(data, toml, ["own_decayed"], lambda line: None)
+        return cells.set_index("model")
+
+    as_shipped = learn({})
+    without_rules = learn(
+        {"repurchase_cycle": {"enabled": False}, "price_sensitivity": {"mode": "off"}}
+    )
+    bought = [cells.loc[["hybrid"], "bought"].sum() for cells in (as_shipped, without_rules)]
+    assert bought[0] < bought[1]
+
+
+def test_without_a_notebook_s_fold_the_last_weeks_are_cut_here(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, toml = small_shop(base, monkeypatch)
+    said = []
+    stage, lists = training._last_window(data, toml, said.append)
+    assert lists == {}
+    assert "no notebook has run" in said[0]
+    end = data.purchases["ts"].max().floor("D") + pd.Timedelta(days=1)
+    assert stage.truth["ts"].min() >= end - pd.Timedelta(days=21)
+    assert stage.history.purchases["ts"].max() < end - pd.Timedelta(days=21)
+
+
+def test_a_damaged_fold_is_an_error_and_not_passed_over(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shutil.copytree(base, tmp_path / "home")
+    data, toml = small_shop(home, monkeypatch)
+    folds = home / "data" / "small" / "folds"
+    folds.mkdir()
+    (folds / "folds.json").write_text("{")
+    with pytest.raises(LabError, match=r"folds\.json is damaged"):
+        training._last_window(data, toml, lambda line: None)
