@@ -20,7 +20,7 @@ METRICS = (
     "novelty",
     "mean_price",
 )
-COSTS = {"fit_seconds": "Fit, s", "recommend_seconds": "Recom\u00admend, s"}
+COSTS = {"fit_seconds": "Fit,\u00a0s", "recommend_seconds": "Recom\u00admend,\u00a0s"}
 SPREAD = "seed_spread"  # of Precision@5 on validation, next to Precision@5
 HEADS = LABELS | COSTS | {"novelty": "Novelty, bits", SPREAD: "Seed spread"}
 NEITHER_END_IS_BEST = ("mean_price", SPREAD)

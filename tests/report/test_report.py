@@ -217,7 +217,7 @@ def test_a_leaderboard_marks_the_best_and_names_the_beaten(shop: Path, home: Pat
     table = board_tables.board_table(judged, "any", 5)
     heads = [column["head"] for column in table["columns"]]
     assert heads[:4] == ["Precision@5", "Seed spread", "Precision@10", "Recall"]
-    assert heads[-2:] == ["Fit, s", "Recom\u00admend, s"]
+    assert heads[-2:] == ["Fit,\u00a0s", "Recom\u00admend,\u00a0s"]
     precisions = [row["cells"][0] for row in table["rows"]]
     values = [value for value, _ in precisions]
     assert values == sorted(values, reverse=True)
