@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 # The families that test_anchors does not fit on these receipts; the others take minutes here.
-NOTEBOOKS = "01,02,03,04,07,11,13,14"
+NOTEBOOKS = "01,02,03,04,07,13,14"
 
 
 @pytest.fixture(scope="module")
