@@ -22,7 +22,10 @@ from recsys_utils.models import ALS, BPR, EASE, ItemCF, Popular, TwoTower
 from recsys_utils.models.towers.training import prepare, transactions
 
 HERE = Path(__file__).parent
-FOLDS, HELD, K, SEED = 5, 0.05, 10, 42
+FOLDS = 5
+HELD = 0.05
+K = 10
+SEED = 42
 PUBLISHED = {
     "rating": {
         "bias only (Surprise)": (0.748, 0.944),
@@ -48,15 +51,15 @@ MODELS = {
 
 def main() -> None:
     """Print both tables and write them to results."""
-    made = pd.concat({"random 5-fold": cross_validated(), "by date": by_date()}), top()
-    for name, table in zip(("ratings", "top10"), made):
+    result = pd.concat({"random 5-fold": cross_validated(), "by date": by_date()}), top()
+    for name, table in zip(("ratings", "top10"), result):
         print(table.round(4).to_string(), flush=True)
         (HERE / "results").mkdir(exist_ok=True)
         table.round(4).to_csv(HERE / "results" / f"ml-100k_{name}.csv")
 
 
 def rated() -> pd.DataFrame:
-    """MovieLens as system 2's transactions; age in decades too, as a category."""
+    """MovieLens as the two towers' transactions; age in decades too, as a category."""
     data = tables.load("ml-100k")
     rows = transactions(data.purchases, data.users, data.items)
     return rows.assign(
@@ -65,9 +68,16 @@ def rated() -> pd.DataFrame:
 
 
 def cross_validated() -> pd.DataFrame:
-    """Mean MAE and RMSE over random folds; a twentieth of each training part is held out to stop early."""
-    rows, rng, errors, start = rated(), np.random.default_rng(SEED), [], time.perf_counter()
-    fold, held = rng.integers(0, FOLDS, len(rows)), rng.random(len(rows)) < HELD
+    """Mean MAE and RMSE over random folds.
+
+    A twentieth of each training part is held out to stop early.
+    """
+    rows = rated()
+    rng = np.random.default_rng(SEED)
+    errors = []
+    start = time.perf_counter()
+    fold = rng.integers(0, FOLDS, len(rows))
+    held = rng.random(len(rows)) < HELD
     for n in range(FOLDS):
         parts = prepare(
             rows,
@@ -104,24 +114,24 @@ def top() -> pd.DataFrame:
     data = tables.load("ml-100k")
     rows = data.purchases.assign(draw=np.random.default_rng(SEED).random(len(data.purchases)))
     late = rows.groupby("user_id", observed=True)["draw"].rank(pct=True) > 0.75
-    history, truth = (
-        Interactions.of(rows[~late].drop(columns="draw"), data.items, data.users, rows["ts"].max()),
-        rows[late],
+    history = Interactions.of(
+        rows[~late].drop(columns="draw"), data.items, data.users, rows["ts"].max()
     )
+    truth = rows[late]
     truth = truth[codes(truth["item_id"], history.item_ids) >= 0]
-    made = {}
+    result = {}
     for name, model in MODELS.items():
         start = time.perf_counter()
         recs = model.fit(history).recommend(truth["user_id"].unique(), K, "bought")
         mean = per_user(recs, truth, K).mean()
-        made[name] = {
+        result[name] = {
             "nDCG": mean["ndcg"],
             "precision": mean["precision"],
             "recall": mean["recall"],
             "seconds": time.perf_counter() - start,
         }
     return pd.concat(
-        [pd.DataFrame(made).T, pd.DataFrame(PUBLISHED["top"], index=["nDCG", "precision"]).T]
+        [pd.DataFrame(result).T, pd.DataFrame(PUBLISHED["top"], index=["nDCG", "precision"]).T]
     ).sort_values("nDCG", ascending=False)
 
 

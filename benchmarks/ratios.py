@@ -14,7 +14,11 @@ from scipy import sparse
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.topk import in_blocks, top_k
 
-USERS, ITEMS, FACTORS, SEEN, K = 100_000, 5_000, 64, 50, 10
+USERS = 100_000
+ITEMS = 5_000
+FACTORS = 64
+SEEN = 50
+K = 10
 
 
 def measure(name: str) -> dict:
@@ -63,7 +67,8 @@ def _implicit(
     from implicit.cpu.als import AlternatingLeastSquares
 
     model = AlternatingLeastSquares(FACTORS)
-    model.user_factors, model.item_factors = users, items
+    model.user_factors = users
+    model.item_factors = items
     return lambda: model.recommend(np.arange(USERS), seen, N=K, filter_already_liked_items=filtered)
 
 
@@ -102,10 +107,8 @@ def _metrics() -> tuple[Callable, Callable]:
             ),
         }
     ).drop_duplicates()
-    text, scored = (
-        truth.astype(str).assign(one=1),
-        recs.astype({"user_id": str, "item_id": str}).assign(score=1.0 / recs["rank"]),
-    )
+    text = truth.astype(str).assign(one=1)
+    scored = recs.astype({"user_id": str, "item_id": str}).assign(score=1.0 / recs["rank"])
     qrels = Qrels.from_df(text, "user_id", "item_id", "one")
     run = Run.from_df(scored, "user_id", "item_id", "score")
     wanted = [f"{m}@{K}" for m in ("precision", "recall", "ndcg", "map", "mrr")]

@@ -78,7 +78,8 @@ def main(options: argparse.Namespace) -> None:
         _steady(server, options)
     for cached in (False, True):
         with Server(folder, 3600 * cached) as server:
-            load, memory = Load(server, _asks(server, cached)), _memory(server)
+            load = Load(server, _asks(server, cached))
+            memory = _memory(server)
             load.run(options.clients, options.seconds / 8)
             _print(
                 load.rows,
@@ -131,18 +132,15 @@ def _memory(server: Server) -> float:
 
 def _asks(server: Server, cached: bool) -> dict[str, Callable[[np.random.Generator], Request]]:
     """One request of each kind; with the cache, of ten users only."""
-    models, groups = (
-        [model["name"] for model in server.json(f"{API}/models")["models"]],
-        server.json(f"{API}/users")["users"],
-    )
+    models = [model["name"] for model in server.json(f"{API}/models")["models"]]
+    groups = server.json(f"{API}/users")["users"]
     items = [item["item_id"] for item in server.json(f"{API}/items/popular", n=100)["items"]]
-    everybody, serial, name = (
-        np.array(groups["loyal"] + groups["new"] + ["a stranger"]),
-        itertools.count(),
-        f"{time.time():.0f}",
-    )
-    users, items = everybody[:10] if cached else everybody, np.array(items)
-    made = {
+    everybody = np.array(groups["loyal"] + groups["new"] + ["a stranger"])
+    serial = itertools.count()
+    name = f"{time.time():.0f}"
+    users = everybody[:10] if cached else everybody
+    items = np.array(items)
+    result = {
         model: lambda rng, model=model: (
             "GET",
             f"{API}/recommendations/{rng.choice(users)}?model={model}&n={5 if cached else rng.integers(1, 21)}",
@@ -151,9 +149,9 @@ def _asks(server: Server, cached: bool) -> dict[str, Callable[[np.random.Generat
         for model in models
     }
     return (
-        made
+        result
         if cached
-        else made
+        else result
         | {
             "filtered": lambda rng: (
                 "GET",
@@ -183,7 +181,8 @@ def _asks(server: Server, cached: bool) -> dict[str, Callable[[np.random.Generat
 
 def _print(rows: list[tuple], title: str, seconds: float, *memory: float) -> None:
     table = pd.DataFrame(rows, columns=["what", "ms", "status"])
-    good, points = table[table["status"] == 200], {"percentiles": [0.5, 0.95, 0.99]}
+    good = table[table["status"] == 200]
+    points = {"percentiles": [0.5, 0.95, 0.99]}
     shown = good.groupby("what", sort=False)["ms"].describe(**points)
     shown.loc["all"] = good["ms"].describe(**points)
     down = int((table["status"] == 503).sum())

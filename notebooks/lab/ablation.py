@@ -1,4 +1,4 @@
-"""What notebook 10 asks of two stages: what each part is worth, system 3's own claim, seconds by step."""
+"""What notebook 10 asks of two stages: what each part is worth, the original's claim, seconds by step."""
 
 import resource
 import time
@@ -21,9 +21,10 @@ from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models import Recommender
 from recsys_utils.store import read_parquet
 
-# System 3 as its text describes it: own purchases or ALS propose 200, six weeks teach a binary classifier that also sees the embeddings.
+# Two-stage retail as its text describes it: own purchases or ALS propose 200, six weeks teach a binary
+# classifier that also sees the embeddings.
 ORIGINAL = {
-    "generators": "two_stage_original",
+    "generators": "original",
     "windows": 1,
     "days": 42,
     "objective": "binary",
@@ -62,10 +63,14 @@ class Bench:
 
     @cached_property
     def scores(self) -> dict[str, np.ndarray]:
-        """Scores of the judged users' candidates, standardised, by objective; the first generator's where there is nothing to learn from."""
+        """Scores of the judged users' candidates, standardised, by objective.
+
+        The first generator's where there is nothing to learn from.
+        """
         if not self.examples:
             return {"stage 1": next(iter(self.asked.pairs.scores.values()))}
-        x, options = self.asked.table.to_numpy(), self.model.options()
+        x = self.asked.table.to_numpy()
+        options = self.model.options()
         rankers = train(options, self.examples, self.model.patience)
         return {
             each["objective"]: standard(ranker.predict(x, raw_score=True))
@@ -74,19 +79,20 @@ class Bench:
 
 
 def bench(model: TwoStage, stage: Stage, rows: int = ROWS) -> Bench:
-    """Build everything once. rows: as many to learn from are kept, all that was bought and a random share of the rest.
+    """Build everything once.
+
+    rows: as many to learn from are kept, all that was bought and a random share of the rest.
 
     The rest is what is plenty; to choose it by rank would tell the ranker what was bought.
     """
-    history, truth = stage.history, slices.warm(stage.truth, stage.history)
+    history = stage.history
+    truth = slices.warm(stage.truth, stage.history)
     if model.target == "new":
         truth = truth[~slices.bought_before(truth, history)]
     user = codes(truth["user_id"], history.user_ids)
     users = np.unique(user)[:: max(1, -(-len(np.unique(user)) // JUDGED))]
-    generators, pairs = (
-        model.fitted_generators(history),
-        truth[np.isin(user, users)][["user_id", "item_id"]].drop_duplicates(),
-    )
+    generators = model.fitted_generators(history)
+    pairs = truth[np.isin(user, users)][["user_id", "item_id"]].drop_duplicates()
     asked = model.asked(history, generators, users)
     asked.bought = held(asked.pairs, truth, history)
     return Bench(
@@ -119,10 +125,8 @@ def ablation(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
 
     change: of precision against the full model on the same users, with its paired bootstrap 95 % interval.
     """
-    full, steps = (
-        precision(b, learnt(b), k),
-        tqdm(_variants(b), desc="ablation", leave=False, disable=None),
-    )
+    full = precision(b, learnt(b), k)
+    steps = tqdm(_variants(b), desc="ablation", leave=False, disable=None)
     kinds, names, values = zip(
         *(
             (kind, name, precision(part, learnt(part) if score is None else score, k))
@@ -157,17 +161,18 @@ def by_windows(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
 
 def features(b: Bench) -> pd.DataFrame:
     """By group: number of features, and one of them of a candidate that was then bought."""
-    row, made = b.asked.table.iloc[int(b.asked.bought.argmax())], {}
+    row = b.asked.table.iloc[int(b.asked.bought.argmax())]
+    result = {}
     for group, columns in groups(b.asked.table).items():
         shown = next(
             (c for c in (*TELLING, *columns) if c in columns and np.isfinite(row[c])), columns[0]
         )
-        made[group] = {
+        result[group] = {
             "features": len(columns),
             "for example": shown,
             "of a candidate": round(float(row[shown]), 2),
         }
-    return pd.DataFrame(made).T.rename_axis("group")
+    return pd.DataFrame(result).T.rename_axis("group")
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
@@ -211,10 +216,8 @@ def _variants(b: Bench) -> Iterator[tuple[str, str, Bench, np.ndarray | None]]:
     for name, score in (scores | {"both": sum(scores.values())}).items():
         if name != b.model.objective and b.examples:
             yield "ranker", f"ranker: {name}", b, score
-    first, ranks = (
-        next(iter(b.asked.pairs.scores)),
-        [b.asked.table[f"rank_{name}"] for name in proposed(b, b.asked)],
-    )
+    first = next(iter(b.asked.pairs.scores))
+    ranks = [b.asked.table[f"rank_{name}"] for name in proposed(b, b.asked)]
     yield "ranker", f"stage 1: order of {first}", b, b.asked.pairs.scores[first]
     yield (
         "ranker",
@@ -241,19 +244,26 @@ def _cut(b: Bench, columns: pd.Index, generator: str | None = None) -> Bench:
 
 
 def _thinned(examples: list[Examples], rows: int, seed: int) -> list[Examples]:
-    """All that was bought and a random share of the rest; of every n-th user only, where what was bought alone would be a quarter of the rows."""
+    """All that was bought and a random share of the rest.
+
+    Of every n-th user only, where what was bought alone would be a quarter of the rows.
+    """
     every = max(1, -(-4 * sum(e.bought.sum() for e in examples) // rows))
     some = [part(e, np.unique(e.pairs.user, return_inverse=True)[1] % every == 0) for e in examples]
-    bought, rng = sum(e.bought.sum() for e in some), np.random.default_rng(seed)
+    bought = sum(e.bought.sum() for e in some)
+    rng = np.random.default_rng(seed)
     share = (rows - bought) / max(1, sum(len(e.pairs) for e in some) - bought)
     return [part(e, e.bought | (rng.random(len(e.pairs)) < share)) for e in some]
 
 
-# ---- system 3's own claim
+# ---- the original's claim
 
 
 def catalogue(fold: Fold) -> pd.Index:
-    """Notebook 02's prefiltered catalogue; everything that was sold before the test, where there is none or it is empty."""
+    """Notebook 02's prefiltered catalogue.
+
+    Everything that was sold before the test, where there is none or it is empty.
+    """
     path = fold.folder() / "catalogue.parquet"
     ids = read_parquet(path)["item_id"].astype(str) if path.exists() else []
     return (
@@ -298,24 +308,22 @@ def claim(
     lists: Mapping[str, pd.DataFrame], stage: Stage, ids: pd.Index, k: int = 5
 ) -> pd.DataFrame:
     """Precision within a catalogue of warm users who bought from it in the window, and of those who bought five items or more."""
-    truth, known = (
-        stage.truth[slices.inside(stage.truth, ids)],
-        slices.user_groups(stage, ids),
-    )
+    truth = stage.truth[slices.inside(stage.truth, ids)]
+    known = slices.user_groups(stage, ids)
     each = {
         name: per_user(slices.restrict(recs, "prefiltered", stage.history, ids), truth, k)[
             "precision"
         ]
         for name, recs in lists.items()
     }
-    made = []
+    result = []
     for label, group in {f"{slices.HEAVY} purchases or more": "heavy", "all": "warm"}.items():
         values = pd.DataFrame(
             {name: value[value.index.isin(known.get(group, []))] for name, value in each.items()}
         )
         if len(values):
             mean, low, high = significance.bootstrap(values.to_numpy(), np.random.default_rng(0))
-            made.append(
+            result.append(
                 pd.DataFrame(
                     {
                         "shoppers": label,
@@ -328,8 +336,8 @@ def claim(
                 )
             )
     return (
-        pd.concat(made).rename_axis("model").reset_index().set_index(["shoppers", "n", "model"])
-        if made
+        pd.concat(result).rename_axis("model").reset_index().set_index(["shoppers", "n", "model"])
+        if result
         else pd.DataFrame()
     )
 

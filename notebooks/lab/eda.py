@@ -20,7 +20,7 @@ def statistics(purchases: pd.DataFrame) -> dict[str, float]:
     """The numbers that decide which recommender family can work: sizes, habits, concentration, prices."""
     baskets = purchases.groupby("user_id", observed=True)["basket_id"].nunique()
     items = purchases.groupby("item_id", observed=True).size()
-    made = {
+    result = {
         "lines": len(purchases),
         "users": len(baskets),
         "items": len(items),
@@ -31,11 +31,11 @@ def statistics(purchases: pd.DataFrame) -> dict[str, float]:
         "last 3 weeks bought before": repeat_share(purchases),
     }
     if "price" in purchases:
-        made |= {
+        result |= {
             f"price, {name} quartile": purchases["price"].quantile(q)
             for name, q in (("first", 0.25), ("second", 0.5), ("third", 0.75))
         }
-    return {name: round(float(value), 3) for name, value in made.items()}
+    return {name: round(float(value), 3) for name, value in result.items()}
 
 
 def repeat_share(purchases: pd.DataFrame) -> float:
@@ -67,8 +67,9 @@ def gaps(purchases: pd.DataFrame) -> pd.Series:
 def rfm(purchases: pd.DataFrame, as_of: pd.Timestamp | None = None) -> pd.DataFrame:
     """Recency (days), frequency (baskets), money and a segment per user (RFM: Hughes 1994).
 
-    Scores are fifths by rank, 5 best. champions: all three at least 4 · loyal: frequency at least 4 · new: recent and
-    rare · at risk: frequent once, not lately · lost: neither recent nor frequent · others: the rest.
+    Scores are fifths by rank, 5 best. champions: all three at least 4 · loyal: frequency at least 4
+    · new: recent and rare · at risk: frequent once, not lately · lost: neither recent nor frequent
+    · others: the rest.
     """
     as_of = as_of if as_of is not None else purchases["ts"].max()
     money = (
@@ -82,7 +83,9 @@ def rfm(purchases: pd.DataFrame, as_of: pd.Timestamp | None = None) -> pd.DataFr
         .agg(last=("ts", "max"), frequency=("basket_id", "nunique"), money=("money", "sum"))
     )
     table.insert(0, "recency", (as_of - table.pop("last")).dt.days)
-    r, f, m = _fifth(-table["recency"]), _fifth(table["frequency"]), _fifth(table["money"])
+    r = _fifth(-table["recency"])
+    f = _fifth(table["frequency"])
+    m = _fifth(table["money"])
     rules = [
         (r >= 4) & (f >= 4) & (m >= 4),
         (r <= 2) & (f >= 4),
@@ -96,7 +99,7 @@ def rfm(purchases: pd.DataFrame, as_of: pd.Timestamp | None = None) -> pd.DataFr
 
 
 def spending_segments(data: Interactions) -> pd.Series:
-    """System 5's segment per user: quartiles of the mean price of what they buy, upper bound inclusive."""
+    """Spending segment per user: quartiles of the mean price of what they buy, upper bound inclusive."""
     mean = data.purchases["price"].groupby(data.user).mean().set_axis(data.user_ids)
     bounds = mean.quantile([0.25, 0.5, 0.75]).to_numpy()
     return pd.Series(

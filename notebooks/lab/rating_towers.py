@@ -32,7 +32,10 @@ from recsys_utils.store import data_dir
 
 
 def rating_parts(fold: Fold) -> Prepared | None:
-    """The fold's rated transactions, cut 70/15/15 by date and encoded; None where the receipts hold no ratings."""
+    """The fold's rated transactions, cut 70/15/15 by date and encoded.
+
+    None where the receipts hold no ratings.
+    """
     purchases = pd.concat([fold.train, fold.valid, fold.test], ignore_index=True)
     if "rating" not in purchases or purchases["rating"].notna().sum() < 1_000:
         return None
@@ -54,7 +57,8 @@ def predicted(model: TwoTowerHybrid, data: TwoTowerDataset) -> np.ndarray:
 
 def rating_errors(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> pd.DataFrame:
     """MAE and RMSE on the test part of the constant mean, of user and item means, and of each model; best first."""
-    truth, train = stars(parts.test.label[:, 0]), stars(parts.train.label[:, 0])
+    truth = stars(parts.test.label[:, 0])
+    train = stars(parts.train.label[:, 0])
     guesses = {
         "constant mean": np.full(len(truth), train.mean()),
         "user and item means": _means(parts, train),
@@ -73,14 +77,20 @@ def rating_errors(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> pd.D
 
 
 def _means(parts: Prepared, train: np.ndarray, damping: float = 5.0) -> np.ndarray:
-    """Mean + item deviation + user deviation, each shrunk by `damping` ratings (Koren 2009); 0 for who or what is unseen."""
-    made, rest = np.full(len(parts.test.user), train.mean()), train - train.mean()
+    """Mean + item deviation + user deviation, each shrunk by `damping` ratings (Koren 2009).
+
+    0 for who or what is unseen.
+    """
+    result = np.full(len(parts.test.user), train.mean())
+    rest = train - train.mean()
     for key in ("item", "user"):
-        seen, asked = getattr(parts.train, key), getattr(parts.test, key)
+        seen = getattr(parts.train, key)
+        asked = getattr(parts.test, key)
         size = max(seen.max(), asked.max()) + 1
         effect = np.bincount(seen, rest, size) / (np.bincount(seen, minlength=size) + damping)
-        made, rest = made + np.where(asked >= 0, effect[asked], 0), rest - effect[seen]
-    return np.clip(made, 1, 5)
+        result = result + np.where(asked >= 0, effect[asked], 0)
+        rest = rest - effect[seen]
+    return np.clip(result, 1, 5)
 
 
 def learning_curves(log: Sequence[Mapping], ax: Axes | None = None) -> Axes:
@@ -122,7 +132,8 @@ def item_map(
         random_state=0,
     ).fit_transform(unit[shown])
     x, y = (pd.Series(axis) for axis in place.T)
-    ax, named = plt.subplots(figsize=(9, 6.5), layout="constrained")[1], []
+    ax = plt.subplots(figsize=(9, 6.5), layout="constrained")[1]
+    named = []
     for shade, group in zip(plt.get_cmap("tab10").colors, top):
         mine = np.flatnonzero(kind.iloc[shown] == group)
         ax.scatter(x[mine], y[mine], s=16, color=shade, alpha=0.7, lw=0, label=group)
@@ -153,19 +164,20 @@ def _apart(
     x: pd.Series, y: pd.Series, candidates: np.ndarray, named: list[int], most: int
 ) -> list[int]:
     """The first candidates whose names would not lie on another's."""
-    made = []
+    result = []
     for n in candidates[:40]:
-        far = ((x[named + made] - x[n]).abs() > 0.2 * np.ptp(x)) | (
-            (y[named + made] - y[n]).abs() > 0.03 * np.ptp(y)
+        far = ((x[named + result] - x[n]).abs() > 0.2 * np.ptp(x)) | (
+            (y[named + result] - y[n]).abs() > 0.03 * np.ptp(y)
         )
-        if far.all() and x[n] < x.min() + 0.82 * np.ptp(x) and len(made) < most:
-            made.append(int(n))
-    return made
+        if far.all() and x[n] < x.min() + 0.82 * np.ptp(x) and len(result) < most:
+            result.append(int(n))
+    return result
 
 
 def search(parts: Prepared, trials: int, seed: int = 42, **options: object) -> pd.DataFrame:
     """The defaults and random draws of a few parameters of the rating model, judged by validation loss only; best first."""
-    rng, rows = np.random.default_rng(seed), []
+    rng = np.random.default_rng(seed)
+    rows = []
     space = {
         "dim": [16, 32, 64],
         "l2": [3e-3, 1e-2, 3e-2],
@@ -190,7 +202,7 @@ def search(parts: Prepared, trials: int, seed: int = 42, **options: object) -> p
 
 
 def serve(model: TwoTowerHybrid, parts: Prepared, fold: Fold) -> StandaloneRecommender:
-    """Save system 2's files below the data set's folder and open them as a shop would."""
+    """Save the service's files below the data set's folder and open them as a shop would."""
     paths = save_recommender(
         model,
         parts.encoder,

@@ -22,12 +22,12 @@ from recsys_utils.report.style import PALETTE, axes, legend
 from recsys_utils.serving.artifacts import Artifacts
 from recsys_utils.store import read_parquet
 
-CLOSE = 1e-6  # how near a score has to be: of it where it is above 1, as single precision has no more digits
+# how near a score has to be: of it where it is above 1, as single precision has no more digits
+CLOSE = 1e-6
 MOST = 20  # places that the API gives
-GOAL, SLACK = (
-    100,
-    2,
-)  # milliseconds that 95 % of the answers may take, and how much more on a busy machine
+# milliseconds that 95 % of the answers may take, and how much more on a busy machine
+GOAL = 100
+SLACK = 2
 GAP = 24  # pixels between pictures
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
@@ -41,7 +41,10 @@ FLAGS = (
 
 
 def shoppers(server: Server, known: pd.Index, n: int, seed: int) -> list[str]:
-    """Known users by chance, and a stranger; nobody of whom something was posted since the models' cut, which the models cannot know."""
+    """Known users by chance, and a stranger.
+
+    Nobody of whom something was posted since the models' cut, which the models cannot know.
+    """
     cut = pd.Timestamp(server.json(f"{API}/models")["as_of"])
     with Queue(server.path / DATABASE, read_only=True) as queue:
         late = queue.read(
@@ -56,12 +59,12 @@ def shoppers(server: Server, known: pd.Index, n: int, seed: int) -> list[str]:
 def filters(server: Server, user: str) -> dict:
     """Filters that this shop's data can answer, by what the shopper's list holds."""
     rows = pd.DataFrame(server.json(f"{API}/recommendations/{user}", n=MOST)["recommendations"])
-    made = {
+    result = {
         "exclude_purchased": True,
         "category": rows["category"].mode().get(0),
         "price_range_max": rows["item_price"].max(),
     }
-    return {name: value for name, value in made.items() if pd.notna(value)} | (
+    return {name: value for name, value in result.items() if pd.notna(value)} | (
         {"in_stock_only": True} if (rows["stock"] == "in_stock").any() else {}
     )
 
@@ -154,10 +157,10 @@ def agreement(
     )
     if art.tower is not None:
         rows.append(_compared("ratings of new customers", "its files", *_rated(server, art)))
-    made = pd.DataFrame(rows).set_index("model")
-    if len(bad := made[~made["same items"] | (made["largest difference"] > CLOSE)]):
+    result = pd.DataFrame(rows).set_index("model")
+    if len(bad := result[~result["same items"] | (result["largest difference"] > CLOSE)]):
         raise LabError(f"the service and the notebook differ:\n{bad.to_string()}")
-    return made
+    return result
 
 
 def served(server: Server, model: str, users: Iterable[str]) -> pd.DataFrame:
@@ -182,8 +185,8 @@ def _explained(hybrid: Hybrid, users: Iterable[str], model: str, new_only: bool)
         user: hybrid.explain_list(user, MOST, model, exclude_purchased=new_only).rows
         for user in users
     }
-    made = pd.concat(parts, names=["user_id", "row"]).reset_index()
-    return made.assign(rank=made["row"] + 1, score=made["relevance"])
+    result = pd.concat(parts, names=["user_id", "row"]).reset_index()
+    return result.assign(rank=result["row"] + 1, score=result["relevance"])
 
 
 def _similar(server: Server, hybrid: Hybrid, items: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -208,7 +211,8 @@ def _rated(server: Server, art: Artifacts) -> tuple[pd.DataFrame, pd.DataFrame]:
     profiles = [
         {name: value for name, value in each.items() if pd.notna(value)} for each in profiles
     ]
-    want, have = [], []
+    want = []
+    have = []
     for n, each in enumerate(profiles):
         answer = server.client.post(
             f"{API}/new-customer/recommendations", json={"profile": each, "top_k": MOST}
@@ -225,10 +229,8 @@ def _rated(server: Server, art: Artifacts) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def _compared(model: str, origin: str, have: pd.DataFrame, want: pd.DataFrame) -> dict:
     """Two tables place by place; a user whom a table does not know is not compared."""
-    have, want = (
-        have[have["user_id"].isin(want["user_id"].astype(str))],
-        want[want["rank"] <= MOST].astype({"user_id": str, "item_id": str}),
-    )
+    have = have[have["user_id"].isin(want["user_id"].astype(str))]
+    want = want[want["rank"] <= MOST].astype({"user_id": str, "item_id": str})
     both = have.merge(want, on=["user_id", "rank"], suffixes=("", "_own"))
     gap = (both["score"] - both["score_own"]).abs() / both["score_own"].abs().clip(lower=1)
     return {
@@ -243,9 +245,12 @@ def _compared(model: str, origin: str, have: pd.DataFrame, want: pd.DataFrame) -
 
 
 def latency(server: Server, folder: Path | str, n: int = 500, seed: int = 42) -> pd.DataFrame:
-    """Milliseconds of mixed calls, one after the other: kind, cache (off, on), ms. LabError if 95 % without the cache take too long.
+    """Milliseconds of mixed calls, one after the other: kind, cache (off, on), ms.
 
-    server: with the cache on, asked the same calls twice; the second time counts. folder: what a server without it serves.
+    LabError if 95 % without the cache take too long.
+
+    server: with the cache on, asked the same calls twice; the second time counts. folder: what a
+    server without it serves.
     """
     calls = mixed(server, n, seed)
     with Server(folder, cache_seconds=0) as other:
@@ -274,25 +279,26 @@ def percentiles(frame: pd.DataFrame) -> pd.DataFrame:
         .unstack()
         .rename(columns=lambda q: f"p{100 * q:g}")
     )
-    made = (
+    result = (
         table.unstack("cache")
         .swaplevel(axis=1)[["off", "on"]]
         .rename(columns={"off": "cache off", "on": "cache on"}, level=0)
     )
-    made[("", "calls")] = (
+    result[("", "calls")] = (
         frame[frame["cache"] == "off"]
         .groupby("kind")
         .size()
-        .reindex(made.index, fill_value=(frame["cache"] == "off").sum())
+        .reindex(result.index, fill_value=(frame["cache"] == "off").sum())
     )
-    order = [*made.drop("all").sort_values(("cache off", "p95")).index, "all"]
-    return made.loc[order].round(1)
+    order = [*result.drop("all").sort_values(("cache off", "p95")).index, "all"]
+    return result.loc[order].round(1)
 
 
 def strips(frame: pd.DataFrame) -> Axes:
     """Every call as a dot by kind, on a log scale, with the goal drawn."""
     order = list(percentiles(frame).index[:-1])
-    ax, rng = axes(1 + 0.25 * len(order), "x"), np.random.default_rng(0)
+    ax = axes(1 + 0.25 * len(order), "x")
+    rng = np.random.default_rng(0)
     for cache, shade in (("off", PALETTE["two stage"]), ("on", PALETTE["factorization"])):
         rows = frame[frame["cache"] == cache]
         y = rows["kind"].map(order.index) + rng.uniform(-0.3, 0.3, len(rows))
@@ -329,11 +335,10 @@ def strips(frame: pd.DataFrame) -> Axes:
 
 def mixed(server: Server, n: int, seed: int) -> list[tuple[str, tuple]]:
     """Calls of every kind by chance: kind and (method, path, query, body)."""
-    rng, groups = np.random.default_rng(seed), server.json(f"{API}/users")["users"]
-    users, items = (
-        groups["loyal"] + groups["new"],
-        [row["item_id"] for row in server.json(f"{API}/items/popular", n=100)["items"]],
-    )
+    rng = np.random.default_rng(seed)
+    groups = server.json(f"{API}/users")["users"]
+    users = groups["loyal"] + groups["new"]
+    items = [row["item_id"] for row in server.json(f"{API}/items/popular", n=100)["items"]]
     models = [model["name"] for model in server.json(f"{API}/models")["models"]]
     kinds = {
         model: lambda user, item, model=model: (
@@ -407,10 +412,8 @@ def pictures(
         part.resize((round(part.width * height / part.height), height), Pixels.Resampling.LANCZOS)
         for part in parts
     ]
-    sheet, at = (
-        Pixels.new("RGB", (sum(part.width + GAP for part in parts) - GAP, height), "white"),
-        0,
-    )
+    sheet = Pixels.new("RGB", (sum(part.width + GAP for part in parts) - GAP, height), "white")
+    at = 0
     for part in parts:
         sheet.paste(part, (at, 0))
         at += part.width + GAP

@@ -47,7 +47,8 @@ class Server:
     """The service as a process on a free port of this machine, with a copy of the queue's database: nothing is written into the shop's own."""
 
     def __init__(self, folder: Path | str, cache_seconds: float = 3600) -> None:
-        self.home, self.key = tempfile.TemporaryDirectory(), secrets.token_hex(8)
+        self.home = tempfile.TemporaryDirectory()
+        self.key = secrets.token_hex(8)
         self.url = f"http://127.0.0.1:{_free_port()}"
         self.client = self.connect()
         self.command = [
@@ -141,10 +142,14 @@ class Tour:
     """Requests and answers, shown; and a book of the endpoints that were walked."""
 
     def __init__(self, server: Server) -> None:
-        self.server, self.book = server, {}
+        self.server = server
+        self.book = {}
 
     def ask(self, route: str, body: dict | None = None, **params: object) -> httpx.Response:
-        """The answer of one endpoint. route: method and path; params: what the path and the query take."""
+        """The answer of one endpoint.
+
+        route: method and path; params: what the path and the query take.
+        """
         method, path = route.split()
         given = {name: params.pop(name) for name in list(params) if f"{{{name}}}" in path}
         answer = self.server.client.request(method, path.format(**given), params=params, json=body)
@@ -154,7 +159,10 @@ class Tour:
     def show(
         self, route: str, body: dict | None = None, few: int = 2, deep: int = 9, **params: object
     ) -> None:
-        """Ask one endpoint and print request and answer. few: entries of a list that are shown; deep: levels of the answer that are."""
+        """Ask one endpoint and print request and answer.
+
+        few: entries of a list that are shown; deep: levels of the answer that are.
+        """
         answer = self.ask(route, body, **params)
         print(
             f"{route.split()[0]} {unquote(answer.request.url.raw_path.decode())}"
@@ -210,12 +218,17 @@ def _cut(value: object, few: int, deep: int) -> object:
 
 
 def _pretty(value: object, indent: str = "", before: int = 0) -> str:
-    """JSON with as much on a line as fits; of what does not, each part that has parts begins a line. before: characters already there."""
+    """JSON with as much on a line as fits.
+
+    Of what does not, each part that has parts begins a line. before: characters already there.
+    """
     text = json.dumps(value, ensure_ascii=False)
     if len(indent) + before + len(text) < WIDTH or not isinstance(value, dict | list):
         return text
-    named, deeper = isinstance(value, dict), indent + "  "
-    lines, open_line = [], False
+    named = isinstance(value, dict)
+    deeper = indent + "  "
+    lines = []
+    open_line = False
     for name, part in value.items() if named else enumerate(value):
         label = f"{json.dumps(name, ensure_ascii=False)}: " if named else ""
         new = label + _pretty(part, deeper, len(label))
@@ -234,7 +247,8 @@ def _pretty(value: object, indent: str = "", before: int = 0) -> str:
 
 def refusals(server: Server, user: str) -> pd.DataFrame:
     """What is refused: request, status, and the sentence that says which field and what cures it."""
-    lists, events = f"{API}/recommendations", f"{API}/events"
+    lists = f"{API}/recommendations"
+    events = f"{API}/events"
     view = {"events": [{"user_id": "a", "item_id": "b", "event_type": "view"}]}
     asked = [
         ("GET", f"{lists}/{user}?n=0", {}),

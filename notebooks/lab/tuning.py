@@ -29,7 +29,8 @@ def tune(models: Iterable[Recommender], stage: Stage, k: int = 5) -> pd.DataFram
         precision = recall = np.nan
         if len(truth):
             mean = per_user(recs, truth, k).mean()
-            precision, recall = mean["precision"], mean["recall"]
+            precision = mean["precision"]
+            recall = mean["recall"]
         result = {"model": model, **model.params}
         result |= {f"precision@{k}": precision, f"recall@{k}": recall}
         rows.append(result | {"seconds": time.perf_counter() - start})

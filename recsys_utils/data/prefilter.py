@@ -1,4 +1,4 @@
-"""Business rules that narrow the catalogue (system 3). Every rule sees train only; the audit counts what each removes."""
+"""Business rules that narrow the catalogue. Every rule sees train only; the audit counts what each removes."""
 
 from dataclasses import asdict, dataclass
 
@@ -17,7 +17,7 @@ OTHER = "999999"  # stands for every item outside the catalogue in the first sta
 
 @dataclass(frozen=True)
 class Rules:
-    """The thresholds; `None` switches a rule off. Defaults are system 3's."""
+    """The thresholds; `None` switches a rule off. Defaults are those of two-stage retail."""
 
     sold_within_days: int | None = 365
     max_user_share: float | None = 0.20

@@ -29,7 +29,8 @@ def weighted(
         {name: recs for name, recs in runs.items() if weights.get(name)},
     )
     stack = _Stack(runs, n)
-    scale, group = np.array([weights[name] for name in runs]), stack.user * len(runs) + stack.run
+    scale = np.array([weights[name] for name in runs])
+    group = stack.user * len(runs) + stack.run
     listed = np.zeros((len(stack.users), len(runs)))
     listed.ravel()[group] = 1
     share = listed * scale / np.maximum(listed @ scale, 1e-300)[:, None]
@@ -58,10 +59,12 @@ def cascade(
 
     sizes: at most so many items of a model; one without a size may give its whole list.
     """
-    sizes, stack = _known(runs, sizes or {}, "size"), _Stack(runs, n)
+    sizes = _known(runs, sizes or {}, "size")
+    stack = _Stack(runs, n)
     if bad := [f"{name}={size}" for name, size in sizes.items() if size < 0]:
         raise LabError(f"cascade(sizes: {bad[0]}): a size takes 0 or more items")
-    order, taken = np.lexsort((stack.rank, stack.user)), np.zeros(0, np.int64)
+    order = np.lexsort((stack.rank, stack.user))
+    taken = np.zeros(0, np.int64)
     for m, name in enumerate(runs):
         rows = order[stack.run[order] == m]
         rows = rows[~np.isin(stack.pair[rows], stack.pair[taken])]
@@ -76,7 +79,8 @@ def route(
     """Each user's list from one model, scores as they are: choice[user_id], or `default` where there is no choice or no list of its."""
     if strange := set(choice.dropna()) - set(runs) | {default} - set(runs):
         raise LabError(f"route() was given no table of '{min(strange)}': it has {', '.join(runs)}")
-    stack, number = _Stack(runs, n), {name: m for m, name in enumerate(runs)}
+    stack = _Stack(runs, n)
+    number = {name: m for m, name in enumerate(runs)}
     listed = np.zeros((len(stack.users), len(runs)), bool)
     listed[stack.user, stack.run] = True
     chosen = choice.reindex(stack.users).map(number).fillna(number[default]).to_numpy(int)
@@ -92,7 +96,9 @@ def choose_route(
     metric: str = "precision",
     fewest: int = FEWEST,
 ) -> tuple[pd.Series, str]:
-    """The model best on validation by segment, and overall; a segment of fewer users than `fewest` takes the overall best.
+    """The model best on validation by segment, and overall.
+
+    A segment of fewer users than `fewest` takes the overall best.
 
     values: by model, one row of metrics per validation user. segment: by user id.
     """
@@ -101,7 +107,8 @@ def choose_route(
         raise LabError(
             "choose_route() was given no validation users: nothing says which model is best"
         )
-    overall, groups = table.mean().idxmax(), table.groupby(segment.reindex(table.index).to_numpy())
+    overall = table.mean().idxmax()
+    groups = table.groupby(segment.reindex(table.index).to_numpy())
     return groups.mean().idxmax(axis=1).where(groups.size() >= fewest, overall), overall
 
 
@@ -113,14 +120,18 @@ def choose_weights(
     rounds: int = 20,
     depth: int = 50,
 ) -> tuple[dict[str, float], float]:
-    """Weights by ensemble selection on validation (Caruana et al. 2004), and the mean precision at k that they reach there.
+    """Weights by ensemble selection on validation (Caruana et al.
 
-    From nothing on, each round gives one more vote to the model, voted for already or not, with which the fusion is best; of all
-    rounds the best counts. The weights sum to 1. rank_k: None for `weighted`, its k for `rrf`. depth: items that no model lists
-    so early are out of reach.
+    2004), and the mean precision at k that they reach there.
+
+    From nothing on, each round gives one more vote to the model, voted for already or not, with
+    which the fusion is best; of all rounds the best counts. The weights sum to 1. rank_k: None for
+    `weighted`, its k for `rrf`. depth: items that no model lists so early are out of reach.
     """
     parts, user, hit, users = _judged(_Stack(runs, k), truth, rank_k, depth)
-    listed, votes, found = parts >= 0, np.zeros(len(runs)), (np.zeros(len(runs)), -1.0)
+    listed = parts >= 0
+    votes = np.zeros(len(runs))
+    found = (np.zeros(len(runs)), -1.0)
     for _ in tqdm(range(rounds), desc="ensemble selection", leave=False, disable=None):
         tried = [votes + one for one in np.eye(len(runs))]
         hits = [
@@ -137,7 +148,10 @@ def choose_weights(
 def _judged(
     stack: "_Stack", truth: pd.DataFrame, rank_k: float | None, depth: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """(models, pairs) parts of a fusion, −1 where a model does not list the pair; each pair's user, whether it was bought; users of the truth."""
+    """(models, pairs) parts of a fusion, −1 where a model does not list the pair.
+
+    Each pair's user, whether it was bought; users of the truth.
+    """
     group = stack.user * len(stack.names) + stack.run
     value = (
         _min_max(stack.score, group, len(stack.users) * len(stack.names))
@@ -145,11 +159,10 @@ def _judged(
         else 1 / (rank_k + stack.rank)
     )
     pairs, parts, at = stack.spread(value)
-    user, item = (
-        codes(truth["user_id"], stack.users).astype(np.int64),
-        codes(truth["item_id"], stack.items),
-    )
-    row, near = pairs // max(1, len(stack.items)), np.zeros(len(pairs), bool)
+    user = codes(truth["user_id"], stack.users).astype(np.int64)
+    item = codes(truth["item_id"], stack.items)
+    row = pairs // max(1, len(stack.items))
+    near = np.zeros(len(pairs), bool)
     near[at[stack.rank <= depth]] = True
     near &= np.isin(row, user)
     hit = np.isin(pairs, (user * len(stack.items) + item)[(user >= 0) & (item >= 0)])
@@ -167,7 +180,8 @@ def lists(
     models: Mapping[str, Recommender], stage: Stage, n: int = DEPTH
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Fit models on a stage's history: their tables for its users, and the seconds that fitting and recommending took, by model."""
-    tables, seconds = {}, {}
+    tables = {}
+    seconds = {}
     for name, model in models.items():
         start = time.perf_counter()
         model.fit(stage.history)
@@ -211,7 +225,8 @@ class _Stack:
 
     def __init__(self, runs: Mapping[str, pd.DataFrame], n: int) -> None:
         _check(runs, n)
-        self.names, self.n = list(runs), n
+        self.names = list(runs)
+        self.n = n
         self.run = np.repeat(np.arange(len(runs)), [len(recs) for recs in runs.values()])
         self.users, self.user = _numbered([recs["user_id"] for recs in runs.values()])
         self.items, self.item = _numbered([recs["item_id"] for recs in runs.values()])
@@ -224,7 +239,10 @@ class _Stack:
             )
 
     def ranked(self, part: np.ndarray) -> pd.DataFrame:
-        """The table of pairs by the sum of their parts, which are ≥ 0, one per row; the largest part names the source."""
+        """The table of pairs by the sum of their parts, which are ≥ 0, one per row.
+
+        The largest part names the source.
+        """
         pairs, parts, at = self.spread(part)
         if len(self.run) != len(np.unique(at * len(self.names) + self.run)):
             raise LabError("a table lists an item twice for a user: recommend() never does")
@@ -236,7 +254,10 @@ class _Stack:
         return self._made(user[order], item[order], score[order], parts.argmax(axis=0)[order])
 
     def spread(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The distinct pairs, each model's part of them, −1 where it does not list the pair; and every row's place among them."""
+        """The distinct pairs, each model's part of them, −1 where it does not list the pair.
+
+        And every row's place among them.
+        """
         pairs, at = np.unique(self.pair, return_inverse=True)
         parts = np.full((len(self.names), len(pairs)), -1.0)
         parts[self.run, at] = part
@@ -251,21 +272,24 @@ class _Stack:
     ) -> pd.DataFrame:
         rank = _nth(user) + 1
         kept = rank <= self.n
-        made = {
+        result = {
             "user_id": (user, self.users),
             "item_id": (item, self.items),
             "source": (source, self.names),
         }
-        made = {
+        result = {
             name: pd.Categorical.from_codes(code[kept], kinds)
-            for name, (code, kinds) in made.items()
+            for name, (code, kinds) in result.items()
         }
-        made |= {"score": score[kept].astype(np.float32), "rank": rank[kept].astype(np.int16)}
-        return pd.DataFrame({name: made[name] for name in (*COLUMNS, "source")})
+        result |= {"score": score[kept].astype(np.float32), "rank": rank[kept].astype(np.int16)}
+        return pd.DataFrame({name: result[name] for name in (*COLUMNS, "source")})
 
 
 def _numbered(columns: Iterable[pd.Series]) -> tuple[pd.Index, np.ndarray]:
-    """One numbering for columns of ids, the first's categories and then what each adds; and all their codes, end to end."""
+    """One numbering for columns of ids, the first's categories and then what each adds.
+
+    And all their codes, end to end.
+    """
     columns = [
         c if isinstance(c.dtype, pd.CategoricalDtype) else c.astype(str).astype("category")
         for c in columns
@@ -273,15 +297,16 @@ def _numbered(columns: Iterable[pd.Series]) -> tuple[pd.Index, np.ndarray]:
     first, *others = (c.cat.categories for c in columns)
     if all(first.equals(other) for other in others):
         return first, np.concatenate([c.cat.codes for c in columns]).astype(np.int64)
-    made = first.astype(str)
+    result = first.astype(str)
     for other in others:
-        made = made.append(other.astype(str).difference(made, sort=False))
-    return made, np.concatenate([codes(c, made) for c in columns]).astype(np.int64)
+        result = result.append(other.astype(str).difference(result, sort=False))
+    return result, np.concatenate([codes(c, result) for c in columns]).astype(np.int64)
 
 
 def _min_max(score: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
     """Scores scaled to 0…1 within groups; 1 in a group of equal scores."""
-    low, high = np.full(groups, np.inf), np.full(groups, -np.inf)
+    low = np.full(groups, np.inf)
+    high = np.full(groups, -np.inf)
     np.minimum.at(low, group, score)
     np.maximum.at(high, group, score)
     span = (high - low)[group]

@@ -57,27 +57,30 @@ def rerank(
         raise LabError(
             f"a candidate's score is {odd.iloc[0]:g}: rerank needs scores in 0…1, as blend.weighted makes them"
         )
-    user, item = (
-        codes(candidates["user_id"], facts.user_ids),
-        codes(candidates["item_id"], facts.item_ids),
-    )
+    user = codes(candidates["user_id"], facts.user_ids)
+    item = codes(candidates["item_id"], facts.item_ids)
     mean, price, cycle = (
         np.append(x, np.nan)[at]
         for x, at in ((facts.mean_price, user), (facts.price, item), (facts.cycle, item))
     )
     limit = price_limits(mean, segment_bounds(facts.mean_price, tuning.user_segments), tuning)
     kept = ~dropped(price, limit, _days(facts.last, user, item) + later, cycle, tuning)
-    made = candidates.assign(
+    result = candidates.assign(
         score=adjusted(candidates["score"].to_numpy(float), price, mean, tuning)
     )[kept]
-    made = made.assign(relevance=made["score"] / attainable(facts.price, tuning))
-    order = np.lexsort((item[kept], -made["score"].to_numpy(), pd.factorize(made["user_id"])[0]))
-    made = made.iloc[order].reset_index(drop=True)
-    return made.assign(rank=made.groupby("user_id", observed=True).cumcount() + 1)
+    result = result.assign(relevance=result["score"] / attainable(facts.price, tuning))
+    order = np.lexsort(
+        (item[kept], -result["score"].to_numpy(), pd.factorize(result["user_id"])[0])
+    )
+    result = result.iloc[order].reset_index(drop=True)
+    return result.assign(rank=result.groupby("user_id", observed=True).cumcount() + 1)
 
 
 def user_prices(data: Interactions) -> np.ndarray:
-    """(users,) mean unit price over their lines; NaN where it is 0 or there are no prices. Rounded: sums in another order are equal."""
+    """(users,) mean unit price over their lines; NaN where it is 0 or there are no prices.
+
+    Rounded: sums in another order are equal.
+    """
     if "price" not in data.purchases:
         return np.full(data.shape[0], np.nan)
     paid = np.bincount(data.user, data.purchases["price"].to_numpy(float), data.shape[0])
@@ -113,17 +116,18 @@ def segment_bounds(mean_price: np.ndarray, knobs: UserSegments) -> np.ndarray:
 
 
 def segments(mean_price: np.ndarray, bounds: np.ndarray, knobs: UserSegments) -> np.ndarray:
-    """Codes 0…3 of small, low_average, average, high; the upper bound belongs to the segment, an unknown mean to the default."""
+    """Codes 0…3 of small, low_average, average, high.
+
+    The upper bound belongs to the segment, an unknown mean to the default.
+    """
     found = np.searchsorted(bounds[:3], mean_price, side="left")
     return np.where(np.isnan(mean_price), SPENDING.index(knobs.default), found)
 
 
 def price_limits(mean_price: np.ndarray, bounds: np.ndarray, tuning: Tuning) -> np.ndarray:
     """The dearest price that each user is offered: the tolerance times their segment's upper bound and, mode "cap", their mean."""
-    tolerance, limit = (
-        tuning.price_sensitivity.budget_tolerance,
-        np.full(np.shape(mean_price), np.inf),
-    )
+    tolerance = tuning.price_sensitivity.budget_tolerance
+    limit = np.full(np.shape(mean_price), np.inf)
     if tuning.user_segments.enabled:
         limit = tolerance * bounds[segments(mean_price, bounds, tuning.user_segments)]
     return (
@@ -134,8 +138,12 @@ def price_limits(mean_price: np.ndarray, bounds: np.ndarray, tuning: Tuning) -> 
 def dropped(
     price: np.ndarray, limit: np.ndarray, days: np.ndarray, cycle: np.ndarray, tuning: Tuning
 ) -> np.ndarray:
-    """Whether an item is too dear or was bought too lately. NaN, no price or never bought, is neither; NaN cycle: the default."""
-    dear, knobs = price > limit * GRAIN, tuning.repurchase_cycle
+    """Whether an item is too dear or was bought too lately.
+
+    NaN, no price or never bought, is neither; NaN cycle: the default.
+    """
+    dear = price > limit * GRAIN
+    knobs = tuning.repurchase_cycle
     if not knobs.enabled:
         return dear
     usual = np.where(np.isnan(cycle), knobs.default_cycle_days, cycle)
@@ -145,8 +153,13 @@ def dropped(
 def adjusted(
     score: np.ndarray, price: np.ndarray, mean_price: np.ndarray, tuning: Tuning
 ) -> np.ndarray:
-    """Scores in 0…1 after the penalty of dear items and the upsell boost; without a price or a mean as they were."""
-    knobs, upsell, ratio = tuning.price_sensitivity, tuning.upsell, price / mean_price
+    """Scores in 0…1 after the penalty of dear items and the upsell boost.
+
+    Without a price or a mean as they were.
+    """
+    knobs = tuning.price_sensitivity
+    upsell = tuning.upsell
+    ratio = price / mean_price
     if knobs.mode == "penalty":
         part = (ratio - knobs.budget_tolerance) / (knobs.full_penalty_at - knobs.budget_tolerance)
         score = score * (1 - knobs.max_penalty * np.clip(np.nan_to_num(part), 0, 1))
@@ -178,8 +191,8 @@ def in_force(price: np.ndarray, tuning: Tuning) -> dict[str, str]:
         "price_sensitivity": tuning.price_sensitivity.mode != "off",
         "upsell": tuning.upsell.enabled,
     }
-    made = {rule: (bare or "on") if on else "off" for rule, on in wanted.items()}
-    return made | {"repurchase_cycle": "on" if tuning.repurchase_cycle.enabled else "off"}
+    result = {rule: (bare or "on") if on else "off" for rule, on in wanted.items()}
+    return result | {"repurchase_cycle": "on" if tuning.repurchase_cycle.enabled else "off"}
 
 
 def reasons(
@@ -191,8 +204,9 @@ def reasons(
 ) -> list[str]:
     """Why each item is shown, true by construction.
 
-    A restock is due where the item's cycle is observed (not NaN) and has passed since the user's last purchase. Otherwise
-    the model with the largest contribution speaks: the neighbours among what the user bought, or the number of shoppers.
+    A restock is due where the item's cycle is observed (not NaN) and has passed since the user's
+    last purchase. Otherwise the model with the largest contribution speaks: the neighbours among
+    what the user bought, or the number of shoppers.
     """
     return [
         _reason(*row)
@@ -217,7 +231,10 @@ def _of(n: int, noun: str) -> str:
 
 
 def observed_cycles(data: Interactions) -> np.ndarray:
-    """(items,) median over users of the median gap in days; NaN where no user bought the item on two days."""
+    """(items,) median over users of the median gap in days.
+
+    NaN where no user bought the item on two days.
+    """
     day = data.purchases["ts"].to_numpy().astype("datetime64[D]").astype(np.int64)
     span = np.ptp(day) + 1
     pair, day = np.divmod(
@@ -235,7 +252,10 @@ def observed_cycles(data: Interactions) -> np.ndarray:
 
 
 def _days(last: sparse.csr_matrix, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """Days since the last purchase of pairs; NaN where there was none. Stored zeros are purchases too, so pairs are looked up, not values."""
+    """Days since the last purchase of pairs; NaN where there was none.
+
+    Stored zeros are purchases too, so pairs are looked up, not values.
+    """
     held = (
         np.repeat(np.arange(last.shape[0], dtype=np.int64), np.diff(last.indptr)) * last.shape[1]
         + last.indices

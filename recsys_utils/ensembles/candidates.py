@@ -1,4 +1,7 @@
-"""Candidates: what cheap models would offer, together; judged by how much of the truth they hold before any ranker exists."""
+"""Candidates: what cheap models would offer, together.
+
+Judged by how much of the truth they hold before any ranker exists.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,9 +33,12 @@ def union(
     n: Mapping[str, int],
     new: bool = False,
 ) -> Candidates:
-    """The first n[name] items of each generator for each user, none twice. new: items that the user bought are no candidates.
+    """The first n[name] items of each generator for each user, none twice.
 
-    users: codes, ascending. n[name] = 0: it only scores what others propose. The generators are fitted on the same interactions, so that codes mean the same.
+    new: items that the user bought are no candidates.
+
+    users: codes, ascending. n[name] = 0: it only scores what others propose. The generators are
+    fitted on the same interactions, so that codes mean the same.
     """
     first = next(iter(generators.values()))
     size = max(1, BLOCK_BYTES // (4 * len(first.item_ids_)))
@@ -73,10 +79,8 @@ def _block(
 
 def held(candidates: Candidates, truth: pd.DataFrame, data: Interactions) -> np.ndarray:
     """(pairs,) bool: whether the user bought the item in the truth."""
-    user, item = (
-        codes(truth["user_id"], data.user_ids).astype(np.int64),
-        codes(truth["item_id"], data.item_ids),
-    )
+    user = codes(truth["user_id"], data.user_ids).astype(np.int64)
+    item = codes(truth["item_id"], data.item_ids)
     known = (user >= 0) & (item >= 0)
     return np.isin(
         candidates.user.astype(np.int64) * data.shape[1] + candidates.item,
@@ -98,16 +102,15 @@ def recall_curve(
         ["user_id", "item_id"]
     ].drop_duplicates()
     users, row = np.unique(codes(truth["user_id"], data.user_ids), return_inverse=True)
-    item, size = codes(truth["item_id"], data.item_ids), max(1, BLOCK_BYTES // (4 * data.shape[1]))
+    item = codes(truth["item_id"], data.item_ids)
+    size = max(1, BLOCK_BYTES // (4 * data.shape[1]))
     parts = list(
         in_blocks(
             len(users), size, lambda rows: _reached(generators, users, rows, row, item, depths)
         )
     )
-    ranks, sizes = (
-        np.concatenate([part[0] for part in parts], axis=1),
-        sum(part[1] for part in parts),
-    )
+    ranks = np.concatenate([part[0] for part in parts], axis=1)
+    sizes = sum(part[1] for part in parts)
     return pd.DataFrame(
         [
             (name, n, (ranks[i] < n).sum() / len(truth), sizes[i, j] / len(users))

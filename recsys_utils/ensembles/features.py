@@ -1,4 +1,7 @@
-"""What is known of a (user, item) pair on the day of the cut: habits, rhythm, price, season. One row per pair, nothing from later."""
+"""What is known of a (user, item) pair on the day of the cut: habits, rhythm, price, season.
+
+One row per pair, nothing from later.
+"""
 
 from collections.abc import Mapping
 
@@ -27,11 +30,14 @@ def build(
     history: Interactions,
     embeddings: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> pd.DataFrame:
-    """(pairs, features) float32, in the order of the pairs. The history ends at its `as_of`: Interactions refuses later rows.
+    """(pairs, features) float32, in the order of the pairs.
 
-    Groups, told by prefix: `pair_` what this user did with this item, `user_`, `item_`, `price_` of both, `category_`,
-    `subcategory_` and `store_` where the receipts tell them, `score_`, `share_` and `rank_` of each generator among the user's
-    candidates; `latent_` are the embeddings (users × f, items × f), each joined by its own side.
+    The history ends at its `as_of`: Interactions refuses later rows.
+
+    Groups, told by prefix: `pair_` what this user did with this item, `user_`, `item_`, `price_` of
+    both, `category_`, `subcategory_` and `store_` where the receipts tell them, `score_`, `share_`
+    and `rank_` of each generator among the user's candidates; `latent_` are the embeddings (users ×
+    f, items × f), each joined by its own side.
     """
     tables = aggregates(history)
     pair = _joined(pairs, tables["pair"])
@@ -39,13 +45,13 @@ def build(
         tables[side].reindex(range(n)).to_numpy()
         for side, n in zip(("user", "item"), history.shape)
     )
-    made = {f"pair_{c}": pair[c].to_numpy() for c in pair}
-    made |= {f"user_{c}": user[pairs.user, n] for n, c in enumerate(tables["user"])}
-    made |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(tables["item"])}
-    made |= _both(made) | _kinds(pairs, history) | _stores(pairs, history) | _generators(pairs)
+    result = {f"pair_{c}": pair[c].to_numpy() for c in pair}
+    result |= {f"user_{c}": user[pairs.user, n] for n, c in enumerate(tables["user"])}
+    result |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(tables["item"])}
+    result |= _both(result) | _kinds(pairs, history) | _stores(pairs, history) | _generators(pairs)
     for side, factors, code in zip(("user", "item"), embeddings or (), (pairs.user, pairs.item)):
-        made |= {f"latent_{side}_{n}": column[code] for n, column in enumerate(factors.T)}
-    return pd.DataFrame(made, dtype=np.float32)
+        result |= {f"latent_{side}_{n}": column[code] for n, column in enumerate(factors.T)}
+    return pd.DataFrame(result, dtype=np.float32)
 
 
 def aggregates(history: Interactions) -> dict[str, pd.DataFrame]:
@@ -78,7 +84,7 @@ def _lines(history: Interactions) -> pd.DataFrame:
 
 def _pair(t: Table) -> Table:
     """How often, how long ago, in which rhythm a user bought an item."""
-    made = t.group_by("user", "item").agg(
+    result = t.group_by("user", "item").agg(
         times=t.count(),
         last=t.age.min(),
         first=t.age.max(),
@@ -90,8 +96,10 @@ def _pair(t: Table) -> Table:
         **{f"decayed_{tau}": (-t.age / tau).exp().sum() for tau in TAUS},
         **{f"by_basket_{step}": (-t.place / step).exp().sum() for step in STEPS},
     )
-    gap = ibis.ifelse(made.times > 1, (made["first"] - made["last"]) / (made.times - 1), None)
-    return made.mutate(gap=gap, due=made["last"] / (gap + 1))
+    gap = ibis.ifelse(
+        result.times > 1, (result["first"] - result["last"]) / (result.times - 1), None
+    )
+    return result.mutate(gap=gap, due=result["last"] / (gap + 1))
 
 
 def _user(t: Table, pair: Table) -> Table:
@@ -112,13 +120,13 @@ def _user(t: Table, pair: Table) -> Table:
         last_items=(pair["last"] <= WINDOW).sum(),
         last_again=((pair["last"] <= WINDOW) & (pair["first"] > WINDOW)).sum(),
     )
-    made = visits.join(items, "user").join(lately, "user")
-    gap = (made.tenure - made.recency) / (made.baskets - 1).nullif(0)
-    return made.mutate(
-        repeat=1 - made["items"] / made.lines,
+    result = visits.join(items, "user").join(lately, "user")
+    gap = (result.tenure - result.recency) / (result.baskets - 1).nullif(0)
+    return result.mutate(
+        repeat=1 - result["items"] / result.lines,
         gap=gap,
-        due=made.recency / (gap + 1),
-        last_repeat=made.last_again / made.last_items.nullif(0),
+        due=result.recency / (gap + 1),
+        last_repeat=result.last_again / result.last_items.nullif(0),
     )
 
 
@@ -139,31 +147,32 @@ def _item(t: Table, pair: Table, user: Table) -> Table:
         price_28=t.price.mean(where=t.age <= 28),
         units=t.quantity.mean(),
     )
-    made = sales.join(_again(pair.join(user.select("user", "recency"), "user")), "item")
+    result = sales.join(_again(pair.join(user.select("user", "recency"), "user")), "item")
     shares = {
-        f"share_{name}": made[name] / made[name].sum().nullif(0)
+        f"share_{name}": result[name] / result[name].sum().nullif(0)
         for name in ("sold_7", "sold_28", "sold_91", "season", "before_season")
     }
     places = {
-        f"place_{days}": ibis.rank().over(order_by=ibis.desc(made[f"sold_{days}"]))
+        f"place_{days}": ibis.rank().over(order_by=ibis.desc(result[f"sold_{days}"]))
         for days in SPANS[:3]
     }
-    return made.mutate(
+    return result.mutate(
         **shares,
         **places,
-        trend=(made.sold_28 + 1) / (made.sold_91 / 3.25 + 1),
-        trend_week=(4 * made.sold_7 + 1) / (made.sold_28 + 1),
-        season_trend=(made.season + 1) / (made.before_season + 1),
+        trend=(result.sold_28 + 1) / (result.sold_91 / 3.25 + 1),
+        trend_week=(4 * result.sold_7 + 1) / (result.sold_28 + 1),
+        season_trend=(result.season + 1) / (result.before_season + 1),
     )
 
 
 def _again(pair: Table) -> Table:
-    """How an item is bought again: ever; and in the last window, of those shoppers who came then. Few shoppers lean to the shop's mean."""
-    due, back = (
-        (pair["first"] > WINDOW) & (pair.recency <= WINDOW),
-        (pair["first"] > WINDOW) & (pair["last"] <= WINDOW),
-    )
-    made = pair.group_by("item").agg(
+    """How an item is bought again: ever; and in the last window, of those shoppers who came then.
+
+    Few shoppers lean to the shop's mean.
+    """
+    due = (pair["first"] > WINDOW) & (pair.recency <= WINDOW)
+    back = (pair["first"] > WINDOW) & (pair["last"] <= WINDOW)
+    result = pair.group_by("item").agg(
         buyers=pair.count(),
         repeat=(pair.times > 1).mean(),
         usual_gap=pair.gap.mean(),
@@ -171,24 +180,27 @@ def _again(pair: Table) -> Table:
         back=back.sum(),
         found=(pair["first"] <= WINDOW).sum(),
     )
-    usual = made.back.sum() / made.due.sum().nullif(0)
-    return made.mutate(
-        rebuy=(made.back + LEAN * usual) / (made.due + LEAN),
-        found_share=made.found / made.found.sum().nullif(0),
+    usual = result.back.sum() / result.due.sum().nullif(0)
+    return result.mutate(
+        rebuy=(result.back + LEAN * usual) / (result.due + LEAN),
+        found_share=result.found / result.found.sum().nullif(0),
     ).drop("due", "back")
 
 
 def _joined(pairs: Candidates, table: pd.DataFrame) -> pd.DataFrame:
-    """The pair table's rows for candidates; what was never bought counts 0 times and has no ages."""
+    """The pair table's rows for candidates.
+
+    What was never bought counts 0 times and has no ages.
+    """
     rows = table.index.get_indexer(pd.MultiIndex.from_arrays([pairs.user, pairs.item]))
-    made = table.iloc[rows].reset_index(drop=True)
+    result = table.iloc[rows].reset_index(drop=True)
     counts = [
         c
         for c in table
         if c in ("times", "units", "in_last_3", "season") or c.startswith(("decayed", "by_basket"))
     ]
-    made.loc[rows < 0] = np.nan
-    return made.fillna(dict.fromkeys(counts, 0.0))
+    result.loc[rows < 0] = np.nan
+    return result.fillna(dict.fromkeys(counts, 0.0))
 
 
 def _both(made: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -204,7 +216,8 @@ def _both(made: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _kinds(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
     """What the user buys of the item's category and subcategory, by recency: how much, its share of all, and this item's share of it."""
-    made, habits = {}, {tau: history.matrix(tau) for tau in TAUS[:2]}
+    result = {}
+    habits = {tau: history.matrix(tau) for tau in TAUS[:2]}
     for column in (c for c in ("category", "subcategory") if c in history.items):
         of, values = pd.factorize(
             history.items[column]
@@ -215,32 +228,29 @@ def _kinds(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
         )
         for tau, own in habits.items():
             kind = own @ member
-            bought, whole = (
-                cells(kind, pairs.user, of[pairs.item]),
-                np.asarray(kind.sum(axis=1)).ravel()[pairs.user],
-            )
-            made |= {
+            bought = cells(kind, pairs.user, of[pairs.item])
+            whole = np.asarray(kind.sum(axis=1)).ravel()[pairs.user]
+            result |= {
                 f"{column}_decayed_{tau}": bought,
                 f"{column}_share_{tau}": bought / np.maximum(whole, 1e-9),
                 f"{column}_item_{tau}": cells(own, pairs.user, pairs.item)
                 / np.maximum(bought, 1e-9),
             }
-    return made
+    return result
 
 
 def _stores(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
     """The item's share of sales in the stores that the user visits, by recency, and that over its share everywhere."""
     if "store_id" not in history.purchases:
         return {}
-    store, weights = codes(history.purchases["store_id"]), np.exp(-history.age / TAUS[1])
+    store = codes(history.purchases["store_id"])
+    weights = np.exp(-history.age / TAUS[1])
     visits, sales = (
         sparse.csr_matrix((weights, at)) for at in ((history.user, store), (store, history.item))
     )
     shares = normalize_rows(visits) @ normalize_rows(sales)
-    share, everywhere = (
-        cells(shares, pairs.user, pairs.item),
-        np.bincount(history.item, weights, history.shape[1]) / weights.sum(),
-    )
+    share = cells(shares, pairs.user, pairs.item)
+    everywhere = np.bincount(history.item, weights, history.shape[1]) / weights.sum()
     return {"store_share": share, "store_lift": share / np.maximum(everywhere[pairs.item], 1e-9)}
 
 
@@ -252,14 +262,15 @@ def cells(x: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarr
 def _generators(pairs: Candidates) -> dict[str, np.ndarray]:
     """Each generator's score, the same as a share of the user's best, and its rank among the user's candidates."""
     starts = np.flatnonzero(np.diff(pairs.user, prepend=-1))
-    sizes, made = np.diff(np.append(starts, len(pairs))), {}
+    sizes = np.diff(np.append(starts, len(pairs)))
+    result = {}
     for name, score in pairs.scores.items():
         best = np.repeat(np.maximum.reduceat(score, starts), sizes)
         rank = np.empty(len(pairs))
         rank[np.lexsort((-score, pairs.user))] = np.arange(len(pairs)) - np.repeat(starts, sizes)
-        made |= {
+        result |= {
             f"score_{name}": score,
             f"share_{name}": score / np.where(best > 0, best, 1),
             f"rank_{name}": rank,
         }
-    return made
+    return result

@@ -343,7 +343,10 @@ class Hybrid(Recommender):
         return self.parts["item_cf"]._similar(item)
 
     def _raw(self, users: np.ndarray) -> np.ndarray:
-        """(models, users, items) scores as each part gives them; 0 where it does not know the user."""
+        """(models, users, items) scores as each part gives them.
+
+        0 where it does not know the user.
+        """
         raw = np.zeros((len(PARTS), len(users), len(self.item_ids_)), np.float32)
         is_known = users >= 0
         for position, (name, part) in enumerate(self.parts.items()):

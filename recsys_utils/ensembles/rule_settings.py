@@ -1,4 +1,4 @@
-"""The knobs of system 5: one checked tree of constants, from TOML or from a dictionary."""
+"""The settings of blend and business rules: one checked tree, from TOML or a dictionary."""
 
 import math
 import tomllib
@@ -38,7 +38,10 @@ class Upsell:
 
 @dataclass(frozen=True)
 class UserSegments:
-    """Upper bounds of the segments as quantiles of users' mean item price; `enabled` caps prices by segment."""
+    """Upper bounds of the segments as quantiles of users' mean item price.
+
+    `enabled` caps prices by segment.
+    """
 
     enabled: bool = True
     default: Literal["small", "low_average", "average", "high"] = "average"
@@ -59,7 +62,10 @@ class RepurchaseCycle:
 
 @dataclass(frozen=True)
 class PriceSensitivity:
-    """cap: no item dearer than budget_tolerance times the user's mean price. penalty: it loses up to max_penalty of its score."""
+    """cap: no item dearer than budget_tolerance times the user's mean price.
+
+    penalty: it loses up to max_penalty of its score.
+    """
 
     mode: Literal["cap", "penalty", "off"] = "cap"
     budget_tolerance: float = knob(1.5, 1, 1_000)
@@ -89,7 +95,10 @@ DEFAULTS = Tuning()
 
 
 def load_tuning(path: Path | str | None = None) -> Tuning:
-    """Read the knobs from TOML; None reads the repository's `data/tuning.toml`. Keys that are left out keep their defaults."""
+    """Read the knobs from TOML; None reads the repository's `data/tuning.toml`.
+
+    Keys that are left out keep their defaults.
+    """
     path = SHIPPED if path is None else Path(path)
     if not path.is_file():
         raise LabError(f"{path} does not exist: give the path of a TOML file like data/tuning.toml")
@@ -103,10 +112,13 @@ def load_tuning(path: Path | str | None = None) -> Tuning:
 
 
 def tuned(values: Mapping, where: str = "tuning") -> Tuning:
-    """The defaults with some values replaced, checked; `where` is named in errors. Nested: {"upsell": {"factor": 0.5}}."""
-    made = _built(Tuning, values, "", where)
-    _check_sums(made, where)
-    return made
+    """The defaults with some values replaced, checked; `where` is named in errors.
+
+    Nested: {"upsell": {"factor": 0.5}}.
+    """
+    result = _built(Tuning, values, "", where)
+    _check_sums(result, where)
+    return result
 
 
 def _built(cls: type, values: Mapping, prefix: str, where: str) -> object:
@@ -118,7 +130,8 @@ def _built(cls: type, values: Mapping, prefix: str, where: str) -> object:
         raise LabError(
             f"{where}: '{prefix}{unknown[0]}' is an unknown key: {prefix.rstrip('.') or 'tuning'} takes {_names(cls)}"
         )
-    hints, known = get_type_hints(cls), {f.name: f for f in fields(cls)}
+    hints = get_type_hints(cls)
+    known = {f.name: f for f in fields(cls)}
     return cls(
         **{
             key: _value(hints[key], known[key], value, prefix + str(key), where)
@@ -149,7 +162,9 @@ def _value(kind: object, known: Field, value: object, key: str, where: str) -> o
 
 def _check_sums(made: Tuning, where: str) -> None:
     """What no single knob can be wrong about: weights sum to 1, quantiles rise, the full penalty is above the tolerance."""
-    weights, segments, price = made.model_weights, made.user_segments, made.price_sensitivity
+    weights = made.model_weights
+    segments = made.user_segments
+    price = made.price_sensitivity
     if abs(sum(asdict(weights).values()) - 1) > 1e-6:
         shown = " + ".join(f"{v:g}" for v in asdict(weights).values())
         raise LabError(

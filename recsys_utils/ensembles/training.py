@@ -54,10 +54,12 @@ def train_models(
     tuning_path: Path | str | None = None,
     **params: object,
 ) -> dict:
-    """Fit the hybrid on all receipts and write its six files; the metadata. About 10 s per million lines.
+    """Fit the hybrid on all receipts and write its six files; the metadata.
 
-    data_path: a data set's name, the path of its TOML file, or a folder with purchases.parquet in canonical columns (and
-    items.parquet). params: of `Hybrid`, e.g. als={"factors": 128}.
+    About 10 s per million lines.
+
+    data_path: a data set's name, the path of its TOML file, or a folder with purchases.parquet in
+    canonical columns (and items.parquet). params: of `Hybrid`, e.g. als={"factors": 128}.
     """
     start = time.perf_counter()
     knobs = load_tuning(tuning_path)

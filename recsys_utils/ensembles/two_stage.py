@@ -1,4 +1,7 @@
-"""Two stages: cheap models propose, a ranker that has seen earlier windows orders. Itself an ordinary model."""
+"""Two stages: cheap models propose, a ranker that has seen earlier windows orders.
+
+Itself an ordinary model.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +31,8 @@ THREADED = (
     100_000  # rows below which a second thread costs more than it gives; it never changes the trees
 )
 CHUNK = 8_000  # users ranked at once: bounds the memory of their features
-# By name: each generator, and how many items it proposes; 0 leaves it to score what the others propose.
+# By name: each generator, and how many items it proposes; 0 leaves it to score what the others
+# propose.
 GENERATORS = {
     "lab": {
         "own": (OwnPurchases(180), 60),
@@ -38,7 +42,7 @@ GENERATORS = {
         "popular": (Popular(28), 20),
         "near": (TIFUKNN(alpha=0), 0),
     },
-    "system3": {
+    "original": {
         "main": (MainRecommender(), 200),
         "als": (ALS(50, 0.001, 1.0, weighting="bm25", tau=None), 0),
     },
@@ -63,12 +67,13 @@ class Examples:
 class TwoStage(Recommender):
     """Candidates of several models, ordered by gradient-boosted trees on as-of features.
 
-    The ranker learns from `windows` stretches of `days` before the cut: for each, the generators and the features see only
-    what was before it, and what was bought within it is the label. target="new": candidates and labels are items new to the
-    user. depth: multiplies the generators' numbers of candidates. embeddings: ALS factors of user and item are features too.
-    patience: a tenth of the users is held out, and boosting stops when they gain nothing for so many rounds. Everything
-    is ranked once, at the end of fitting. Where nobody bought both before and within a window there is nothing to learn
-    from: the first generator's order stays.
+    The ranker learns from `windows` stretches of `days` before the cut: for each, the generators
+    and the features see only what was before it, and what was bought within it is the label.
+    target="new": candidates and labels are items new to the user. depth: multiplies the generators'
+    numbers of candidates. embeddings: ALS factors of user and item are features too. patience: a
+    tenth of the users is held out, and boosting stops when they gain nothing for so many rounds.
+    Everything is ranked once, at the end of fitting. Where nobody bought both before and within a
+    window there is nothing to learn from: the first generator's order stays.
     """
 
     family: ClassVar[str] = "two stage"
@@ -76,7 +81,7 @@ class TwoStage(Recommender):
     days: float = 21
     target: Literal["any", "new"] = "any"
     objective: Literal["lambdarank", "binary", "both"] = "both"
-    generators: Literal["lab", "system3"] = "lab"
+    generators: Literal["lab", "original"] = "lab"
     embeddings: bool = False
     depth: float = 1.0
     rounds: int = 100
@@ -106,12 +111,15 @@ class TwoStage(Recommender):
         self.lists_ = self._ranked(data, rankers)
 
     def examples(self, data: Interactions) -> list[Examples]:
-        """What the ranker learns from: the windows before the cut, newest first; those in which nobody returned are left out."""
-        made = (
+        """What the ranker learns from: the windows before the cut, newest first.
+
+        Those in which nobody returned are left out.
+        """
+        result = (
             self._window(data, n)
             for n in tqdm(range(1, self.windows + 1), desc="windows", leave=False, disable=None)
         )
-        return [example for example in made if example]
+        return [example for example in result if example]
 
     def fitted_generators(self, history: Interactions) -> dict[str, Recommender]:
         """The first stage on a history, by name."""
@@ -159,7 +167,8 @@ class TwoStage(Recommender):
         """The n-th window before the cut."""
         start, end = (data.as_of - pd.Timedelta(days=self.days * back) for back in (n, n - 1))
         rows = data.purchases
-        past, then = rows[rows["ts"] < start], rows[(rows["ts"] >= start) & (rows["ts"] < end)]
+        past = rows[rows["ts"] < start]
+        then = rows[(rows["ts"] >= start) & (rows["ts"] < end)]
         users = np.intersect1d(
             past["user_id"].unique().astype(str), then["user_id"].unique().astype(str)
         )
@@ -168,25 +177,28 @@ class TwoStage(Recommender):
         history = Interactions.of(
             past.reset_index(drop=True), data.items.reset_index(), as_of=start
         )
-        made = self.asked(
+        result = self.asked(
             history, self.fitted_generators(history), history.user_ids.get_indexer(users)
         )
-        return Examples(made.pairs, made.table, held(made.pairs, then, history))
+        return Examples(result.pairs, result.table, held(result.pairs, then, history))
 
     def _ranked(self, data: Interactions, rankers: list[lightgbm.Booster]) -> sparse.csr_matrix:
         """Users × items CSR of candidates' scores, above 1."""
-        generators, parts = self.fitted_generators(data), []
+        generators = self.fitted_generators(data)
+        parts = []
         for users in tqdm(list(_chunks(data.shape[0])), desc="ranking", leave=False, disable=None):
-            made = self.asked(data, generators, users)
+            result = self.asked(data, generators, users)
             scores = [
-                standard(ranker.predict(made.table.to_numpy(), raw_score=True))
+                standard(ranker.predict(result.table.to_numpy(), raw_score=True))
                 for ranker in rankers
             ]
             parts.append(
                 (
-                    made.pairs.user,
-                    made.pairs.item,
-                    sum(scores) if scores else next(iter(made.pairs.scores.values())).astype(float),
+                    result.pairs.user,
+                    result.pairs.item,
+                    sum(scores)
+                    if scores
+                    else next(iter(result.pairs.scores.values())).astype(float),
                 )
             )
         user, item, score = (np.concatenate(column) for column in zip(*parts))
@@ -197,14 +209,17 @@ class TwoStage(Recommender):
     def _scores(self, users: np.ndarray) -> np.ndarray:
         """Candidates above everything else, which follows by recent popularity."""
         rest = self.recent_ / (self.recent_.max() + 1)
-        made = self.lists_[users].toarray()
-        return np.where(made > 0, made, rest).astype(np.float32)
+        result = self.lists_[users].toarray()
+        return np.where(result > 0, result, rest).astype(np.float32)
 
 
 def train(
     options: list[dict], examples: list[Examples], patience: int | None = None
 ) -> list[lightgbm.Booster]:
-    """A ranker for each set of options on windows of examples. patience: every tenth user is held out whole, and tells when to stop."""
+    """A ranker for each set of options on windows of examples.
+
+    patience: every tenth user is held out whole, and tells when to stop.
+    """
     options = [
         each | {"num_threads": 1 + (sum(len(e.pairs) for e in examples) > THREADED)}
         for each in options

@@ -26,10 +26,12 @@ class NotSupported(NotImplementedError):
 
 @dataclass
 class Recommender:
-    """A model. Its parameters are dataclass fields; what fitting learns are attributes that end with `_`.
+    """A model.
 
-    A family implements `_fit(data)` and `_scores(users)`, and `_cold_scores(profiles)` if it learns from attributes;
-    everything else is common to all.
+    Its parameters are dataclass fields; what fitting learns are attributes that end with `_`.
+
+    A family implements `_fit(data)` and `_scores(users)`, and `_cold_scores(profiles)` if it learns
+    from attributes; everything else is common to all.
     """
 
     family: ClassVar[str] = ""
@@ -49,8 +51,10 @@ class Recommender:
                 f"{type(self).__name__} was given no purchases: widen the history before the cut"
             )
         self.as_of = data.as_of
-        self.user_ids_, self.item_ids_ = data.user_ids, data.item_ids
-        self.seen_, self.recent_ = data.seen, data.recent.astype(np.float32)
+        self.user_ids_ = data.user_ids
+        self.item_ids_ = data.item_ids
+        self.seen_ = data.seen
+        self.recent_ = data.recent.astype(np.float32)
         self._fit(data)
         return self
 
@@ -64,14 +68,16 @@ class Recommender:
     ) -> pd.DataFrame:
         """The k best items for each user: user_id, item_id, score, rank 1…k.
 
-        exclude: "bought", item ids, or a table of (user_id, item_id). only: item ids that may appear at all.
-        profiles: attributes by user_id, from which a model that learnt from attributes scores users without history. The
-        others, and users without a profile, get the most popular items of the last 28 days. Ties go to the more popular
-        item, then the lower id. Lists are shorter than k only where fewer items are left.
+        exclude: "bought", item ids, or a table of (user_id, item_id). only: item ids that may
+        appear at all. profiles: attributes by user_id, from which a model that learnt from
+        attributes scores users without history. The others, and users without a profile, get the
+        most popular items of the last 28 days. Ties go to the more popular item, then the lower id.
+        Lists are shorter than k only where fewer items are left.
         """
         _check_k(k)
         users = pd.Index(pd.unique(pd.Series(users, dtype=str)), name="user_id")
-        known, banned = self.user_ids_.get_indexer(users), self._banned(users, exclude)
+        known = self.user_ids_.get_indexer(users)
+        banned = self._banned(users, exclude)
         closed = (
             np.zeros(len(self.item_ids_), bool)
             if only is None
@@ -96,18 +102,23 @@ class Recommender:
         return self._table(users, columns, scores)
 
     def score(self, pairs: pd.DataFrame, profiles: pd.DataFrame | None = None) -> np.ndarray:
-        """Scores of (user_id, item_id) pairs, in their order; NaN for an item the model has never seen."""
-        users, item = distinct(pairs["user_id"]), codes(pairs["item_id"], self.item_ids_)
-        row, known = codes(pairs["user_id"], users), self.user_ids_.get_indexer(users)
-        made = np.full(len(pairs), np.nan, np.float32)
+        """Scores of (user_id, item_id) pairs, in their order.
+
+        NaN for an item the model has never seen.
+        """
+        users = distinct(pairs["user_id"])
+        item = codes(pairs["item_id"], self.item_ids_)
+        row = codes(pairs["user_id"], users)
+        known = self.user_ids_.get_indexer(users)
+        result = np.full(len(pairs), np.nan, np.float32)
         size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
         for start in range(0, len(users), size):
             mine = np.flatnonzero((row >= start) & (row < start + size) & (item >= 0))
             scores = self._all_scores(
                 known[start : start + size], users[start : start + size], profiles
             )
-            made[mine] = scores[row[mine] - start, item[mine]]
-        return made
+            result[mine] = scores[row[mine] - start, item[mine]]
+        return result
 
     def similar(self, item_id: str, k: int = 10) -> pd.DataFrame:
         """The k items most alike to one: item_id, score."""
@@ -158,21 +169,25 @@ class Recommender:
         raise NotSupported(f"{type(self).__name__} has no notion of similar items")
 
     def _cold_scores(self, profiles: pd.DataFrame) -> np.ndarray:
-        """(len(profiles), items) scores from attributes alone; a row of NaN has nothing to go by, recent popularity takes its place."""
+        """(len(profiles), items) scores from attributes alone.
+
+        A row of NaN has nothing to go by, recent popularity takes its place.
+        """
         return np.repeat(self.recent_[None, :], len(profiles), axis=0)
 
     def _all_scores(
         self, users: np.ndarray, names: pd.Index, profiles: pd.DataFrame | None
     ) -> np.ndarray:
         """Scores of any users by code and id: code −1, a user without history, scores by profile or by recent popularity."""
-        known, cold = np.flatnonzero(users >= 0), np.flatnonzero(users < 0)
+        known = np.flatnonzero(users >= 0)
+        cold = np.flatnonzero(users < 0)
         if not len(cold):
             return self._scores(users)
         scores = np.repeat(self.recent_[None, :], len(users), axis=0)
         if profiles is not None:
-            made = self._cold_scores(profiles.reindex(names[cold]))
-            told = ~np.isnan(made[:, 0])
-            scores[cold[told]] = made[told]
+            result = self._cold_scores(profiles.reindex(names[cold]))
+            told = ~np.isnan(result[:, 0])
+            scores[cold[told]] = result[told]
         if len(known):
             scores[known] = self._scores(users[known])
         return scores
@@ -206,7 +221,8 @@ class Recommender:
             exclude = pd.DataFrame({"item_id": list(exclude)}).merge(
                 pd.DataFrame({"user_id": users}), how="cross"
             )
-        row, column = codes(exclude["user_id"], users), codes(exclude["item_id"], self.item_ids_)
+        row = codes(exclude["user_id"], users)
+        column = codes(exclude["item_id"], self.item_ids_)
         known = (row >= 0) & (column >= 0)
         return sparse.csr_matrix(
             (np.ones(known.sum()), (row[known], column[known])),

@@ -16,8 +16,7 @@ from recsys_utils.models.item_cf import signal
 
 
 def weigh(data: Interactions, weighting: str, tau: float | None) -> sparse.csr_matrix:
-    """Users × items strengths: basket counts (decayed by `tau`), their log, their BM25 weights (implicit's, items as documents), or system 5's
-    spending signal."""
+    """Users × items strengths: basket counts (decayed by `tau`), their log, their BM25 weights (implicit's, items as documents), or the spending signal."""
     if weighting == "signal":
         return data.matrix(weights=signal(data) * (1 if tau is None else np.exp(-data.age / tau)))
     x = data.matrix(tau)
@@ -91,9 +90,12 @@ class ALS(Factors):
 
 @dataclass
 class BPR(Factors):
-    """Bayesian personalised ranking (Rendle et al. 2009): a bought item above a random one. One thread, so seeded.
+    """Bayesian personalised ranking (Rendle et al.
 
-    BPR knows bought from not bought, not how often or when: `days` lets it see recent purchases only.
+    2009): a bought item above a random one. One thread, so seeded.
+
+    BPR knows bought from not bought, not how often or when: `days` lets it see recent purchases
+    only.
     """
 
     factors: int = 64
@@ -132,7 +134,10 @@ class BPR(Factors):
 
 @dataclass
 class EASE(Recommender):
-    """A linear item-item model in closed form (Steck 2019). With `own` > 0 repeats are added back: its diagonal is zero."""
+    """A linear item-item model in closed form (Steck 2019).
+
+    With `own` > 0 repeats are added back: its diagonal is zero.
+    """
 
     family: ClassVar[str] = "factorization"
     regularization: float = 300.0

@@ -12,7 +12,7 @@ from recsys_utils.models.base import Recommender, check_params
 
 
 def signal(data: Interactions) -> np.ndarray:
-    """System 5's implicit feedback of each line: √(spending · quantity), both log1p and clipped to 0.1…5.
+    """Implicit feedback of each line: √(spending · quantity), both log1p and clipped to 0.1…5.
 
     Spending is the line's price over the user's mean price, quantity its units over the item's mean units; a mean of
     zero or receipts without prices count as a ratio of 1.
@@ -32,7 +32,10 @@ def _ratio(values: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Neighbours(Recommender):
-    """Score = the shopper's recency-weighted purchases times item similarity; an item is its own neighbour."""
+    """Score = the shopper's recency-weighted purchases times item similarity.
+
+    An item is its own neighbour.
+    """
 
     family: ClassVar[str] = "item neighbours"
 
@@ -82,10 +85,11 @@ class ItemCF(Neighbours):
 
 @dataclass
 class CoPurchase(Neighbours):
-    """System 5's item-item model: baskets in common, weighted by spending.
+    """Item-item model: baskets in common, weighted by spending.
 
-    The co-weight of two items in a basket is √(s₁s₂), normalised by √(Σs₁ Σs₂) over all baskets, single-item ones
-    included: the cosine of √s columns, at most 1. The shopper's score is Σ similarity · signal / Σ signal.
+    The co-weight of two items in a basket is √(s₁s₂), normalised by √(Σs₁ Σs₂) over all baskets,
+    single-item ones included: the cosine of √s columns, at most 1. The shopper's score is Σ
+    similarity · signal / Σ signal.
     """
 
     neighbours: int = 100

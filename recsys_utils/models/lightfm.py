@@ -61,13 +61,13 @@ class LightFM(Recommender):
         self.own_ = data.matrix(OwnPurchases.tau)
         users = data.users if self.features in ("both", "users") else data.users[[]]
         items = data.items if self.features in ("both", "items") else data.items[[]]
-        self.user_words_, item_words = (
-            vocabulary(users),
-            vocabulary(items[data.sold], words=text_columns(items)),
-        )
-        x, y = self._described(users, self.user_words_), self._described(items, item_words)
+        self.user_words_ = vocabulary(users)
+        item_words = vocabulary(items[data.sold], words=text_columns(items))
+        x = self._described(users, self.user_words_)
+        y = self._described(items, item_words)
         user_parts, item_parts = self._trained(data.matrix(self.tau), x, y, data.sold)
-        self.user_vectors_, self.item_vectors_ = _with_one(x @ user_parts), y @ item_parts
+        self.user_vectors_ = _with_one(x @ user_parts)
+        self.item_vectors_ = y @ item_parts
         self.user_parts_ = user_parts[data.shape[0] :].copy()
 
     def _described(self, frame: pd.DataFrame, words: np.ndarray) -> sparse.csr_matrix:
@@ -89,7 +89,9 @@ class LightFM(Recommender):
         items: sparse.csr_matrix,
         sold: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Vectors of all own parts and attributes, of items with a last coordinate for the bias. Zero, not noise, where no pair taught any.
+        """Vectors of all own parts and attributes, of items with a last coordinate for the bias.
+
+        Zero, not noise, where no pair taught any.
 
         Items that never sold are no negatives: nobody could have bought them.
         """
@@ -105,7 +107,8 @@ class LightFM(Recommender):
         met = (
             slice(None) if self.loss == "warp" else np.unique(ones.col)
         )  # WARP draws its negatives from all items, BPR from those bought
-        user, item = users[np.unique(ones.row)].sum(axis=0) > 0, items[sold][met].sum(axis=0) > 0
+        user = users[np.unique(ones.row)].sum(axis=0) > 0
+        item = items[sold][met].sum(axis=0) > 0
         try:
             for _ in tqdm(range(self.epochs), "LightFM", leave=False, disable=None):
                 model.fit_partial(ones, users[:, user], items[sold][:, item], weights)
@@ -148,19 +151,17 @@ def _heard(taste: sparse.csr_matrix) -> tuple[sparse.coo_matrix, sparse.coo_matr
     """The pairs that have not faded away: as ones, and as weights of mean 1."""
     pairs = taste.tocoo()
     loud = pairs.data >= min(FAINT, pairs.data.max())
-    at, weights = (
-        (pairs.row[loud], pairs.col[loud]),
-        pairs.data[loud] / max(pairs.data[loud].mean(), 1e-30),
-    )
+    at = (pairs.row[loud], pairs.col[loud])
+    weights = pairs.data[loud] / max(pairs.data[loud].mean(), 1e-30)
     return sparse.coo_matrix((np.ones_like(weights), at), pairs.shape), sparse.coo_matrix(
         (weights, at), pairs.shape
     )
 
 
 def _spread(rows: np.ndarray, where: np.ndarray) -> np.ndarray:
-    made = np.zeros((len(where), rows.shape[1]), np.float32)
-    made[where] = rows
-    return made
+    result = np.zeros((len(where), rows.shape[1]), np.float32)
+    result[where] = rows
+    return result
 
 
 def _with_one(vectors: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""System 3's first stage: what a shopper buys anyway, then what ALS makes of it, then what everybody buys."""
+"""The first stage of two-stage retail: what a shopper buys anyway, then what ALS makes of it, then what everybody buys."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,7 +10,7 @@ from recsys_utils.data.attributes import hot, vocabulary
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import check_params
 from recsys_utils.models.factorization import ALS, Factors, weigh
-from recsys_utils.models.next_basket import UserNeighbours, _rows
+from recsys_utils.models.next_basket import UserNeighbours, sparse_rows
 from recsys_utils.topk import top_k
 
 SIMILAR_USERS = 50
@@ -18,12 +18,13 @@ SIMILAR_USERS = 50
 
 @dataclass
 class MainRecommender(ALS, UserNeighbours):
-    """Candidates of system 3: the first `n_candidates` of a method, then recent popularity.
+    """Candidates of two-stage retail: the first `n_candidates` of a method, then recent popularity.
 
-    method="all" puts own purchases first, by baskets and then by recency, and the mean of ALS and similar items after them;
-    the others are its parts alone. It may be changed after fitting. attributes: weight of what the shop says of items
-    (category, brand, …), as if for each value a shopper had bought all that has it; 0 leaves it out. fake_item: stands for what
-    is outside a prefiltered catalogue; it teaches the factors and is never recommended.
+    method="all" puts own purchases first, by baskets and then by recency, and the mean of ALS and
+    similar items after them; the others are its parts alone. It may be changed after fitting.
+    attributes: weight of what the shop says of items (category, brand, …), as if for each value a
+    shopper had bought all that has it; 0 leaves it out. fake_item: stands for what is outside a
+    prefiltered catalogue; it teaches the factors and is never recommended.
     """
 
     family: ClassVar[str] = "two stage"
@@ -62,14 +63,14 @@ class MainRecommender(ALS, UserNeighbours):
             "similar items": self._similar_items,
             "similar users": self._similar_users,
         }
-        made = np.where(self.recent_ > -np.inf, methods[self.method](users), -np.inf).astype(
+        result = np.where(self.recent_ > -np.inf, methods[self.method](users), -np.inf).astype(
             np.float32
         )
         scores = np.repeat(
             (self.recent_ / (max(self.recent_.max(), 0) + 1) - 1)[None, :], len(users), axis=0
         )
-        first = top_k(made, self.n_candidates)
-        best = np.take_along_axis(made, first, axis=1)
+        first = top_k(result, self.n_candidates)
+        best = np.take_along_axis(result, first, axis=1)
         np.put_along_axis(
             scores,
             first,
@@ -94,7 +95,8 @@ class MainRecommender(ALS, UserNeighbours):
 
     def _similar_items(self, users: np.ndarray) -> np.ndarray:
         """Cosines of an item's factors to those of each item bought, but for itself, summed over baskets."""
-        unit, bought = _length_one(self.item_factors_), self.seen_[users]
+        unit = _length_one(self.item_factors_)
+        bought = self.seen_[users]
         return np.maximum((bought @ unit) @ unit.T - bought.toarray(), 0)
 
     def _similar_users(self, users: np.ndarray) -> np.ndarray:
@@ -102,7 +104,7 @@ class MainRecommender(ALS, UserNeighbours):
         near, like = (
             part[:, 1:] for part in self._nearest(users, SIMILAR_USERS + 1)
         )  # without the shopper
-        return (_rows(np.maximum(like, 0), near, len(self.user_ids_)) @ self.seen_).toarray()
+        return (sparse_rows(np.maximum(like, 0), near, len(self.user_ids_)) @ self.seen_).toarray()
 
     def _likeness(self, users: np.ndarray) -> np.ndarray:
         unit = _length_one(self.user_factors_)
@@ -113,9 +115,10 @@ def habits(data: Interactions) -> sparse.csr_matrix:
     """Users × items CSR float32: baskets of a pair plus a fraction, the larger the more recent the last of them."""
     order = np.lexsort((data.age, data.item, data.user))
     first = np.diff(data.user[order] * np.int64(data.shape[1]) + data.item[order], prepend=-1) > 0
-    last, made = data.age[order][first], data.seen.copy()
-    made.data += ((1 - last / (last.max() + 1)) / 2).astype(np.float32)
-    return made
+    last = data.age[order][first]
+    result = data.seen.copy()
+    result.data += ((1 - last / (last.max() + 1)) / 2).astype(np.float32)
+    return result
 
 
 def described(data: Interactions) -> sparse.csr_matrix:

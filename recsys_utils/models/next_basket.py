@@ -1,4 +1,7 @@
-"""What a shopper's next baskets hold: their own habits by age, and those of shoppers like them. TIFU-KNN, UP-CF."""
+"""What a shopper's next baskets hold: their own habits by age, and those of shoppers like them.
+
+TIFU-KNN, UP-CF.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -32,7 +35,10 @@ def basket_positions(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass
 class UserNeighbours(Recommender):
-    """Scores from the habits of the k shoppers who are most alike; `_likeness` compares shoppers."""
+    """Scores from the habits of the k shoppers who are most alike.
+
+    `_likeness` compares shoppers.
+    """
 
     family: ClassVar[str] = "next basket"
 
@@ -41,7 +47,10 @@ class UserNeighbours(Recommender):
         raise NotImplementedError
 
     def _nearest(self, users: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Columns and likeness of the k nearest shoppers, nearest first; the shopper is their own nearest."""
+        """Columns and likeness of the k nearest shoppers, nearest first.
+
+        The shopper is their own nearest.
+        """
         size = max(1, 4 * BLOCK_BYTES // (8 * len(self.user_ids_)))
         found = [
             self._nearest_of(users[start : start + size], k) for start in range(0, len(users), size)
@@ -61,13 +70,15 @@ class UserNeighbours(Recommender):
 class TIFUKNN(UserNeighbours):
     """Temporal item frequencies and nearest neighbours (Hu, He, Gao, Zhang 2020).
 
-    A shopper's vector averages groups of m baskets, counted from the last: within a group a basket weighs r_b per step
-    back, a group r_g per step. Score = alpha · own vector + (1 − alpha) · mean vector of the k nearest shoppers.
+    A shopper's vector averages groups of m baskets, counted from the last: within a group a basket
+    weighs r_b per step back, a group r_g per step. Score = alpha · own vector + (1 − alpha) · mean
+    vector of the k nearest shoppers.
 
-    Beyond the paper: a basket also counts exp(−age in days / tau), in the neighbours' vectors / tau_neighbours, as what
-    alike shoppers buy now says more than what they bought. pooling="sum" does not divide by the number of baskets, so
-    the less a shopper has bought the more their neighbours count. similarity="cosine" weighs neighbours by it. The
-    paper is tau=tau_neighbours=None, pooling="mean", similarity="euclidean".
+    Beyond the paper: a basket also counts exp(−age in days / tau), in the neighbours' vectors /
+    tau_neighbours, as what alike shoppers buy now says more than what they bought. pooling="sum"
+    does not divide by the number of baskets, so the less a shopper has bought the more their
+    neighbours count. similarity="cosine" weighs neighbours by it. The paper is
+    tau=tau_neighbours=None, pooling="mean", similarity="euclidean".
     """
 
     k: int = 300
@@ -122,7 +133,7 @@ class TIFUKNN(UserNeighbours):
         )  # without the shopper
         weights = like if self.similarity == "cosine" else np.ones_like(like)
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
-        others = _rows(weights, near, len(self.user_ids_)) @ self.near_
+        others = sparse_rows(weights, near, len(self.user_ids_)) @ self.near_
         return (
             self.alpha * self.own_[users].toarray() + (1 - self.alpha) * others.toarray()
         ).astype(np.float32)
@@ -168,7 +179,7 @@ class UPCF(UserNeighbours):
         near, like = self._nearest(users, self.k)
         like[:, 0] = 1
         return (
-            (_rows(like**self.q, near, len(self.user_ids_)) @ self.popularity_)
+            (sparse_rows(like**self.q, near, len(self.user_ids_)) @ self.popularity_)
             .toarray()
             .astype(np.float32)
         )
@@ -176,13 +187,13 @@ class UPCF(UserNeighbours):
 
 def _vectors(data: Interactions, weights: np.ndarray, tau: float | None) -> sparse.csr_matrix:
     """Users × items CSR float64: sums of decayed weights, all divided by the mean shopper's total."""
-    made = data.matrix(
+    result = data.matrix(
         weights=weights if tau is None else weights * np.exp(-data.age / tau)
     ).astype(float)
-    return made * (data.shape[0] / max(made.sum(), 1e-30))
+    return result * (data.shape[0] / max(result.sum(), 1e-30))
 
 
-def _rows(values: np.ndarray, columns: np.ndarray, width: int) -> sparse.csr_matrix:
+def sparse_rows(values: np.ndarray, columns: np.ndarray, width: int) -> sparse.csr_matrix:
     """CSR of as many values in each row at the given columns."""
     ends = np.arange(len(columns) + 1) * columns.shape[1]
     return sparse.csr_matrix((values.ravel(), columns.ravel(), ends), (len(columns), width))

@@ -9,14 +9,14 @@ from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import Recommender, check_params
 
-MIX = (0.4, 0.4, 0.2)  # of lines, shoppers and units in system 5's popularity
+MIX = (0.4, 0.4, 0.2)  # of lines, shoppers and units in the mixed popularity
 
 
 @dataclass
 class Popular(Recommender):
     """The same list for everybody: lines sold, or distinct shoppers who bought, in the last `days` (None: ever).
 
-    count="mixed" is system 5's popularity: 0.4 lines + 0.4 shoppers + 0.2 units, each min-max scaled over the
+    count="mixed" is the hybrid's popularity: 0.4 lines + 0.4 shoppers + 0.2 units, each min-max scaled over the
     catalogue, divided by the largest sum.
     """
 
@@ -46,10 +46,12 @@ class Popular(Recommender):
 
 @dataclass
 class OwnPurchases(Recommender):
-    """What the shopper bought before, counted by basket; with `tau`, a basket counts exp(−age in days / tau).
+    """What the shopper bought before, counted by basket.
 
-    Ties and the rest of the list are recent popularity, so with tau=None this is GP-TopFreq (Hu et al. 2020).
-    ties="all_time" lets the number of shoppers who ever bought an item decide instead.
+    With `tau`, a basket counts exp(−age in days / tau).
+
+    Ties and the rest of the list are recent popularity, so with tau=None this is GP-TopFreq (Hu et
+    al. 2020). ties="all_time" lets the number of shoppers who ever bought an item decide instead.
     """
 
     family: ClassVar[str] = "repeat"
@@ -66,7 +68,8 @@ class OwnPurchases(Recommender):
     def _fit(self, data: Interactions) -> None:
         self.own_ = data.matrix(self.tau)
         buyers = np.bincount(data.seen.indices, minlength=data.shape[1])
-        # At most 1e-3: below any difference of counts, above float32's grain up to a few thousand baskets.
+        # At most 1e-3: below any difference of counts, above float32's grain up to a few thousand
+        # baskets.
         self.tie_ = (1e-3 * buyers / buyers.max() * (self.ties == "all_time")).astype(np.float32)
 
     def _scores(self, users: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""System 1: a small neural ranker of preference pairs, with users' attributes for those without history."""
+"""Preference pairs: a small neural ranker of preference pairs, with users' attributes for those without history."""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,12 +24,18 @@ Parts = Literal["both", "cf", "content"]
 
 
 def pairwise_loss(gap: torch.Tensor) -> torch.Tensor:
-    """Mean softplus(−gap) of score(preferred) − score(dispreferred): BPR's loss (Rendle et al. 2009)."""
+    """Mean softplus(−gap) of score(preferred) − score(dispreferred): BPR's loss (Rendle et al.
+
+    2009).
+    """
     return F.softplus(-gap).mean()
 
 
 def kl_loss(gap: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Mean KL(p_ref ‖ p) of the softmax over a pair's two items, from both gaps; no gradient reaches the reference."""
+    """Mean KL(p_ref ‖ p) of the softmax over a pair's two items, from both gaps.
+
+    No gradient reaches the reference.
+    """
     p, ref = (F.logsigmoid(torch.stack([g, -g], dim=-1)) for g in (gap, reference.detach()))
     return F.kl_div(p, ref, log_target=True, reduction="sum") / len(gap)
 
@@ -59,9 +65,12 @@ class PreferenceNet(nn.Module):
             nn.init.normal_(table.weight, std=0.01)
 
     def represent(self, user: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """(n, dim) users: id, metadata or their sum. user: (n,) codes; features: (n, vocabulary) float32."""
-        made = [self.ids(user)] if len(self.ids.weight) else []
-        return sum(made + ([self.tower(features)] if self.tower else []))
+        """(n, dim) users: id, metadata or their sum.
+
+        user: (n,) codes; features: (n, vocabulary) float32.
+        """
+        result = [self.ids(user)] if len(self.ids.weight) else []
+        return sum(result + ([self.tower(features)] if self.tower else []))
 
     def forward(
         self, user: torch.Tensor, features: torch.Tensor, above: torch.Tensor, below: torch.Tensor
@@ -72,12 +81,16 @@ class PreferenceNet(nn.Module):
 
 @dataclass
 class PreferencePairs(Recommender):
-    """System 1: learn from what a client bought more of, score by a dot product; metadata stands in for clients without history.
+    """Preference pairs: learn from what a client bought more of, score by a dot product.
 
-    The defaults are the system's own, in which an unbought item is never the worse one. negatives: per kept product, so many
-    more pairs with a random item of which the client bought nothing. own: adds so much of the decayed (`tau`) own purchases
-    to scores standardised per client. pairs_per_epoch: a random draw of the pairs where there are more. held: share of the
-    pairs for the validation loss. patience: stop after so many epochs in which that did not fall, and keep the best.
+    Metadata stands in for clients without history.
+
+    The defaults are the system's own, in which an unbought item is never the worse one. negatives:
+    per kept product, so many more pairs with a random item of which the client bought nothing. own:
+    adds so much of the decayed (`tau`) own purchases to scores standardised per client.
+    pairs_per_epoch: a random draw of the pairs where there are more. held: share of the pairs for
+    the validation loss. patience: stop after so many epochs in which that did not fall, and keep
+    the best.
     """
 
     family: ClassVar[str] = "preference pairs"
@@ -146,7 +159,9 @@ class PreferencePairs(Recommender):
     def _train(self, net: PreferenceNet, features: torch.Tensor, sampler: "_Sampler") -> np.ndarray:
         """(epochs, 2) float32: mean pairwise loss of the training pairs, while they were learnt, and of the held-out pairs."""
         optimiser = torch.optim.Adam(net.parameters(), self.learning_rate, fused=True)
-        reference, best, curves = deepcopy(net), deepcopy(net), np.zeros((0, 2), np.float32)
+        reference = deepcopy(net)
+        best = deepcopy(net)
+        curves = np.zeros((0, 2), np.float32)
         for _ in tqdm(range(self.epochs), desc="epochs", leave=False, disable=None):
             loss = self._epoch(
                 net, reference, features, optimiser, torch.from_numpy(sampler.epoch())
@@ -190,7 +205,10 @@ class PreferencePairs(Recommender):
         return total / max(chosen.shape[1], 1)
 
     def _keep(self, net: PreferenceNet, features: torch.Tensor) -> None:
-        """Learnt arrays. Where there was no pair, and so no loss, every score is 0: popularity decides."""
+        """Learnt arrays.
+
+        Where there was no pair, and so no loss, every score is 0: popularity decides.
+        """
         with torch.no_grad():
             self.users_ = net.represent(torch.arange(len(features)), features).numpy()
         self.items_ = net.item.weight.detach().numpy() * (self.curves_[0, 0] > 0)
@@ -201,7 +219,10 @@ class PreferencePairs(Recommender):
         return with_habits(self.users_[users] @ self.items_.T, self.own, self.own_[users])
 
     def _cold_scores(self, profiles: pd.DataFrame) -> np.ndarray:
-        """Content alone: the id embedding is 0. A client of whom every attribute is unknown has none."""
+        """Content alone: the id embedding is 0.
+
+        A client of whom every attribute is unknown has none.
+        """
         if not self.weights1_.size:
             return np.full((len(profiles), len(self.item_ids_)), np.nan, np.float32)
         scores = self._content(profiles) @ self.items_.T
@@ -221,7 +242,9 @@ class _Sampler:
     """The pairs of each epoch and the held-out ones, from one seeded generator."""
 
     def __init__(self, model: PreferencePairs, data: Interactions) -> None:
-        self.rng, self.model, self.seen = np.random.default_rng(model.seed), model, data.seen
+        self.rng = np.random.default_rng(model.seed)
+        self.model = model
+        self.seen = data.seen
         self.all = Pairs.of(preferences(data, model.signal, model.top_items, model.tau))
         held, self.numbers = self._split(self.all.numbers(model.max_pairs_per_user, model.seed))
         held_cells, self.cells = self._split(np.arange(len(self.all.user)))
@@ -234,14 +257,15 @@ class _Sampler:
 
     def epoch(self) -> np.ndarray:
         """(3, n) int64 in random order: the training pairs, or `pairs_per_epoch` of them, and fresh negatives."""
-        size, most = len(self.numbers), self.model.pairs_per_epoch
+        size = len(self.numbers)
+        most = self.model.pairs_per_epoch
         chosen = (
             self.numbers
             if most is None or size <= most
             else self.numbers[self.rng.integers(size, size=most)]
         )
-        made = np.concatenate([self.all.take(chosen), self._unbought(self.cells)], axis=1)
-        return made[:, self.rng.permutation(made.shape[1])]
+        result = np.concatenate([self.all.take(chosen), self._unbought(self.cells)], axis=1)
+        return result[:, self.rng.permutation(result.shape[1])]
 
     def _split(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mixed = self.rng.permutation(numbers)
@@ -250,12 +274,17 @@ class _Sampler:
         ]
 
     def _unbought(self, cells: np.ndarray) -> np.ndarray:
-        """(3, n): kept products, each as often as it was bought, above random ones; those that the client did buy fall away."""
-        size, ends = len(cells) * self.model.negatives, np.cumsum(self.weight[cells])
+        """(3, n): kept products, each as often as it was bought, above random ones.
+
+        Those that the client did buy fall away.
+        """
+        size = len(cells) * self.model.negatives
+        ends = np.cumsum(self.weight[cells])
         if not size:
             return np.zeros((3, 0), np.int64)
         drawn = cells[np.searchsorted(ends, self.rng.random(size) * ends[-1], side="right")]
-        user, other = self.all.user[drawn], self.rng.integers(self.seen.shape[1], size=size)
+        user = self.all.user[drawn]
+        other = self.rng.integers(self.seen.shape[1], size=size)
         return np.stack([user, self.all.item[drawn], other])[
             :, np.asarray(self.seen[user, other]).ravel() == 0
         ]

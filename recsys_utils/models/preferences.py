@@ -1,4 +1,4 @@
-"""What clients prefer, told by what they buy: totals per product, and pairs of which one is strictly above the other (system 1)."""
+"""What shoppers prefer: totals per product, and pairs of which one is above the other."""
 
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -90,8 +90,8 @@ def pairs(
     table: sparse.csr_matrix, max_pairs_per_user: int | None = None, seed: int = 0
 ) -> np.ndarray:
     """(3, n) int64: user, preferred, dispreferred, for every two products of a client of which one was strictly above the other."""
-    made = Pairs.of(table)
-    return made.take(made.numbers(max_pairs_per_user, seed))
+    result = Pairs.of(table)
+    return result.take(result.numbers(max_pairs_per_user, seed))
 
 
 def flips(data: Interactions, n: int = 5) -> pd.DataFrame:
@@ -127,8 +127,8 @@ def flips(data: Interactions, n: int = 5) -> pd.DataFrame:
         if "name" in data.items
         else data.item_ids.to_numpy()
     )
-    made = (data.user_ids[user], name[a], ua, data.price[a], name[b], ub, data.price[b], va, vb)
-    found = pd.DataFrame({c: np.asarray(v)[best] for c, v in zip(columns, made)}).round(2)
+    result = (data.user_ids[user], name[a], ua, data.price[a], name[b], ub, data.price[b], va, vb)
+    found = pd.DataFrame({c: np.asarray(v)[best] for c, v in zip(columns, result)}).round(2)
     return found.drop_duplicates("premium").drop_duplicates("client")[:n].reset_index(drop=True)
 
 
@@ -160,7 +160,10 @@ def _worth(data: Interactions, signal: Signal) -> np.ndarray:
 
 
 def _unit_price(data: Interactions) -> np.ndarray:
-    """(items,) float64: mean price of a unit sold in the item's category; items without one form their own. Never 0."""
+    """(items,) float64: mean price of a unit sold in the item's category.
+
+    Items without one form their own. Never 0.
+    """
     group = pd.factorize(_categories(data))[0]
     units = data.purchases["quantity"].to_numpy(float)
     money, sold = (

@@ -1,4 +1,4 @@
-"""System 4 as a model among models: a cold network, updated day by day with what shoppers looked at, put into carts and bought."""
+"""Progressive online as a model among models: a cold network, updated day by day with what shoppers looked at, put into carts and bought."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -19,8 +19,8 @@ class Progressive(Recommender):
     """A network of purchase probability, trained on `days` of history, then updated with each of the last `online_days`; and the queue.
 
     The score is the network's log-odds standardised per shopper, plus `own` times what they buy anyway, plus `queue` times the queue's score
-    (view +1, cart +3, removal −1; none once it is bought), which fades with `fade` days; None: it never does, as system 4 describes.
-    System 4's rule never to recommend what was bought is `recommend(…, exclude="bought")`. A shop that keeps receipts only has
+    (view +1, cart +3, removal −1; none once it is bought), which fades with `fade` days; None: it never does.
+    The rule never to recommend what was bought is `recommend(…, exclude="bought")`. A shop that keeps receipts only has
     purchases for events: then the queue is empty. network: parameters of `PurchaseNet`.
     """
 
@@ -49,17 +49,16 @@ class Progressive(Recommender):
         PurchaseNet(**self.network)
 
     def _fit(self, data: Interactions) -> None:
-        log, age = data.log, (data.as_of - data.log["ts"]).dt.total_seconds().to_numpy() / 86400
+        log = data.log
+        age = (data.as_of - data.log["ts"]).dt.total_seconds().to_numpy() / 86400
         cold = (age >= self.online_days) & (age < self.online_days + self.days)
         if not cold.any():  # a history shorter than the stream: all of it is cold
             cold = age >= 0
         net = PurchaseNet.cold(labels(log[cold], interest=0), self.seed, **self.network)
         days = range(self.online_days - 1, -1, -1) if cold.sum() < len(log) else ()
         for day in tqdm(days, desc="days", leave=False, disable=None):
-            today, before = (
-                (age >= day) & (age < day + 1),
-                log[(age >= day + 1) & (log["event_type"] == "purchase").to_numpy()],
-            )
+            today = (age >= day) & (age < day + 1)
+            before = log[(age >= day + 1) & (log["event_type"] == "purchase").to_numpy()]
             net = net.updated(
                 labels(
                     log[today],
@@ -77,14 +76,16 @@ class Progressive(Recommender):
         self.user_vectors_ = w["user"][net.user_ids.get_indexer(data.user_ids)]
         self.item_vectors_ = w["item"][net.item_ids.get_indexer(data.item_ids)]
         self.w1_, self.b1_, self.w2_, self.b2_ = (w[name] for name in ("w1", "b1", "w2", "b2"))
-        self.taste_, self.pool_ = data.matrix(self.tau), self._pool(data, log, age)
+        self.taste_ = data.matrix(self.tau)
+        self.pool_ = self._pool(data, log, age)
 
     def _pool(self, data: Interactions, log: pd.DataFrame, age: np.ndarray) -> sparse.csr_matrix:
         """Users × items: what the queue says of pairs that are not bought yet, faded to `as_of`."""
         weight = log["event_type"].map(EVENT_WEIGHTS).fillna(0).to_numpy(float) * (
             np.exp(-age / self.fade) if self.fade else 1
         )
-        user, item = codes(log["user_id"], data.user_ids), codes(log["item_id"], data.item_ids)
+        user = codes(log["user_id"], data.user_ids)
+        item = codes(log["item_id"], data.item_ids)
         known = (user >= 0) & (item >= 0) & (weight != 0)
         pool = sparse.csr_matrix((weight[known], (user[known], item[known])), shape=data.shape)
         return (pool - pool.multiply(data.seen > 0)).tocsr().astype(np.float32)

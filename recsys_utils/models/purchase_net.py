@@ -1,4 +1,4 @@
-"""System 4's network: embeddings of shoppers and products, fully connected layers, a probability of purchase. It grows and keeps learning."""
+"""The network of progressive online: embeddings of shoppers and products, fully connected layers, a probability of purchase. It grows and keeps learning."""
 
 import hashlib
 import io
@@ -34,8 +34,10 @@ COUNTS = (
     "update_epochs",
 )  # of which there must be one
 KEY = 1 << 32  # user code × KEY + item code names a pair
-INTEREST = 1.0  # what a look is worth, as part of a purchase, while its outcome is open: the knob of notebook 12
-STEPS = 48  # batches of an epoch's pairs, without negatives: at least of a cold model's, at most of an update's
+# what a look is worth, as part of a purchase, while its outcome is open: the knob of notebook 12
+INTEREST = 1.0
+# batches of an epoch's pairs, without negatives: at least of a cold model's, at most of an update's
+STEPS = 48
 VALID = 0.1  # share of the cold pairs that say when to stop
 
 
@@ -61,7 +63,7 @@ def labels(
 
 @dataclass
 class PurchaseNet:
-    """P(purchase) = σ(w₂·relu(W₁[u; v] + b₁) + b₂) of a shopper's and a product's embedding (He et al. 2017, system 4's sizes).
+    """P(purchase) = σ(w₂·relu(W₁[u; v] + b₁) + b₂) of a shopper's and a product's embedding (He et al. 2017).
 
     Pairs are trained beside `negatives` random unseen pairs per purchase. `memory` pairs met so far, a uniform sample of all (Vitter 1985),
     are replayed 1:1 with every update, so that what is new does not wash out what was learnt.
@@ -108,9 +110,11 @@ class PurchaseNet:
             "b2": np.zeros(1),
         }
         net.weights = {name: w.astype(np.float32) for name, w in net.weights.items()}
-        net.met, net.kept = 0, np.zeros((3, 0))
+        net.met = 0
+        net.kept = np.zeros((3, 0))
         coded = net._coded(pairs)
-        held_out, seen = rng.random(coded.shape[1]) < VALID, _keys(*coded[:2])
+        held_out = rng.random(coded.shape[1]) < VALID
+        seen = _keys(*coded[:2])
         valid = net._beside_negatives(coded[:, held_out], seen, rng)
         batch = int(
             np.clip(coded.shape[1] // STEPS, 1, net.batch_size)
@@ -122,14 +126,18 @@ class PurchaseNet:
         return net
 
     def updated(self, pairs: pd.DataFrame, seed: int = 0) -> Self:
-        """A new network that has also learnt `pairs`, beside as many remembered ones; new ids start as the mean of the known. This one stays."""
+        """A new network that has also learnt `pairs`, beside as many remembered ones.
+
+        New ids start as the mean of the known. This one stays.
+        """
         net = copy(self)
         if not len(pairs):
             return net
         rng = np.random.default_rng(seed)
         net.user_ids, net.weights = _grown(self.user_ids, self.weights, "user", pairs["user_id"])
         net.item_ids, net.weights = _grown(self.item_ids, net.weights, "item", pairs["item_id"])
-        new, net.kept = net._coded(pairs), self.kept.copy()
+        new = net._coded(pairs)
+        net.kept = self.kept.copy()
         net._reconcile(new)
         seen = np.concatenate([_keys(*new[:2]), _keys(*net.kept[:2])])
         rows = np.concatenate([new, net._replayed(new, rng)], axis=1)
@@ -141,8 +149,12 @@ class PurchaseNet:
         return net
 
     def scores(self, user_ids: Sequence[str], item_ids: Sequence[str] | None = None) -> np.ndarray:
-        """(n, items) float32 probabilities of all products or the named ones; unknown ids are the mean of the known."""
-        w, user = self.with_mean(), self.user_ids.get_indexer(pd.Index(user_ids, dtype=object))
+        """(n, items) float32 probabilities of all products or the named ones.
+
+        Unknown ids are the mean of the known.
+        """
+        w = self.with_mean()
+        user = self.user_ids.get_indexer(pd.Index(user_ids, dtype=object))
         item = (
             self.item_ids.get_indexer(pd.Index(item_ids, dtype=object))
             if item_ids is not None
@@ -157,10 +169,9 @@ class PurchaseNet:
             torch.as_tensor(known.get_indexer(pd.Index(ids, dtype=object)))
             for known, ids in ((self.user_ids, user_ids), (self.item_ids, item_ids))
         )
-        user, item = (
-            user % len(w["user"]),
-            item % len(w["item"]),
-        )  # −1, the unknown, is the last row
+        # −1, the unknown, is the last row
+        user = user % len(w["user"])
+        item = item % len(w["item"])
         with torch.no_grad():
             return torch.sigmoid(_logits(w, user, item)).numpy()
 
@@ -170,7 +181,10 @@ class PurchaseNet:
         return float(-np.mean(np.where(pairs["label"] > 0, np.log(p), np.log1p(-p))))
 
     def save(self, folder: Path) -> str:
-        """Write model-<digest>.npz, whole and on disk before it has its name; the SHA-256 of its bytes. Others are left alone."""
+        """Write model-<digest>.npz, whole and on disk before it has its name.
+
+        The SHA-256 of its bytes. Others are left alone.
+        """
         about = {
             "params": asdict(self),
             "met": self.met,
@@ -204,7 +218,9 @@ class PurchaseNet:
             arrays = dict(file)
         about = json.loads(arrays.pop("about").tobytes())
         net = cls(**about["params"])
-        net.met, net.kept, net.weights = about["met"], arrays.pop("kept"), arrays
+        net.met = about["met"]
+        net.kept = arrays.pop("kept")
+        net.weights = arrays
         net.user_ids, net.item_ids = (
             pd.Index(about[key], dtype=object, name=name)
             for key, name in (("users", "user_id"), ("items", "item_id"))
@@ -213,14 +229,14 @@ class PurchaseNet:
 
     def _coded(self, pairs: pd.DataFrame) -> np.ndarray:
         """(3, n) int32 user codes, item codes, labels, in the order of the codes."""
-        made = np.stack(
+        result = np.stack(
             [
                 codes(pairs["user_id"], self.user_ids),
                 codes(pairs["item_id"], self.item_ids),
                 pairs["label"].to_numpy(),
             ]
         )
-        return made[:, np.lexsort(made[1::-1])]
+        return result[:, np.lexsort(result[1::-1])]
 
     def _descend(
         self,
@@ -232,8 +248,13 @@ class PurchaseNet:
         batch: int,
         valid: np.ndarray | None = None,
     ) -> list[float]:
-        """Adam on the shoppers of the pairs, fresh negatives each epoch; with `valid` it keeps the best epoch. The losses on it by epoch."""
-        users, curve, best = np.unique(pairs[0]).astype(np.int64), [], self.weights
+        """Adam on the shoppers of the pairs, fresh negatives each epoch.
+
+        With `valid` it keeps the best epoch. The losses on it by epoch.
+        """
+        users = np.unique(pairs[0]).astype(np.int64)
+        curve = []
+        best = self.weights
         tables = {
             name: torch.tensor(w[users] if name == "user" else w, requires_grad=True)
             for name, w in self.weights.items()
@@ -268,12 +289,10 @@ class PurchaseNet:
         optimizer: torch.optim.Optimizer,
         rng: np.random.Generator,
     ) -> None:
-        user, item, goal, weight = (
-            np.searchsorted(users, rows[0]),
-            rows[1].astype(np.int64),
-            rows[2].astype(np.float32),
-            rows[3].astype(np.float32),
-        )
+        user = np.searchsorted(users, rows[0])
+        item = rows[1].astype(np.int64)
+        goal = rows[2].astype(np.float32)
+        weight = rows[3].astype(np.float32)
         for at in np.split(rng.permutation(len(user)), range(batch, len(user), batch)):
             optimizer.zero_grad()
             logits = _logits(tables, torch.as_tensor(user[at]), torch.as_tensor(item[at]))
@@ -297,10 +316,10 @@ class PurchaseNet:
         )
 
     def _put(self, tables: dict[str, torch.Tensor], users: np.ndarray) -> None:
-        made = {name: t.detach().numpy().copy() for name, t in tables.items()}
+        result = {name: t.detach().numpy().copy() for name, t in tables.items()}
         everyone = self.weights["user"].copy()
-        everyone[users] = made["user"]
-        self.weights = made | {"user": everyone}
+        everyone[users] = result["user"]
+        self.weights = result | {"user": everyone}
 
     def _bce(self, rows: np.ndarray) -> float:
         with torch.no_grad():
@@ -316,7 +335,8 @@ class PurchaseNet:
 
     def _reconcile(self, new: np.ndarray) -> None:
         """A pair has one label: purchased once is purchased for ever, in what is remembered and in what is new."""
-        old, now = _keys(*self.kept[:2]), _keys(*new[:2])
+        old = _keys(*self.kept[:2])
+        now = _keys(*new[:2])
         self.kept[2] = np.maximum(self.kept[2], np.isin(old, now[new[2] == 1]))
         new[2] = np.maximum(new[2], np.isin(now, old[self.kept[2] == 1]))
 
@@ -332,7 +352,8 @@ class PurchaseNet:
         new = new[:, ~np.isin(_keys(*new[:2]), _keys(*self.kept[:2]))]
         new = new[:, rng.permutation(new.shape[1])]
         room = self.memory - self.kept.shape[1]
-        self.kept, late = np.concatenate([self.kept, new[:, :room]], axis=1), new[:, room:]
+        self.kept = np.concatenate([self.kept, new[:, :room]], axis=1)
+        late = new[:, room:]
         place = rng.integers(0, self.met + room + 1 + np.arange(late.shape[1]))
         self.kept[:, place[place < self.memory]] = late[:, place < self.memory]
         self.met += new.shape[1]
@@ -352,11 +373,11 @@ def model_path(folder: Path, sha: str) -> Path:
 
 def log_odds(weights: dict[str, np.ndarray], users: np.ndarray, items: np.ndarray) -> np.ndarray:
     """(users, items) float32 log-odds of purchase of every pair of two tables of embeddings."""
-    w, dim = {name: torch.as_tensor(x) for name, x in weights.items()}, users.shape[1]
-    left, right = (
-        torch.as_tensor(users) @ w["w1"][:dim],
-        torch.as_tensor(items) @ w["w1"][dim:] + w["b1"],
-    )  # once per id, not once per pair
+    w = {name: torch.as_tensor(x) for name, x in weights.items()}
+    dim = users.shape[1]
+    # once per id, not once per pair
+    left = torch.as_tensor(users) @ w["w1"][:dim]
+    right = torch.as_tensor(items) @ w["w1"][dim:] + w["b1"]
     size = max(1, BLOCK // max(right.numel(), 1))
     return np.concatenate(
         [

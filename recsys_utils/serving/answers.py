@@ -37,7 +37,11 @@ class UserInfo(Answer):
 
 
 class Recommendation(Answer):
-    """One item of a list. score: as the model gave it; relevance: of what is attainable; confidence: share bought of such suggestions."""
+    """One item of a list.
+
+    score: as the model gave it; relevance: of what is attainable; confidence: share bought of such
+    suggestions.
+    """
 
     rank: int
     item_id: str
@@ -178,7 +182,7 @@ class Health(Answer):
 
 
 class Status(Answer):
-    """System 3's health."""
+    """Health of the predictions."""
 
     status: str
     version: str
@@ -196,7 +200,10 @@ class Model(Answer):
 
 
 class ModelsResponse(Answer):
-    """All of them, how a list is made, and of whose data. stocks: whether these say what is in stock."""
+    """All of them, how a list is made, and of whose data.
+
+    stocks: whether these say what is in stock.
+    """
 
     models: list[Model]
     default: str

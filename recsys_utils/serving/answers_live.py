@@ -1,4 +1,4 @@
-"""Answers of systems 2, 3 and 4: events, queues, forms, ratings, predictions."""
+"""Answers: events, queues, forms, ratings, predictions."""
 
 from typing import Annotated, Literal
 

@@ -25,7 +25,9 @@ from recsys_utils.serving.settings import Settings
 from recsys_utils.serving.telemetry import Gate
 
 HERE = Path(__file__).parent
-THREADS = 8  # that answer at once: more only wait for one another, and each keeps a connection to the queue with pages of its own
+# that answer at once: more only wait for one another, and each keeps a connection to the queue with
+# pages of its own
+THREADS = 8
 STATUS = {
     Unavailable: 503,
     NotFound: 404,
@@ -57,7 +59,10 @@ def create_app(
     config: Settings | None = None,
     clock: Callable[[], datetime] = clock,
 ) -> FastAPI:
-    """The service of what `serving.train` left in a folder. db_path: the queue's database, by default the one that training made there."""
+    """The service of what `serving.train` left in a folder.
+
+    db_path: the queue's database, by default the one that training made there.
+    """
     config = config or Settings()
     app = FastAPI(
         title="Retail RecSys Lab",
@@ -89,13 +94,18 @@ def create_app(
             allow_headers=["Content-Type", "X-API-Key"],
         )
     app.add_middleware(Gate, telemetry=app.state.service.telemetry, config=config)
-    app.openapi()  # builds the routes now: at a first request, pydantic's warnings would depend on what other threads import
+    # builds the routes now: at a first request, pydantic's warnings would depend on what other
+    # threads import
+    app.openapi()
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Load beside answering, so that health can be asked at once; close when the last answer is given."""
+    """Load beside answering, so that health can be asked at once.
+
+    Close when the last answer is given.
+    """
     to_thread.current_default_thread_limiter().total_tokens = THREADS
     loading = asyncio.create_task(asyncio.to_thread(_load, app.state.service))
     yield

@@ -18,7 +18,10 @@ from recsys_utils.store import read_json, read_manifest, read_parquet, verify_fi
 
 KIND = "service"
 CURE = "run python -m recsys_utils.serving train --dataset NAME"
-UNKNOWN, OUT, IN = -1, 0, 1  # of stock
+# of stock
+UNKNOWN = -1
+OUT = 0
+IN = 1
 
 
 class NotTrained(LabError):
@@ -35,14 +38,13 @@ class Lists:
     @classmethod
     def of(cls, recs: pd.DataFrame, users: pd.Index, items: pd.Index) -> Self:
         """Spread a recommendation table by user and rank."""
-        row, column = codes(recs["user_id"], users), recs["rank"].to_numpy() - 1
+        row = codes(recs["user_id"], users)
+        column = recs["rank"].to_numpy() - 1
         shape = len(users), int(recs["rank"].max()) if len(recs) else 0
-        made = cls(np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
-        made.items[row, column], made.scores[row, column] = (
-            codes(recs["item_id"], items),
-            recs["score"].to_numpy(np.float32),
-        )
-        return made
+        result = cls(np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
+        result.items[row, column] = codes(recs["item_id"], items)
+        result.scores[row, column] = recs["score"].to_numpy(np.float32)
+        return result
 
     def of_user(self, user: int) -> tuple[np.ndarray, np.ndarray]:
         """Item codes and scores of one user, best first."""
@@ -95,7 +97,7 @@ class Artifacts:
             read_parquet(folder / name) if name in there else None
             for name in ("stock.parquet", "confidence.parquet")
         )
-        made = cls(manifest, hybrid, lists, items, users, stock, cells, _tower(folder / "tower"))
+        result = cls(manifest, hybrid, lists, items, users, stock, cells, _tower(folder / "tower"))
         for name in (
             "buyers",
             "names",
@@ -105,8 +107,8 @@ class Artifacts:
             "by_units",
             "stocks",
         ):  # now, not in somebody's request
-            getattr(made, name)
-        return made
+            getattr(result, name)
+        return result
 
     @cached_property
     def buyers(self) -> sparse.csc_matrix:
@@ -163,11 +165,11 @@ class Artifacts:
             .groupby(["country", "item_id"])["quantity"]
             .sum()
         )
-        made = {
+        result = {
             country: _in_stock(rows.droplevel(0), self.items.index)
             for country, rows in sums.groupby(level=0)
         }
-        return made | {None: _in_stock(sums.groupby(level=1).sum(), self.items.index)}
+        return result | {None: _in_stock(sums.groupby(level=1).sum(), self.items.index)}
 
     def stock_of(self, user: int) -> np.ndarray:
         """(items,) stock for a user's country, of any country where that is not known."""

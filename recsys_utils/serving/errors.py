@@ -4,12 +4,10 @@ from collections.abc import Sequence
 
 from recsys_utils import LabError
 
-NUMBER, WHOLE, TIME, OBJECT = (
-    "a number",
-    "a whole number",
-    "a time like 2025-01-15T10:00:00Z",
-    "a JSON object",
-)
+NUMBER = "a number"
+WHOLE = "a whole number"
+TIME = "a time like 2025-01-15T10:00:00Z"
+OBJECT = "a JSON object"
 TAKES = {
     "string_type": "text",
     "string_unicode": "text in UTF-8",
@@ -55,7 +53,10 @@ class Forbidden(LabError):
 
 
 def sentence(errors: Sequence[dict], body: object = None) -> str:
-    """Pydantic's deepest fault in one sentence: the field, what was given, what it takes; where it takes several kinds of value, all of them."""
+    """Pydantic's deepest fault in one sentence: the field, what was given, what it takes.
+
+    Where it takes several kinds of value, all of them.
+    """
     wheres = [_where(error, body) for error in errors]
     where = max(wheres, key=len)
     first, kind = next(
@@ -91,9 +92,12 @@ def _named(where: Sequence[str]) -> str:
 
 
 def _where(error: dict, body: object) -> list[str]:
-    """The way to the field through what was sent; pydantic's names for the kinds of value that it tried are left out."""
+    """The way to the field through what was sent.
+
+    Pydantic's names for the kinds of value that it tried are left out.
+    """
     source, *loc = error["loc"]
-    made = [] if source in ("body", "query", "path") else [source]
+    result = [] if source in ("body", "query", "path") else [source]
     for part in loc:
         there = source != "body" or (
             part in body
@@ -101,10 +105,10 @@ def _where(error: dict, body: object) -> list[str]:
             else isinstance(body, list) and isinstance(part, int)
         )
         if there or error["type"] == "missing":
-            made.append(str(part))
+            result.append(str(part))
         if source == "body" and there:
             body = body[part]
-    return made
+    return result
 
 
 def _given(value: object) -> str:

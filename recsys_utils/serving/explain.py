@@ -17,7 +17,8 @@ def explain_item(target: Target, item: int) -> dict:
     artifacts = target.artifacts
     ranked = recommend(replace(target, query=replace(target.query, n=DEPTH)))
     places = np.flatnonzero(ranked.item == item)
-    parts, rules = [], []
+    parts = []
+    rules = []
     if target.query.model in MODELS:
         parts, rules = _parts_and_rules(target, item)
     explanation = {
@@ -55,7 +56,8 @@ def _why_not_listed(rules: list[dict]) -> str:
 
 def _parts_and_rules(target: Target, item: int) -> tuple[list[dict], list[dict]]:
     """Each model's share in the hybrid's score of an item, and what every rule does to it."""
-    hybrid, shopper = target.artifacts.hybrid, target.shopper
+    hybrid = target.artifacts.hybrid
+    shopper = target.shopper
     contributions, shares = hybrid.shares(shopper, target.query.model)
     parts = []
     for position, name in enumerate(PARTS):

@@ -15,7 +15,8 @@ READING = ("GET", "HEAD", "OPTIONS")
 def refusal(scope: Scope, config: Settings) -> tuple[int, str] | None:
     """Status and sentence for a request that must not be answered; None for the others."""
     headers = Headers(scope=scope)
-    host, origin = headers.get("host", "").lower(), headers.get("origin")
+    host = headers.get("host", "").lower()
+    origin = headers.get("origin")
     name = HOST.fullmatch(host)
     if "*" not in config.allowed_hosts and (
         name is None or name[1].strip("[]") not in config.allowed_hosts

@@ -81,7 +81,8 @@ class Target:
     @cached_property
     def closed(self) -> np.ndarray:
         """(items,) bool: what the query's filters leave out."""
-        query, artifacts = self.query, self.artifacts
+        query = self.query
+        artifacts = self.artifacts
         closed = artifacts.hybrid.outside(query.price_min, query.price_max)
         closed |= artifacts.items.index.isin(query.exclude_items)
         if query.category is not None:
@@ -146,7 +147,8 @@ def recommend(target: Target) -> RankedList:
 
 def computed_list(target: Target) -> RankedList:
     """By the hybrid or one of its parts, computed now."""
-    query, artifacts = target.query, target.artifacts
+    query = target.query
+    artifacts = target.artifacts
     answer = artifacts.hybrid.list_for(target.shopper, query.n, query.model, target.closed)
     rows = answer.rows
     relevance = np.clip(rows["relevance"].to_numpy(float), 0, 1)
@@ -163,8 +165,10 @@ def computed_list(target: Target) -> RankedList:
 
 def stored_list(target: Target) -> RankedList:
     """By a table made in training; what is missing to n comes from the items that sell most."""
-    query, artifacts = target.query, target.artifacts
-    item, score = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    query = target.query
+    artifacts = target.artifacts
+    item = np.zeros(0, np.int32)
+    score = np.zeros(0, np.float32)
     if target.shopper.code >= 0:
         item, score = artifacts.lists[query.model].of_user(target.shopper.code)
     relevance = scaled(score)

@@ -40,7 +40,10 @@ predictions = APIRouter(tags=["two-stage retail"])
 
 @api.post("/events", tags=["online"], dependencies=[Depends(keyed)])
 def post_events(request: Request, body: EventsRequest) -> EventsResponse:
-    """Keep events: a view adds 1, a cart 3, a removal −1, a purchase ends the product's place. The same event twice is one."""
+    """Keep events: a view adds 1, a cart 3, a removal −1, a purchase ends the product's place.
+
+    The same event twice is one.
+    """
     mine = service(request)
     counts = loaded(request).online.post(body.events, naive(mine.clock))
     mine.telemetry.events.labels("new").inc(counts.new)
@@ -102,7 +105,7 @@ def rating(request: Request, body: RatingRequest) -> RatingResponse:
         raise LabError("give either profile or customer_id, not both and not neither")
     if body.customer_id is not None and body.customer_id not in tower.profiles.index:
         raise NotFound(f"customer '{body.customer_id[:60]}' has no ratings: give a profile instead")
-    made = min(
+    result = min(
         max(
             tower.predict_rating(
                 body.profile if body.customer_id is None else body.customer_id, body.item
@@ -111,7 +114,7 @@ def rating(request: Request, body: RatingRequest) -> RatingResponse:
         ),
         5.0,
     )
-    return RatingResponse(rating=made, text=format_rating(made))
+    return RatingResponse(rating=result, text=format_rating(result))
 
 
 @predictions.post("/predict")
@@ -127,7 +130,8 @@ def predict_user_list(request: Request, body: PredictListRequest) -> list[Predic
 
 
 def _queue(now: Loaded, user: str, rows: list[Shown]) -> QueueResponse:
-    names, (pool, purchased) = now.art.name_of, now.online.standing(user)
+    names = now.art.name_of
+    (pool, purchased) = now.online.standing(user)
     return QueueResponse(
         user_id=user,
         pool=pool,
@@ -139,7 +143,8 @@ def _queue(now: Loaded, user: str, rows: list[Shown]) -> QueueResponse:
 
 
 def _predicted(request: Request, user: str) -> Prediction:
-    mine, now = service(request), loaded(request)
+    mine = service(request)
+    now = loaded(request)
     model = "two_stage" if "two_stage" in now.art.lists else "hybrid"
     answer = mine.recommend(Query(user, FIVE, model))
     return Prediction(

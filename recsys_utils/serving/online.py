@@ -24,7 +24,10 @@ BOUGHT = "SELECT user_id, item_id, event_time FROM events WHERE event_type = 'pu
 
 
 class Online:
-    """The queue's database and what of it the models have to know. A posted event is on the disk before it is acknowledged."""
+    """The queue's database and what of it the models have to know.
+
+    A posted event is on the disk before it is acknowledged.
+    """
 
     def __init__(self, path: Path) -> None:
         self.queue = Queue(path)
@@ -39,7 +42,8 @@ class Online:
     def refresh(self, cut: pd.Timestamp) -> None:
         """Read what was bought after the models' cut, by whomever it was posted."""
         with self._lock:
-            self.cut, found = cut, defaultdict(list)
+            self.cut = cut
+            found = defaultdict(list)
             for user, item, ts in self.queue.read(BOUGHT, (cut.value // 1000,)).itertuples(
                 index=False, name=None
             ):
@@ -96,7 +100,10 @@ def naive(clock: Callable[[], datetime]) -> pd.Timestamp:
 
 @contextmanager
 def _unavailable_on_failure() -> Iterator[None]:
-    """A database that cannot be used is no fault of the request; where it lies is for the log only."""
+    """A database that cannot be used is no fault of the request.
+
+    Where it lies is for the log only.
+    """
     try:
         yield
     except LabError as error:

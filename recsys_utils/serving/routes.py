@@ -167,7 +167,11 @@ def recommend(
     category: Words | None = None,
     in_stock_only: bool = False,
 ) -> RecommendationResponse:
-    """The n best items for a user. timestamp: the moment to look from (UTC where it names no zone); what was bought until then counts."""
+    """The n best items for a user.
+
+    timestamp: the moment to look from (UTC where it names no zone); what was bought until then
+    counts.
+    """
     return service(request).recommend(
         Query(
             user_id,
@@ -207,7 +211,10 @@ def popular_items(request: Request, n: int = _n(100, 10)) -> PopularResponse:
 
 @api.get("/items/{item_id:id}/similar", tags=["items"])
 def similar_items(request: Request, item_id: Id, n: int = _n(20, 5)) -> SimilarResponse:
-    """Items that are bought with one; the confidence is the share of its shoppers who bought both."""
+    """Items that are bought with one.
+
+    The confidence is the share of its shoppers who bought both.
+    """
     start = time.perf_counter()
     now = loaded(request)
     item = _code(now, item_id)

@@ -61,7 +61,7 @@ class Body(BaseModel):
 
 
 class Filtered(Body):
-    """What may be left out of a list, by system 5's names."""
+    """What may be left out of a list."""
 
     exclude_purchased: bool = False
     exclude_items: Ids = []
@@ -83,7 +83,7 @@ class Filtered(Body):
 
 
 class RecommendationRequest(Filtered):
-    """What GET takes in its query, by system 5's names."""
+    """What GET takes in its query."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -132,7 +132,10 @@ class CustomRequest(Filtered):
 
 
 class Event(Body):
-    """Something that a shopper did. Without event_id, two events equal in everything else are one; without timestamp it happens now."""
+    """Something that a shopper did.
+
+    Without event_id, two events equal in everything else are one; without timestamp it happens now.
+    """
 
     user_id: Id
     item_id: Id
@@ -210,7 +213,7 @@ class RatingRequest(Body):
 
 
 class PredictRequest(Body):
-    """System 3's question."""
+    """A prediction for one user."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"user_id": "U000003"}]}
@@ -220,7 +223,7 @@ class PredictRequest(Body):
 
 
 class PredictListRequest(Body):
-    """System 3's question for many."""
+    """Predictions for many users."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"user_ids": ["U000003", "a stranger"]}]}

@@ -75,7 +75,10 @@ class Service:
         )
 
     def load(self) -> Loaded:
-        """Load the version that the manifest names, then serve it; on failure what was served before stays."""
+        """Load the version that the manifest names, then serve it.
+
+        On failure what was served before stays.
+        """
         with self._loading:
             start = time.perf_counter()
             try:

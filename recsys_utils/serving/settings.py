@@ -17,7 +17,11 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Settings(BaseModel):
-    """Settings of one service. tuning: every knob of the hybrid that differs from the trained ones, as `tuning.tuned` takes them."""
+    """Settings of one service.
+
+    tuning: every knob of the hybrid that differs from the trained ones, as `tuning.tuned` takes
+    them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -33,7 +37,10 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """The fields' names in capitals, and TUNING_PATH, a TOML file; empty is unset. Lists are JSON or comma lists."""
+        """The fields' names in capitals, and TUNING_PATH, a TOML file; empty is unset.
+
+        Lists are JSON or comma lists.
+        """
         given = {
             name: env[name.upper()].strip()
             for name in cls.model_fields
@@ -47,15 +54,15 @@ class Settings(BaseModel):
         if env.get("TUNING_PATH", "").strip():
             given["tuning"] = load_tuning(env["TUNING_PATH"].strip()).to_dict()
         try:
-            made = cls(**given)
+            result = cls(**given)
         except ValidationError as error:
             name, said = sentence(error.errors()).split(" ", 1)
             raise LabError(f"{name.upper()} {said}") from error
-        if made.environment == "production" and made.api_key is None:
+        if result.environment == "production" and result.api_key is None:
             raise LabError(
                 "ENVIRONMENT is production and API_KEY is empty: set a key that writing requests must bring"
             )
-        return made
+        return result
 
     def placed(self, folder: Path, host: str) -> Self:
         """The same, started for a folder at an address: it answers to that too, unless it was told its names."""
@@ -75,29 +82,36 @@ class Settings(BaseModel):
 
 def origins(text: str) -> list[str]:
     """CORS origins from a JSON list or a comma list."""
-    made = [origin.rstrip("/") for origin in _listed("CORS_ORIGINS", text, "http://localhost:3000")]
+    result = [
+        origin.rstrip("/") for origin in _listed("CORS_ORIGINS", text, "http://localhost:3000")
+    ]
     if odd := [
         origin
-        for origin in made
+        for origin in result
         if origin != "*" and not origin.startswith(("http://", "https://"))
     ]:
         raise LabError(f"CORS_ORIGINS names {odd[0]!r}: an origin begins with http:// or https://")
-    return made
+    return result
 
 
 def hosts(text: str) -> list[str]:
-    """Names and addresses that the service answers to, from a JSON list or a comma list; * is any."""
-    made = [host.lower().strip("[]") for host in _listed("ALLOWED_HOSTS", text, "shop.example")]
-    if odd := [host for host in made if "/" in host or host.count(":") == 1] or [text] * (not made):
+    """Names and addresses that the service answers to, from a JSON list or a comma list.
+
+    * is any.
+    """
+    result = [host.lower().strip("[]") for host in _listed("ALLOWED_HOSTS", text, "shop.example")]
+    if odd := [host for host in result if "/" in host or host.count(":") == 1] or [text] * (
+        not result
+    ):
         raise LabError(
             f"ALLOWED_HOSTS names {odd[0]!r}: a host is a name or an address without scheme, port and path"
         )
-    return made
+    return result
 
 
 def _listed(name: str, text: str, example: str) -> list[str]:
     try:
-        made = json.loads(text) if text.startswith("[") else text.split(",")
+        result = json.loads(text) if text.startswith("[") else text.split(",")
     except ValueError as error:
         raise LabError(f'{name} is {text!r}: write ["{example}"] or a comma list') from error
-    return [str(part).strip() for part in made if str(part).strip()]
+    return [str(part).strip() for part in result if str(part).strip()]

@@ -1,4 +1,7 @@
-"""What is known of every request: an id, a line of log, counters for Prometheus; and what protects it: size, headers, no trace of a stack."""
+"""What is known of every request: an id, a line of log, counters for Prometheus.
+
+And what protects it: size, headers, no trace of a stack.
+"""
 
 import json
 import logging
@@ -36,7 +39,8 @@ class Telemetry:
     """Counters of one app, and its latest durations."""
 
     def __init__(self) -> None:
-        self.registry, self.durations = CollectorRegistry(), deque(maxlen=1000)
+        self.registry = CollectorRegistry()
+        self.durations = deque(maxlen=1000)
         self.requests = 0
         self.recommendations = Counter(
             "recommendations", "Lists answered", ["model"], registry=self.registry
@@ -88,17 +92,24 @@ class TooLarge(Exception):
 
 
 class Gate:
-    """The outermost layer. It answers what nobody else did: strangers' sites, bodies that are too large, and our own mistakes, in a sentence."""
+    """The outermost layer.
+
+    It answers what nobody else did: strangers' sites, bodies that are too large, and our own
+    mistakes, in a sentence.
+    """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, config: Settings) -> None:
-        self.app, self.telemetry, self.config = app, telemetry, config
+        self.app = app
+        self.telemetry = telemetry
+        self.config = config
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        visit, refused = Visit(scope, receive, send), refusal(scope, self.config)
+        visit = Visit(scope, receive, send)
+        refused = refusal(scope, self.config)
         try:
             if refused:
                 await visit.problem(*refused)
@@ -121,13 +132,12 @@ class Visit:
     """One request on its way through."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope, self._receive, self._send, self.start = (
-            scope,
-            receive,
-            send,
-            time.perf_counter(),
-        )
-        self.status, self.read = 0, 0
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.start = time.perf_counter()
+        self.status = 0
+        self.read = 0
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         self.id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = self.id
@@ -176,10 +186,8 @@ class Visit:
 
     def finish(self, telemetry: Telemetry) -> None:
         """Count it and write its line."""
-        seconds, route = (
-            time.perf_counter() - self.start,
-            getattr(self.scope.get("route"), "path_format", "unmatched"),
-        )
+        seconds = time.perf_counter() - self.start
+        route = getattr(self.scope.get("route"), "path_format", "unmatched")
         telemetry.requests += 1
         telemetry.durations.append(seconds)
         telemetry.seconds.labels(
@@ -201,15 +209,15 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Time, level, what happened, and the fields of it."""
-        made = {
+        result = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
         }
-        made |= getattr(record, "fields", {})
+        result |= getattr(record, "fields", {})
         if record.exc_info:
-            made["trace"] = self.formatException(record.exc_info)
-        return json.dumps(made, default=str)
+            result["trace"] = self.formatException(record.exc_info)
+        return json.dumps(result, default=str)
 
 
 def log_to_stderr(debug: bool) -> None:
@@ -219,5 +227,6 @@ def log_to_stderr(debug: bool) -> None:
     logging.captureWarnings(True)  # a library's warning is a line of JSON too
     for name in ("recsys_utils.serving", "uvicorn.error", "py.warnings"):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
+        logger.handlers = [handler]
+        logger.propagate = False
         logger.setLevel(logging.DEBUG if debug else logging.INFO)

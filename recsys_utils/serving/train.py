@@ -62,27 +62,30 @@ def train(
     say: Callable[[str], None] = print,
     fast: bool = False,
 ) -> dict:
-    """Fit everything on all that the data set has and write it below `folder`; the manifest, which comes last and names the new version.
+    """Fit everything on all that the data set has and write it below `folder`.
 
-    fast: fewer epochs of the queue's and the ratings' networks. A running service and a killed training are safe: a version has a
-    folder of its own, and the manifest is replaced in one step.
+    The manifest, which comes last and names the new version.
+
+    fast: fewer epochs of the queue's and the ratings' networks. A running service and a killed
+    training are safe: a version has a folder of its own, and the manifest is replaced in one step.
     """
-    data, now = tables.load(dataset), now or pd.Timestamp.now("UTC").tz_localize(None).floor("us")
+    data = tables.load(dataset)
+    now = now or pd.Timestamp.now("UTC").tz_localize(None).floor("us")
     folder = Path(folder or data_dir(data.spec.name, "serving"))
     if odd := [name for name in models if name not in LISTS]:
         raise LabError(f"model '{odd[0]}' is unknown: choose of {', '.join(LISTS)}")
-    made = folder / f"v-{now:%Y%m%dT%H%M%S%f}"
+    result = folder / f"v-{now:%Y%m%dT%H%M%S%f}"
     try:
-        about = _written(data, dataset, made, list(models), say, fast)
+        about = _written(data, dataset, result, list(models), say, fast)
         _timed(say, "online queue", lambda: _online(data, folder / "online", now, fast))
         return _named(
             folder,
-            made,
+            result,
             about
             | {"trained_at": f"{now.isoformat(timespec='seconds')}Z", "dataset": data.spec.name},
         )
     except BaseException:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(result, ignore_errors=True)
         raise
 
 
@@ -95,16 +98,17 @@ def _written(
     fast: bool,
 ) -> dict:
     """Every file of a version but the manifest; what the manifest says of the data."""
-    receipts, made = _interactions(data), data.spec
+    receipts = all_interactions(data)
+    result = data.spec
     hybrid = _timed(say, "hybrid", lambda: Hybrid(tuning=load_tuning().to_dict()).fit(receipts))
     save_models(
-        hybrid, folder / "hybrid", {"data": made.name, "n_purchases": len(receipts.purchases)}
+        hybrid, folder / "hybrid", {"data": result.name, "n_purchases": len(receipts.purchases)}
     )
     fitted = {
-        name: _timed(say, name, lambda name=name: _model(name, made.name).fit(receipts))
+        name: _timed(say, name, lambda name=name: chosen_model(name, result.name).fit(receipts))
         for name in models
     }
-    exclude = None if made.repeats else "bought"
+    exclude = None if result.repeats else "bought"
     for name, model in fitted.items():
         write_parquet(
             model.recommend(receipts.user_ids, DEPTH, exclude), folder / "lists" / f"{name}.parquet"
@@ -116,10 +120,10 @@ def _written(
         write_parquet(cells, folder / "confidence.parquet")
     _timed(say, "towers", lambda: _towers(data, folder / "tower", fast))
     return {
-        "title": made.title,
-        "currency": made.currency,
-        "synthetic": made.synthetic,
-        "repeats": made.repeats,
+        "title": result.title,
+        "currency": result.currency,
+        "synthetic": result.synthetic,
+        "repeats": result.repeats,
         "cut": str(receipts.as_of),
         "lists": {
             name: {"family": model.family, "params": model.params} for name, model in fitted.items()
@@ -141,12 +145,12 @@ def _named(folder: Path, made: Path, about: dict) -> dict:
 
 def _timed(say: Callable[[str], None], name: str, work: Callable[[], object]) -> object:
     start = time.perf_counter()
-    made = work()
+    result = work()
     say(f"{name:<18} {time.perf_counter() - start:6.1f} s")
-    return made
+    return result
 
 
-def _interactions(data: tables.Tables, until: pd.Timestamp | None = None) -> Interactions:
+def all_interactions(data: tables.Tables, until: pd.Timestamp | None = None) -> Interactions:
     """All receipts and events, or those before a time."""
     events = data.events if len(data.events) else None
     purchases = data.purchases
@@ -163,13 +167,16 @@ def _interactions(data: tables.Tables, until: pd.Timestamp | None = None) -> Int
     )
 
 
-def _model(name: str, dataset: str) -> Recommender:
+def chosen_model(name: str, dataset: str) -> Recommender:
     """A leaderboard model, with the parameters that the notebooks chose for this data set where they have run."""
     params = {}
     if has_folds(dataset):
         newest = fold_names(dataset)[0]
         path = data_dir(dataset, "runs", newest, f"{name}.json")
-        params = read_json(path)["params"] if path.exists() else {}
+        fold = read_json(data_dir(dataset, "folds", newest, "fold.json"))
+        meta = read_json(path) if path.exists() else {}
+        if meta.get("fold_hash") == fold["hash"]:  # else they were chosen on another cut
+            params = meta["params"]
     known = {field.name for field in fields(LISTS[name])}
     return LISTS[name](
         **{key: tuple(v) if isinstance(v, list) else v for key, v in params.items() if key in known}
@@ -202,15 +209,19 @@ def _confidence(
 
     The hybrid is asked under the knobs that are served. None where nobody returned in those weeks.
     """
-    stage, lists = _last_window(data, dataset, say)
+    stage, lists = _last_window(data, dataset)
     buyers = pd.Index(stage.truth["user_id"].unique().astype(str))
     users = stage.history.user_ids.intersection(buyers)
     if not len(users):
         return None
-    for name in models:
-        if name not in lists:
-            model = _model(name, data.spec.name).fit(stage.history)
-            lists[name] = model.recommend(users, CHECKED, stage.exclude)
+    missing = [name for name in models if name not in lists]
+    if missing:
+        say(
+            f"confidence: no notebook's lists of {', '.join(missing)}, so they are fitted once more"
+        )
+    for name in missing:
+        model = chosen_model(name, data.spec.name).fit(stage.history)
+        lists[name] = model.recommend(users, CHECKED, stage.exclude)
     knobs = load_tuning().to_dict()
     hybrid = Hybrid(tuning=knobs).fit(stage.history)
     lists = {name: lists[name] for name in models}
@@ -219,9 +230,7 @@ def _confidence(
     return fit_confidence(lists, stage.truth, stage.history)
 
 
-def _last_window(
-    data: tables.Tables, dataset: str, say: Callable[[str], None]
-) -> tuple[Stage, dict[str, pd.DataFrame]]:
+def _last_window(data: tables.Tables, dataset: str) -> tuple[Stage, dict[str, pd.DataFrame]]:
     """The last weeks as a judgement, and the lists that the notebooks made for them.
 
     Where no notebook has run, the weeks are cut here and there are no lists yet. What is there and
@@ -230,10 +239,9 @@ def _last_window(
     if has_folds(data.spec.name):
         fold = load_fold(dataset)
         return fold.testing, load_runs(fold)[0] if has_runs(fold) else {}
-    say("confidence: no notebook has run for this data set, so every model is fitted once more")
     cut = data.purchases["ts"].max().floor("D") + pd.Timedelta(days=1) - WINDOW
     has_past = (data.purchases["ts"] < cut).any()
-    history = _interactions(data, cut if has_past else None)
+    history = all_interactions(data, cut if has_past else None)
     truth = data.purchases[data.purchases["ts"] >= max(cut, history.as_of)]
     return Stage(history, truth, None if data.spec.repeats else "bought"), {}
 
@@ -263,8 +271,11 @@ def _towers(data: tables.Tables, folder: Path, fast: bool) -> None:
 
 
 def _online(data: tables.Tables, state: Path, now: pd.Timestamp, fast: bool) -> None:
-    """Post purchases and events as the shop's files would bring them, and train the cold model; what was posted since then stays."""
-    log = _interactions(data).log
+    """Post purchases and events as the shop's files would bring them, and train the cold model.
+
+    What was posted since then stays.
+    """
+    log = all_interactions(data).log
     with tempfile.TemporaryDirectory() as inbox:
         write_csv(
             log, data.items, Path(inbox), daily=False

@@ -19,7 +19,8 @@ def popular(art: Artifacts, n: int) -> list[PopularItem]:
     best = np.argsort(-model.popularity, kind="stable")[:n].tolist()
     score = model.popularity / max(model.popularity.max(), 1e-12)
     sure = None if art.cells is None else confidence(art.cells, "popularity", score, 0)
-    lines, stock = art.items["lines"].to_numpy(), art.stock_of(-1)
+    lines = art.items["lines"].to_numpy()
+    stock = art.stock_of(-1)
     return [
         PopularItem(
             item_id=art.items.index[i],
@@ -60,10 +61,8 @@ def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
 
 def queue_rows(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
     """Rows of a queue (rank, item_id, score, counter, source) with what the shop knows of the products; the queue may know more of them."""
-    codes, stock = (
-        art.items.index.get_indexer(rows["item_id"]),
-        np.append(art.stock_of(user_code(art, user)), UNKNOWN),
-    )
+    codes = art.items.index.get_indexer(rows["item_id"])
+    stock = np.append(art.stock_of(user_code(art, user)), UNKNOWN)
     price = np.append(art.hybrid.price_, np.nan)
     return [
         Shown(
@@ -113,7 +112,8 @@ def users(now: Loaded, words: str, limit: int, offset: int) -> dict:
 
 def profile(target: Target) -> Profile:
     """Attributes and the latest items of a user."""
-    art, shopper = target.artifacts, target.shopper
+    art = target.artifacts
+    shopper = target.shopper
     attributes = art.users.iloc[shopper.code].to_dict() if shopper.code >= 0 else {}
     lines = pd.DataFrame({"item": shopper.items, "days": shopper.days})
     items = lines.groupby("item")["days"].agg(["size", "min"])

@@ -1,4 +1,4 @@
-"""System 1's five files through `data/five_tables.example.toml`: joined by id, counted, nothing multiplied or made up."""
+"""Five files through `data/five_tables.example.toml`: joined by id, counted, nothing multiplied or made up."""
 
 import shutil
 from collections.abc import Callable
@@ -123,7 +123,7 @@ def test_returns_and_zeros_are_rejected_and_counted(load: Load) -> None:
 
 @pytest.mark.spec("S1-02")
 def test_a_copy_of_a_line_is_dropped_and_counted_with_its_money(home: Path, load: Load) -> None:
-    """System 1 drops duplicates; without drop_copies equal lines are two scans and add up."""
+    """With drop_copies duplicates go; without drop_copies equal lines are two scans and add up."""
     twice = FILES["transactions.csv"] + "11,P1,S1,2024-01-07 10:00:00,1,5\n"
     made = load(transactions=twice)
     assert made.purchases.set_index("user_id").loc["11", "quantity"] == 1

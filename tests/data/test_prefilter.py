@@ -1,4 +1,4 @@
-"""System 3's business rules: each threshold at its border, the funnel, and the fake item."""
+"""The prefilter's business rules: each threshold at its border, the funnel, and the fake item."""
 
 import pandas as pd
 import pytest

@@ -45,36 +45,37 @@ def shown(recs: pd.DataFrame, user: str) -> list[tuple[str, float, str]]:
     ]
 
 
-ALS_, CF, POP = (
-    table(u={"a": 10, "b": 20, "c": 30}, v={"a": 5, "b": 5}),
-    table(u={"c": 0.5, "d": 0.1}),
-    table(u={"a": 9, "d": 3}, v={"e": 2}, w={"e": 2, "a": 1}),
-)
+ALS_ = table(u={"a": 10, "b": 20, "c": 30}, v={"a": 5, "b": 5})
+CF = table(u={"c": 0.5, "d": 0.1})
+POP = table(u={"a": 9, "d": 3}, v={"e": 2}, w={"e": 2, "a": 1})
 THREE = {"als": ALS_, "cf": CF, "pop": POP}
 DEFAULT = {"als": 0.4, "cf": 0.4, "pop": 0.2}
 
 
 @pytest.mark.spec("S5-07")
 def test_weighted_by_hand() -> None:
-    """u: als gives c 1, b ½, a 0; cf c 1, d 0; pop a 1, d 0. v: als is constant, so 1, and cf is silent: 0.4 and 0.2 of 0.6."""
-    made = blend.weighted(THREE, DEFAULT)
-    assert shown(made, "u") == [
+    """u: als gives c 1, b ½, a 0; cf c 1, d 0; pop a 1, d 0.
+
+    v: als is constant, so 1, and cf is silent: 0.4 and 0.2 of 0.6.
+    """
+    result = blend.weighted(THREE, DEFAULT)
+    assert shown(result, "u") == [
         ("c", 0.8, "als"),
         ("a", 0.2, "pop"),
         ("b", 0.2, "als"),
         ("d", 0.0, "cf"),
     ]
-    assert shown(made, "v") == [("a", 0.6667, "als"), ("b", 0.6667, "als"), ("e", 0.3333, "pop")]
-    assert shown(made, "w") == [("e", 1.0, "pop"), ("a", 0.0, "pop")]
+    assert shown(result, "v") == [("a", 0.6667, "als"), ("b", 0.6667, "als"), ("e", 0.3333, "pop")]
+    assert shown(result, "w") == [("e", 1.0, "pop"), ("a", 0.0, "pop")]
     assert blend.weighted(THREE, DEFAULT, 2)["rank"].max() == 2
 
 
 @pytest.mark.spec("S5-07")
 def test_one_weight_reproduces_the_model() -> None:
-    made = blend.weighted(THREE, {"als": 1, "cf": 0, "pop": 0})
-    assert [item for item, _, _ in shown(made, "u")] == ["c", "b", "a"]
-    assert "w" not in set(made["user_id"])
-    assert [item for item, _, _ in shown(made, "v")] == ["a", "b"]
+    result = blend.weighted(THREE, {"als": 1, "cf": 0, "pop": 0})
+    assert [item for item, _, _ in shown(result, "u")] == ["c", "b", "a"]
+    assert "w" not in set(result["user_id"])
+    assert [item for item, _, _ in shown(result, "v")] == ["a", "b"]
 
 
 @pytest.mark.spec("S5-47")
@@ -100,11 +101,9 @@ weights = st.fixed_dictionaries({name: st.integers(1, 5) for name in "mno"})
 def test_rescaling_a_model_changes_nothing(
     made: dict, weight: dict, factor: int, shift: int
 ) -> None:
-    before, after = (
-        blend.weighted(made, weight),
-        blend.weighted(
-            made | {"n": made["n"].assign(score=factor * made["n"]["score"] + shift)}, weight
-        ),
+    before = blend.weighted(made, weight)
+    after = blend.weighted(
+        made | {"n": made["n"].assign(score=factor * made["n"]["score"] + shift)}, weight
     )
     pd.testing.assert_frame_equal(before, after)
 
@@ -148,7 +147,10 @@ def test_rows_in_another_order_change_nothing(made: dict, weight: dict, random: 
 
 
 def test_ties_go_to_the_more_popular_item_in_any_numbering() -> None:
-    """The first table's numbering holds; what it lacks comes after, and plain text columns go by id."""
+    """The first table's numbering holds.
+
+    What it lacks comes after, and plain text columns go by id.
+    """
     late = pd.DataFrame(
         {
             "user_id": pd.Categorical(["u", "u"]),
@@ -157,8 +159,8 @@ def test_ties_go_to_the_more_popular_item_in_any_numbering() -> None:
             "rank": [1, 2],
         }
     )
-    made = blend.weighted({"als": table(u={"c": 1, "b": 1}), "late": late}, {"als": 1, "late": 1})
-    assert shown(made, "u") == [("b", 1.0, "als"), ("c", 0.5, "als"), ("z", 0.5, "late")]
+    result = blend.weighted({"als": table(u={"c": 1, "b": 1}), "late": late}, {"als": 1, "late": 1})
+    assert shown(result, "u") == [("b", 1.0, "als"), ("c", 0.5, "als"), ("z", 0.5, "late")]
     plain = {name: recs.astype({"user_id": str, "item_id": str}) for name, recs in THREE.items()}
     assert all(
         shown(blend.weighted(plain, DEFAULT), u) == shown(blend.weighted(THREE, DEFAULT), u)
@@ -168,8 +170,8 @@ def test_ties_go_to_the_more_popular_item_in_any_numbering() -> None:
 
 def test_rrf_by_hand() -> None:
     """u: a stands 3rd in als and 1st in pop, c 1st in als and in cf, d 2nd in cf and in pop."""
-    made = shown(blend.rrf(THREE, k=0), "u")
-    assert made == [("c", 2.0, "als"), ("a", 1.3333, "pop"), ("d", 1.0, "cf"), ("b", 0.5, "als")]
+    result = shown(blend.rrf(THREE, k=0), "u")
+    assert result == [("c", 2.0, "als"), ("a", 1.3333, "pop"), ("d", 1.0, "cf"), ("b", 0.5, "als")]
     heavy = shown(blend.rrf(THREE, k=1, weights={"pop": 10, "als": 1}), "u")
     assert heavy == [
         ("a", 5.25, "pop"),
@@ -200,8 +202,8 @@ def test_cascade_by_hand() -> None:
 
 def test_route_by_hand() -> None:
     """v is sent to cf, which has no list of v: the default answers; w has no choice."""
-    made = blend.route(THREE, pd.Series({"u": "cf", "v": "cf"}), "pop")
-    assert [shown(made, user) for user in "uvw"] == [
+    result = blend.route(THREE, pd.Series({"u": "cf", "v": "cf"}), "pop")
+    assert [shown(result, user) for user in "uvw"] == [
         [("c", 0.5, "cf"), ("d", 0.1, "cf")],
         [("e", 2.0, "pop")],
         [("e", 2.0, "pop"), ("a", 1.0, "pop")],
@@ -258,9 +260,11 @@ def test_one_shopper_as_among_all_and_quickly(shop: Shop) -> None:
         "popularity": Popular(None),
     }
     every, seconds = blend.lists(models, shop.stage)
-    user, weight = shop.stage.users[3], {"als": 0.4, "item_cf": 0.4, "popularity": 0.2}
+    user = shop.stage.users[3]
+    weight = {"als": 0.4, "item_cf": 0.4, "popularity": 0.2}
     one = {name: model.recommend([user], 200) for name, model in models.items()}
-    fused, whole = blend.weighted(one, weight), blend.weighted(every, weight)
+    fused = blend.weighted(one, weight)
+    whole = blend.weighted(every, weight)
     assert shown(fused, user) == shown(whole, user)
     assert len(fused) == 200
     assert (seconds > 0).all(axis=None)
@@ -291,7 +295,7 @@ def test_a_fusion_costs_what_its_parts_cost(home: Path) -> None:
         {"fit": [1.0, 2.0, 50.0], "recommend": [0.25, 0.5, 50.0]}, ["popular", "cf", "unused"]
     )
     del tables["unused"]
-    made = blend.record(blend.rrf, tables, fold, "blend_rrf", seconds, "note", k=7)
+    result = blend.record(blend.rrf, tables, fold, "blend_rrf", seconds, "note", k=7)
     saved, metas = runs.load_runs(fold)
     meta = metas.loc["blend_rrf"]
     assert (meta["family"], meta["note"], meta["fit_seconds"]) == (
@@ -301,7 +305,7 @@ def test_a_fusion_costs_what_its_parts_cost(home: Path) -> None:
     )
     assert 0.75 < meta["recommend_seconds"] < 1.75
     assert meta["params"] == {"models": ["popular", "cf"], "k": 7}
-    assert len(saved["blend_rrf"]) == len(made) == len(blend.rrf(tables, 7))
+    assert len(saved["blend_rrf"]) == len(result) == len(blend.rrf(tables, 7))
 
 
 def test_choose_weights_reaches_what_it_says_and_beats_each_model(shop: Shop) -> None:
@@ -326,7 +330,10 @@ def test_choose_weights_reaches_what_it_says_and_beats_each_model(shop: Shop) ->
 
 
 def test_choose_weights_by_hand() -> None:
-    """Ann buys a and c: als has the one, cf the other, noise neither; only both together hit twice."""
+    """Ann buys a and c: als has the one, cf the other, noise neither.
+
+    Only both together hit twice.
+    """
     tables = {
         "noise": table(ann={"f": 3, "e": 2}),
         "als": table(ann={"a": 9, "f": 1}),

@@ -1,4 +1,4 @@
-"""Level 2 of system 5 by hand."""
+"""The business rules by hand."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,8 @@ from recsys_utils.ensembles.business_rules import Facts
 from recsys_utils.ensembles.rule_settings import tuned
 
 NAN = np.nan
-# Mean prices: a 1, b 2, c 3, d 4; their quartiles 1.75, 2.5, 3.25. Item prices: p1 1, p2 2, p3 3, p4 4, dear 100.
+# Mean prices: a 1, b 2, c 3, d 4; their quartiles 1.75, 2.5, 3.25. Item prices: p1 1, p2 2, p3 3,
+# p4 4, dear 100.
 PRICES = "\n".join(f"{user} p{n} {user}1 2024-01-01 1 {n}" for n, user in enumerate("abcd", 1))
 
 
@@ -53,9 +54,9 @@ def test_quartiles_of_mean_prices_upper_bound_inclusive() -> None:
     data = Interactions.of(
         receipts("\n".join(f"u{n} x b{n} 2024-01-01 1 {n}" for n in range(1, 6)))
     )
-    made = reference.profiles(data)
-    assert made["mean_price"].tolist() == [1, 2, 3, 4, 5]
-    assert made["segment"].tolist() == ["small", "small", "low_average", "average", "high"]
+    result = reference.profiles(data)
+    assert result["mean_price"].tolist() == [1, 2, 3, 4, 5]
+    assert result["segment"].tolist() == ["small", "small", "low_average", "average", "high"]
     wide = tuned({"user_segments": {"small": 0.1, "low_average": 0.2}})
     assert reference.profiles(data, wide)["segment"].tolist() == [
         "small",
@@ -75,22 +76,22 @@ def test_segments_are_those_of_the_eda_notebook(shop: Shop) -> None:
 
 @pytest.mark.spec("S5-43")
 def test_profiles_count_lines_items_mean_price_and_last_purchase(tiny: pd.DataFrame) -> None:
-    made = reference.profiles(Interactions.of(tiny)).loc["ann"]
-    assert (made["purchases"], made["unique_items"], made["mean_price"]) == (
+    result = reference.profiles(Interactions.of(tiny)).loc["ann"]
+    assert (result["purchases"], result["unique_items"], result["mean_price"]) == (
         5,
         3,
         (1 + 2 + 1 + 1 + 4) / 5,
     )
-    assert made["last_purchase"] == pd.Timestamp("2024-03-01")
+    assert result["last_purchase"] == pd.Timestamp("2024-03-01")
 
 
 @pytest.mark.spec("S5-02")
 def test_a_mean_of_zero_is_no_mean_and_takes_the_default_segment() -> None:
     data = Interactions.of(receipts(PRICES + "\nz p1 z1 2024-01-01 1 0"))
-    made = reference.profiles(data)
-    assert np.isnan(made["mean_price"]["z"])
-    assert made["segment"]["z"] == "average"
-    assert made["segment"]["a"] == "small"
+    result = reference.profiles(data)
+    assert np.isnan(result["mean_price"]["z"])
+    assert result["segment"]["z"] == "average"
+    assert result["segment"]["a"] == "small"
     assert (
         reference.profiles(data, tuned({"user_segments": {"default": "small"}}))["segment"]["z"]
         == "small"
@@ -98,8 +99,8 @@ def test_a_mean_of_zero_is_no_mean_and_takes_the_default_segment() -> None:
 
 
 def test_item_features_by_hand(tiny: pd.DataFrame) -> None:
-    made = reference.item_features(Interactions.of(tiny)).loc["milk"]
-    assert made.to_dict() == {"price": 1.0, "lines": 4, "shoppers": 2, "units": 5.0}
+    result = reference.item_features(Interactions.of(tiny)).loc["milk"]
+    assert result.to_dict() == {"price": 1.0, "lines": 4, "shoppers": 2, "units": 5.0}
 
 
 @pytest.mark.spec("S5-15")
@@ -107,11 +108,12 @@ def test_item_features_by_hand(tiny: pd.DataFrame) -> None:
 def test_every_user_has_the_segment_whose_bound_is_the_first_not_below_the_mean(
     means: list[float],
 ) -> None:
-    mean, knobs = np.array(means), tuned({}).user_segments
+    mean = np.array(means)
+    knobs = tuned({}).user_segments
     bounds = business_rules.segment_bounds(mean, knobs)
-    made = business_rules.segments(mean, bounds, knobs)
-    assert (mean <= bounds[made]).all()
-    assert all(code == 0 or m > bounds[code - 1] for m, code in zip(mean, made))
+    result = business_rules.segments(mean, bounds, knobs)
+    assert (mean <= bounds[result]).all()
+    assert all(code == 0 or m > bounds[code - 1] for m, code in zip(mean, result))
 
 
 # ---- prices
@@ -121,7 +123,10 @@ def test_every_user_has_the_segment_whose_bound_is_the_first_not_below_the_mean(
 def test_the_segment_drops_what_is_above_its_bound_times_the_tolerance(
     priced: Interactions,
 ) -> None:
-    """Means 1, 2, 3, 4, 100: bounds 2, 3, 4. b is small: up to 3; c low_average: up to 4.5; e high: everything."""
+    """Means 1, 2, 3, 4, 100: bounds 2, 3, 4. b is small: up to 3; c low_average: up to 4.5.
+
+    E high: everything.
+    """
     rule = only("user_segments")
     text = "b p3 .9\nb p4 .8\nc p4 .7\nc dear .6\ne dear .5"
     assert shown(text, priced, rule) == ["p3", "p4", "dear"]
@@ -164,13 +169,13 @@ def test_cap_drops_above_one_and_a_half_means_and_keeps_the_limit_itself(
 def test_penalty_is_none_to_one_and_a_half_and_linear_to_its_most_at_three(
     price: float, left: float
 ) -> None:
-    made = business_rules.adjusted(
+    result = business_rules.adjusted(
         np.array([0.5]),
         np.array([price]),
         np.array([2.0]),
         tuned(only("price_sensitivity", mode="penalty")),
     )
-    assert made[0] == pytest.approx(0.5 * left)
+    assert result[0] == pytest.approx(0.5 * left)
 
 
 @pytest.mark.spec("S5-14")
@@ -184,13 +189,13 @@ def test_the_penalty_s_constants_are_knobs() -> None:
 @pytest.mark.spec("S5-12")
 @pytest.mark.parametrize(("ratio", "boost"), [(0.5, 0), (1, 0), (1.25, 0.5), (1.5, 1), (1.6, 0)])
 def test_upsell_rises_from_the_mean_price_to_the_tolerance(ratio: float, boost: float) -> None:
-    made = business_rules.adjusted(
+    result = business_rules.adjusted(
         np.array([0.4]),
         np.array([2 * ratio]),
         np.array([2.0]),
         tuned(only("upsell", factor=0.5, price_boost_weight=0.2)),
     )
-    assert made[0] == pytest.approx(0.4 + 0.5 * 0.2 * boost)
+    assert result[0] == pytest.approx(0.4 + 0.5 * 0.2 * boost)
 
 
 @pytest.mark.spec("S5-12", "S5-18")
@@ -199,22 +204,25 @@ def test_upsell_is_monotone_in_its_factor_and_zero_is_off(
     low: float, high: float, price: float
 ) -> None:
     low, high = sorted((low, high))
-    score, mean = np.array([0.5]), np.array([2.0])
-    made = [
+    score = np.array([0.5])
+    mean = np.array([2.0])
+    result = [
         business_rules.adjusted(score, np.array([price]), mean, tuned(only("upsell", factor=f)))[0]
         for f in (0.0, low, high)
     ]
     assert (
-        made[0]
+        result[0]
         == 0.5
         == business_rules.adjusted(score, np.array([price]), mean, tuned(NO_RULES))[0]
     )
-    assert made == sorted(made)
+    assert result == sorted(result)
 
 
 def test_items_and_users_without_a_price_are_neither_dropped_nor_boosted() -> None:
     knobs = tuned({"upsell": {"factor": 1.0}, "price_sensitivity": {"mode": "penalty"}})
-    score, price, mean = np.full(3, 0.5), np.array([NAN, 3.0, NAN]), np.array([2.0, NAN, NAN])
+    score = np.full(3, 0.5)
+    price = np.array([NAN, 3.0, NAN])
+    mean = np.array([2.0, NAN, NAN])
     assert business_rules.adjusted(score, price, mean, knobs).tolist() == [0.5] * 3
     assert not business_rules.dropped(
         np.array([NAN]), np.array([0.01]), np.array([NAN]), np.array([NAN]), tuned({})
@@ -224,9 +232,9 @@ def test_items_and_users_without_a_price_are_neither_dropped_nor_boosted() -> No
 def test_receipts_without_prices_switch_the_price_rules_off_and_say_so(tiny: pd.DataFrame) -> None:
     data = Interactions.of(tiny.drop(columns="price"))
     assert shown("ann beer .9\nbob jam .8\nx milk .7", data, {}) == ["beer", "jam", "milk"]
-    made = business_rules.in_force(data.price, tuned({}))
-    assert {made.pop("repurchase_cycle")} == {"on"}
-    assert set(made.values()) == {"off: no prices in the receipts"}
+    result = business_rules.in_force(data.price, tuned({}))
+    assert {result.pop("repurchase_cycle")} == {"on"}
+    assert set(result.values()) == {"off: no prices in the receipts"}
     assert set(business_rules.in_force(Interactions.of(tiny).price, tuned({})).values()) == {"on"}
     assert set(business_rules.in_force(data.price, tuned(NO_RULES)).values()) == {"off"}
 
@@ -249,12 +257,15 @@ w vase 10 2024-02-10 1 1
 
 @pytest.mark.spec("S5-17")
 def test_the_cycle_is_the_median_of_users_median_gaps_between_days() -> None:
-    """u's gaps are 10, 20, 90 (two baskets of a day are no gap): 20. v's is 40. w bought soap once. So 30, by chance the default."""
-    made = reference.cycles(
+    """u's gaps are 10, 20, 90 (two baskets of a day are no gap): 20. v's is 40. w bought soap once.
+
+    So 30, by chance the default.
+    """
+    result = reference.cycles(
         Interactions.of(receipts(GAPS)), tuned({"repurchase_cycle": {"default_cycle_days": 12}})
     )
-    assert made.loc["soap"].tolist() == [30, True]
-    assert made.loc["vase"].tolist() == [12, False]
+    assert result.loc["soap"].tolist() == [30, True]
+    assert result.loc["vase"].tolist() == [12, False]
 
 
 @pytest.mark.spec("S5-17")
@@ -263,16 +274,20 @@ def test_cycles_of_a_shop_are_those_of_its_gaps(shop: Shop) -> None:
     gap = gaps(rows)
     pairs = rows.loc[gap.index, ["user_id", "item_id"]].astype(str).assign(gap=gap.to_numpy())
     expected = pairs.groupby(["user_id", "item_id"])["gap"].median().groupby("item_id").median()
-    made = reference.cycles(shop.history)
-    assert made["observed"].sum() == len(expected) > 20
-    assert (made.loc[expected.index, "cycle_days"] == expected).all()
-    assert (made.loc[~made["observed"], "cycle_days"] == 30).all()
+    result = reference.cycles(shop.history)
+    assert result["observed"].sum() == len(expected) > 20
+    assert (result.loc[expected.index, "cycle_days"] == expected).all()
+    assert (result.loc[~result["observed"], "cycle_days"] == 30).all()
 
 
 @pytest.mark.spec("S5-13")
 def test_an_item_stays_away_until_its_share_of_the_cycle_has_passed() -> None:
-    """soap: cycle 30, away until day 24 after 30 April; vase takes the default, 30; the day itself is allowed."""
-    data, rule = Interactions.of(receipts(GAPS)), only("repurchase_cycle")
+    """soap: cycle 30, away until day 24 after 30 April; vase takes the default, 30.
+
+    The day itself is allowed.
+    """
+    data = Interactions.of(receipts(GAPS))
+    rule = only("repurchase_cycle")
     assert shown("u soap .9\nu vase .8", data, rule) == ["vase"]
     assert shown("u soap .9", data, rule, 23.9) == []
     assert shown("u soap .9", data, rule, 24) == ["soap"]
@@ -315,11 +330,11 @@ def test_relevance_is_the_share_of_the_most_that_could_be_attained(
     priced: Interactions,
 ) -> None:
     """b's mean is 2, p3 at 1.5 times gets the whole boost: score 1 becomes 1.02 of 1.02."""
-    made = business_rules.rerank(
+    result = business_rules.rerank(
         table("b p3 1\nb p2 1\nb p1 .5"), Facts.of(priced), tuned({}), later=40
     )
-    assert made["relevance"].tolist() == pytest.approx([1, 1 / 1.02, 0.5 / 1.02])
-    assert made["rank"].tolist() == [1, 2, 3]
+    assert result["relevance"].tolist() == pytest.approx([1, 1 / 1.02, 0.5 / 1.02])
+    assert result["rank"].tolist() == [1, 2, 3]
     assert (
         business_rules.attainable(priced.price, tuned(NO_RULES))
         == 1
@@ -344,15 +359,15 @@ def test_relevance_is_in_0_1_and_falls_down_the_list(
             for item, s in zip(["p1", "p2", "p3", "p4", "dear"], scores)
         )
     )
-    made = business_rules.rerank(
+    result = business_rules.rerank(
         rows,
         Facts.of(data),
         tuned({"price_sensitivity": {"mode": mode}, "upsell": {"factor": factor}}),
     )
-    assert made["relevance"].between(0, 1 + 1e-12).all()
-    assert (made.groupby("user_id")["relevance"].diff().dropna() <= 0).all()
+    assert result["relevance"].between(0, 1 + 1e-12).all()
+    assert (result.groupby("user_id")["relevance"].diff().dropna() <= 0).all()
     assert (
-        made.groupby("user_id")["rank"].apply(list).map(lambda r: r == list(range(1, len(r) + 1)))
+        result.groupby("user_id")["rank"].apply(list).map(lambda r: r == list(range(1, len(r) + 1)))
     ).all()
 
 
@@ -361,8 +376,8 @@ def test_rerank_keeps_users_in_order_other_columns_and_ties_to_the_more_popular(
         receipts("x often 1 2024-01-01 1 1\ny often 2 2024-01-01 1 1\nx rare 3 2024-01-01 1 1")
     )
     rows = table("z rare .5\nz often .5\ny rare .4").assign(source=["als", "item_cf", "als"])
-    made = business_rules.rerank(rows, Facts.of(data), tuned(NO_RULES))
-    assert made[["user_id", "item_id", "source"]].to_numpy().tolist() == [
+    result = business_rules.rerank(rows, Facts.of(data), tuned(NO_RULES))
+    assert result[["user_id", "item_id", "source"]].to_numpy().tolist() == [
         ["z", "often", "item_cf"],
         ["z", "rare", "als"],
         ["y", "rare", "als"],

@@ -109,8 +109,10 @@ def test_recall_grows_with_n_and_the_union_holds_at_least_what_each_holds(
 
 @pytest.mark.spec("S3-12")
 def test_features_against_a_slow_loop(made: tuple, shop: Shop) -> None:
-    data, candidates = shop.history, made[2]
-    table, rows = build(candidates, data), data.purchases.assign(age=data.age)
+    data = shop.history
+    candidates = made[2]
+    table = build(candidates, data)
+    rows = data.purchases.assign(age=data.age)
     bought = np.flatnonzero(np.asarray(data.seen[candidates.user, candidates.item]).ravel() > 1)[
         :20
     ]
@@ -118,12 +120,11 @@ def test_features_against_a_slow_loop(made: tuple, shop: Shop) -> None:
         *bought,
         *np.flatnonzero(np.asarray(data.seen[candidates.user, candidates.item]).ravel() == 0)[:10],
     ]:
-        user, item, got = (
-            data.user_ids[candidates.user[at]],
-            data.item_ids[candidates.item[at]],
-            table.iloc[at],
-        )
-        mine, sales = rows[rows["user_id"] == user], rows[rows["item_id"] == item]
+        user = data.user_ids[candidates.user[at]]
+        item = data.item_ids[candidates.item[at]]
+        got = table.iloc[at]
+        mine = rows[rows["user_id"] == user]
+        sales = rows[rows["item_id"] == item]
         both = mine[mine["item_id"] == item]
         baskets = mine.groupby("basket_id")["age"].max().sort_values()
         expected = {

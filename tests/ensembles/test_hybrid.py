@@ -1,4 +1,7 @@
-"""System 5's hybrid: the blend, the models to choose from, and one user's explained list. The contract is in test_models."""
+"""The hybrid: the blend, the models to choose from, and one user's explained list.
+
+The contract is in test_models.
+"""
 
 import copy
 import dataclasses
@@ -40,12 +43,12 @@ def plain(hybrid: Hybrid) -> Hybrid:
 
 @pytest.fixture(scope="module")
 def parts(shop: Shop) -> dict:
-    made = {
+    result = {
         "als": ALS(weighting="signal", **ALS_SMALL),
         "item_cf": CoPurchase(),
         "popularity": Popular(None, "mixed"),
     }
-    return {name: model.fit(shop.history) for name, model in made.items()}
+    return {name: model.fit(shop.history) for name, model in result.items()}
 
 
 def with_part(model: Hybrid, part: str, name: str, factor: np.float32) -> Hybrid:
@@ -69,7 +72,10 @@ def ids(model: Hybrid, user: str, n: int = 5, **options: object) -> list[str]:
 
 @pytest.mark.spec("S5-06")
 def test_popularity_is_lines_buyers_and_units_each_min_max_scaled() -> None:
-    """lines a 3, b 2, c 1; buyers 1, 2, 1; units 3, 2, 10. a .4 + 0 + .2/8, b .2 + .4 + 0, c 0 + 0 + .2; over .6."""
+    """lines a 3, b 2, c 1; buyers 1, 2, 1.
+
+    Units 3, 2, 10. a .4 + 0 + .2/8, b .2 + .4 + 0, c 0 + 0 + .2; over .6.
+    """
     old = "u a 1 2024-01-01 1 1\nu a 2 2024-01-02 1 1\nu a 3 2024-01-03 1 1"
     rows = receipts(f"{old}\nu b 4 2024-03-01 1 1\nv b 5 2024-03-01 1 1\nv c 6 2024-03-01 10 1")
     recs = (
@@ -101,9 +107,12 @@ def test_the_blend_is_the_weighted_mean_of_scaled_whole_tables(
     users = shop.history.user_ids
     runs = {name: model.recommend(users, 10_000) for name, model in parts.items()}
     expected = blend.weighted(runs, {"als": 0.4, "item_cf": 0.4, "popularity": 0.2}, n=40)
-    made, text = reference.candidates(plain, users), {"user_id": str, "item_id": str}
+    result = reference.candidates(plain, users)
+    text = {"user_id": str, "item_id": str}
     both = (
-        made[made["rank"] <= 40].astype(text).merge(expected.astype(text), on=["user_id", "rank"])
+        result[result["rank"] <= 40]
+        .astype(text)
+        .merge(expected.astype(text), on=["user_id", "rank"])
     )
     assert len(both) == 40 * len(users)
     assert np.allclose(both["score_x"], both["score_y"], atol=2e-6)
@@ -120,12 +129,12 @@ def test_all_weight_on_one_model_is_that_model_s_order(
     one = [0.0, 0.0, 0.0]
     one[n] = 1.0
     users = shop.history.user_ids
-    made, own = (
+    result, own = (
         model.recommend(users, 20)
         for model in (plain.retuned(NO_RULES | weights(*one)), parts[name])
     )
     assert (
-        np.mean([a == b for a, b in zip(items(made), items(own))]) > 0.98
+        np.mean([a == b for a, b in zip(items(result), items(own))]) > 0.98
     )  # equal but for the last bit of float32
     weighted = plain.retuned(NO_RULES | weights(*one))
     chosen = reference.candidates(plain, users[:9], part=name)
@@ -140,7 +149,8 @@ def test_all_weight_on_one_model_is_that_model_s_order(
 )
 def test_min_max_ignores_scale_and_shift(scores: list[float], scale: float, shift: float) -> None:
     raw = np.array(scores, np.float64)[None, None]
-    (a, able), (b, able_too) = min_max(raw), min_max(raw * scale + shift)
+    (a, able) = min_max(raw)
+    (b, able_too) = min_max(raw * scale + shift)
     assert np.allclose(a, b)
     assert able == able_too
     assert able[0, 0] == (len(set(scores)) > 1)
@@ -198,23 +208,23 @@ def test_an_unknown_model_is_refused_with_the_list(hybrid: Hybrid) -> None:
 def test_a_stranger_gets_popularity_and_is_told_so(
     plain: Hybrid, parts: dict, shop: Shop, model: str
 ) -> None:
-    made = plain.explain_list("stranger", 10, model)
+    result = plain.explain_list("stranger", 10, model)
     assert (
-        items(made.rows)
+        items(result.rows)
         == items(parts["popularity"].recommend(shop.history.user_ids[:1], 10))
         == items(plain.recommend(["stranger"], 10))
     )
-    assert made.primary_model == "popularity"
-    assert made.fallback_used == (model != "popularity")
-    assert made.rows["reason"].str.fullmatch(r"Popular with \d+ shoppers").all()
+    assert result.primary_model == "popularity"
+    assert result.fallback_used == (model != "popularity")
+    assert result.rows["reason"].str.fullmatch(r"Popular with \d+ shoppers").all()
 
 
 @pytest.mark.spec("S5-09")
 def test_weights_without_popularity_still_serve_strangers(hybrid: Hybrid) -> None:
-    made = hybrid.retuned(NO_RULES | weights(0.5, 0.5, 0.0)).explain_list("stranger", 5)
-    assert len(made.rows) == 5
-    assert (made.primary_model, made.fallback_used) == ("popularity", True)
-    assert (made.rows["relevance"] > 0).all()
+    result = hybrid.retuned(NO_RULES | weights(0.5, 0.5, 0.0)).explain_list("stranger", 5)
+    assert len(result.rows) == 5
+    assert (result.primary_model, result.fallback_used) == ("popularity", True)
+    assert (result.rows["relevance"] > 0).all()
 
 
 @pytest.mark.spec("S5-11")
@@ -236,13 +246,13 @@ def test_a_stranger_s_own_history_is_what_item_cf_goes_by(plain: Hybrid, shop: S
     """One item bought: its neighbours by co-purchase, best first; ALS still knows nothing."""
     item = shop.history.item_ids[3]
     history = pd.DataFrame({"item_id": [item], "ts": [shop.history.as_of - DAY]})
-    made = plain.explain_list("stranger", 6, "item_cf", history=history)
-    assert items(made.rows) == [item, *items(plain.similar(item, 5))]
+    result = plain.explain_list("stranger", 6, "item_cf", history=history)
+    assert items(result.rows) == [item, *items(plain.similar(item, 5))]
     assert (
-        made.primary_model,
-        made.fallback_used,
+        result.primary_model,
+        result.fallback_used,
     ) == ("item_cf", False)
-    assert made.rows["reason"].tolist()[1] == "Similar to 1 item in your purchase history"
+    assert result.rows["reason"].tolist()[1] == "Similar to 1 item in your purchase history"
     assert plain.explain_list("stranger", 6, "als", history=history).fallback_used
     both = plain.explain_list("stranger", 6, history=history)
     assert (both.primary_model, both.fallback_used) == ("hybrid", False)
@@ -255,14 +265,18 @@ def test_a_stranger_s_own_history_is_what_item_cf_goes_by(plain: Hybrid, shop: S
 def test_the_neighbours_of_a_stranger_s_few_items_have_the_whole_scale(
     plain: Hybrid, shop: Shop, bought: int
 ) -> None:
-    """The best item that was not bought reaches 1, what was bought no more; so neighbours lead popularity, which has half the weight."""
+    """The best item that was not bought reaches 1, what was bought no more.
+
+    So neighbours lead popularity, which has half the weight.
+    """
     leading = []
     for first in range(0, 60, 3):
         item = np.arange(first, first + bought)
         zeros = np.zeros(bought)
         stranger = Shopper("stranger", -1, plain.as_of, item, zeros, zeros)
         parts, share = plain.shares(stranger, "hybrid")
-        part, new = parts[1, 0] / share[1, 0], np.setdiff1d(np.arange(len(plain.item_ids_)), item)
+        part = parts[1, 0] / share[1, 0]
+        new = np.setdiff1d(np.arange(len(plain.item_ids_)), item)
         assert part[new].max() == pytest.approx(1)
         assert part[item].max() <= 1
         likest = new[plain.similarity[item].toarray().sum(axis=0)[new].argmax()]
@@ -277,10 +291,8 @@ def test_an_item_without_neighbours_says_nothing_of_a_stranger(shop: Shop) -> No
     rows = receipts(
         "u a 1 2024-01-01 1 1\nv b 2 2024-01-02 1 1\nv c 2 2024-01-02 1 1\nw c 3 2024-01-03 1 1"
     )
-    model, day = (
-        Hybrid(als=ALS_SMALL, tuning=NO_RULES).fit(Interactions.of(rows)),
-        pd.Timestamp("2024-01-03"),
-    )
+    model = Hybrid(als=ALS_SMALL, tuning=NO_RULES).fit(Interactions.of(rows))
+    day = pd.Timestamp("2024-01-03")
     alone, beside = (
         model.explain_list("x", 3, history=pd.DataFrame({"item_id": [item], "ts": [day]}))
         for item in "ab"
@@ -312,7 +324,8 @@ def test_known_users_are_scored_by_their_receipts_whatever_they_bought_since(
 
 @pytest.mark.spec("S5-19")
 def test_closed_items_are_out_before_the_candidates_are_chosen(plain: Hybrid, shop: Shop) -> None:
-    small, ids_ = plain.retuned(NO_RULES | {"candidate_pool_size": 5}), shop.history.item_ids
+    small = plain.retuned(NO_RULES | {"candidate_pool_size": 5})
+    ids_ = shop.history.item_ids
     for user in (shop.history.user_ids[2], "stranger"):
         closed = ids_.isin(ids(small, user, 5))
         assert closed.sum() == 5
@@ -335,12 +348,13 @@ def test_a_stranger_s_older_purchases_weigh_less(plain: Hybrid, shop: Shop) -> N
         history = pd.DataFrame(
             {"item_id": pair, "ts": [shop.history.as_of - age * DAY for age in ages]}
         )
-        score, own = sum(np.exp(-age / 60) * row for age, row in zip(ages, near)), [3, 8]
+        score = sum(np.exp(-age / 60) * row for age, row in zip(ages, near))
+        own = [3, 8]
         score[own] = np.minimum(score[own], np.delete(score, own).max())
         expected = shop.history.item_ids[np.argsort(-score, kind="stable")[:6]].tolist()
-        made = plain.explain_list("x", 6, "item_cf", history=history).rows
-        assert items(made) == expected
-        assert np.allclose(made["relevance"], np.sort(score)[:-7:-1] / score.max(), atol=1e-5)
+        result = plain.explain_list("x", 6, "item_cf", history=history).rows
+        assert items(result) == expected
+        assert np.allclose(result["relevance"], np.sort(score)[:-7:-1] / score.max(), atol=1e-5)
 
 
 # ---- candidates
@@ -388,7 +402,8 @@ def test_a_range_narrows_the_catalogue_before_the_pool(hybrid: Hybrid, shop: Sho
     model = hybrid.retuned(
         NO_RULES | {"candidate_pool_size": 12, "upsell": {"factor": 1.0, "price_boost_weight": 1.0}}
     )
-    facts, limits = business_rules.Facts.of(shop.history), {"price_min": 1.5, "price_max": 4.0}
+    facts = business_rules.Facts.of(shop.history)
+    limits = {"price_min": 1.5, "price_max": 4.0}
     for user in shop.history.user_ids[:30]:
         expected = business_rules.rerank(
             reference.candidates(model, [user], **limits), facts, model.knobs
@@ -402,11 +417,12 @@ def test_a_range_narrows_the_catalogue_before_the_pool(hybrid: Hybrid, shop: Sho
 def test_level_2_on_the_candidates_table_is_the_model_s_own_list(
     hybrid: Hybrid, shop: Shop
 ) -> None:
-    facts, users = business_rules.Facts.of(shop.history), [*shop.history.user_ids, "stranger"]
+    facts = business_rules.Facts.of(shop.history)
+    users = [*shop.history.user_ids, "stranger"]
     expected = business_rules.rerank(reference.candidates(hybrid, users), facts, hybrid.knobs)
     expected = expected[expected["rank"] <= 5].astype({"user_id": str, "item_id": str})
-    made = hybrid.recommend(users, 5).astype({"user_id": str, "item_id": str})
-    both = made.merge(expected, on=["user_id", "rank"])
+    result = hybrid.recommend(users, 5).astype({"user_id": str, "item_id": str})
+    both = result.merge(expected, on=["user_id", "rank"])
     assert len(both) == len(expected)
     assert np.allclose(both["score_x"], both["relevance"], atol=1e-6)
     assert (both["item_id_x"] == both["item_id_y"]).mean() > 0.99
@@ -420,7 +436,8 @@ def test_level_2_on_the_candidates_table_is_the_model_s_own_list(
 def test_one_user_s_list_is_the_batch_s(hybrid: Hybrid, shop: Shop, tuning: dict) -> None:
     model = hybrid.retuned(tuning)
     for user in [*shop.history.user_ids[:25], "stranger"]:
-        batch, one = model.recommend([user], 8), model.explain_list(user, 8).rows
+        batch = model.recommend([user], 8)
+        one = model.explain_list(user, 8).rows
         kept = batch["score"].to_numpy() > -2.5  # the rest is what the rules drop
         assert items(one) == items(batch[kept])[:8]
         assert tuning == {"candidate_pool_size": 3} or np.allclose(
@@ -431,11 +448,9 @@ def test_one_user_s_list_is_the_batch_s(hybrid: Hybrid, shop: Shop, tuning: dict
 @pytest.mark.spec("S5-13", "S5-14")
 def test_what_the_rules_drop_comes_last(hybrid: Hybrid, shop: Shop) -> None:
     """Item by item from the receipts: too dear for the user, or bought less than 0.8 cycles ago."""
-    rows, price, cycle = (
-        shop.history.purchases,
-        pd.Series(hybrid.price_, shop.history.item_ids),
-        reference.cycles(shop.history)["cycle_days"],
-    )
+    rows = shop.history.purchases
+    price = pd.Series(hybrid.price_, shop.history.item_ids)
+    cycle = reference.cycles(shop.history)["cycle_days"]
     for user in shop.history.user_ids[[1, 7, 30]]:
         recs = hybrid.recommend([user], 10_000).astype({"item_id": str}).set_index("item_id")
         mine = rows[rows["user_id"] == user]
@@ -523,7 +538,8 @@ def test_the_knobs_that_lists_do_not_show(hybrid: Hybrid, shop: Shop) -> None:
 
 def test_retuned_is_fitting_anew_and_leaves_the_first_alone(hybrid: Hybrid, shop: Shop) -> None:
     knobs = {"user_segments": {"small": 0.1}, "price_sensitivity": {"mode": "off"}}
-    before, users = hybrid.recommend(shop.history.user_ids, 5), shop.history.user_ids
+    before = hybrid.recommend(shop.history.user_ids, 5)
+    users = shop.history.user_ids
     anew = Hybrid(als=ALS_SMALL, tuning=knobs).fit(shop.history)
     pd.testing.assert_frame_equal(
         hybrid.retuned(knobs).recommend(users, 5), anew.recommend(users, 5)
@@ -538,13 +554,14 @@ def test_retuned_is_fitting_anew_and_leaves_the_first_alone(hybrid: Hybrid, shop
 def test_price_ranges_are_inclusive_zero_is_a_value_and_lists_stay_full(
     plain: Hybrid, shop: Shop
 ) -> None:
-    user, price = shop.history.user_ids[0], pd.Series(plain.price_, shop.history.item_ids)
+    user = shop.history.user_ids[0]
+    price = pd.Series(plain.price_, shop.history.item_ids)
     exact = float(price.iloc[0])
     for who in (user, "stranger"):
-        made = plain.explain_list(who, 5, price_min=exact, price_max=exact).rows
-        assert items(made)
-        assert (made["price"] == exact).all()
-        assert len(made) == min(5, (price == exact).sum())
+        result = plain.explain_list(who, 5, price_min=exact, price_max=exact).rows
+        assert items(result)
+        assert (result["price"] == exact).all()
+        assert len(result) == min(5, (price == exact).sum())
         rare = price.nlargest(12).min()
         assert set(ids(plain, who, 20, price_min=rare)) == set(price.index[price >= rare])
         assert ids(plain, who, price_max=0) == []
@@ -607,10 +624,11 @@ def test_exclude_purchased_leaves_only_what_was_not_bought_before_the_moment(
     assert not set(ids(plain, user, 20, exclude_purchased=True)) & set(mine["item_id"])
     assert len(ids(plain, user, 20, exclude_purchased=True)) == 20
     middle = mine["ts"].sort_values().iloc[len(mine) // 2]
-    before, after = (set(mine.loc[mine["ts"] <= middle, "item_id"]), set(mine["item_id"]))
-    made = set(ids(plain, user, 10_000, exclude_purchased=True, as_of=middle))
-    assert not made & before
-    assert after - before <= made
+    before = set(mine.loc[mine["ts"] <= middle, "item_id"])
+    after = set(mine["item_id"])
+    result = set(ids(plain, user, 10_000, exclude_purchased=True, as_of=middle))
+    assert not result & before
+    assert after - before <= result
     assert items(plain.recommend([user], 20, exclude="bought")) == ids(
         plain, user, 20, exclude_purchased=True
     )
@@ -643,14 +661,16 @@ def test_the_timestamp_drives_the_repurchase_rule() -> None:
 
 @pytest.mark.spec("S5-31")
 def test_purchases_since_the_training_count_too(hybrid: Hybrid, shop: Shop) -> None:
-    user, now = shop.history.user_ids[0], shop.history.as_of + 5 * DAY
+    user = shop.history.user_ids[0]
+    now = shop.history.as_of + 5 * DAY
     best = ids(hybrid, user, 1, as_of=now)[0]
     bought = pd.DataFrame(
         {"item_id": [best, "unheard of"], "ts": [now - DAY, now - DAY], "price": [2.0, 1.0]}
     )
     assert best not in ids(hybrid, user, 20, as_of=now, history=bought)
     assert best in ids(hybrid, user, 20, as_of=now - 2 * DAY, history=bought)
-    known, more = hybrid.user_info(user, now), hybrid.user_info(user, now, bought)
+    known = hybrid.user_info(user, now)
+    more = hybrid.user_info(user, now, bought)
     assert more["total_purchases"] == known["total_purchases"] + 1
     assert more["last_purchase_date"] == now - DAY
 
@@ -670,13 +690,14 @@ def test_facts_of_a_user_are_as_of_the_moment(hybrid: Hybrid, shop: Shop) -> Non
     mine = rows[rows["user_id"] == user].sort_values("ts")
     for n in (0, 1, 9, 10, len(mine)):
         at = mine["ts"].iloc[n - 1] if n else mine["ts"].iloc[0] - DAY
-        past, made = mine[mine["ts"] <= at], hybrid.user_info(user, at)
+        past = mine[mine["ts"] <= at]
+        result = hybrid.user_info(user, at)
         n = len(past)
-        assert made["user_type"] == ("unknown" if not n else "loyal" if n >= 10 else "new")
-        assert made["total_purchases"] == n
-        assert made["unique_items"] == past["item_id"].nunique()
-        assert made["last_purchase_date"] == (past["ts"].max() if n else None)
-        assert made["avg_item_price"] == (
+        assert result["user_type"] == ("unknown" if not n else "loyal" if n >= 10 else "new")
+        assert result["total_purchases"] == n
+        assert result["unique_items"] == past["item_id"].nunique()
+        assert result["last_purchase_date"] == (past["ts"].max() if n else None)
+        assert result["avg_item_price"] == (
             pytest.approx(past["price"].mean(), abs=1e-5) if n else None
         )
     assert (
@@ -729,7 +750,8 @@ def test_relevance_is_in_0_1_and_never_rises(
 @pytest.mark.spec("S5-46", "S5-47")
 def test_reasons_and_sources_are_recomputed(hybrid: Hybrid, shop: Shop) -> None:
     """From the parts' own tables and the receipts, without anything of the hybrid."""
-    data, cycle = shop.history, reference.cycles(shop.history)
+    data = shop.history
+    cycle = reference.cycles(shop.history)
     near = pd.DataFrame(
         CoPurchase().fit(data).similarity_.toarray() > 0, data.item_ids, data.item_ids
     )

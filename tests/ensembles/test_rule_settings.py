@@ -1,4 +1,4 @@
-"""System 5's knobs: what is shipped, what is refused."""
+"""The settings: what is shipped, what is refused."""
 
 import dataclasses
 import tomllib
@@ -37,38 +37,38 @@ def test_the_shipped_file_spells_out_every_default() -> None:
 
 @pytest.mark.spec("S5-49")
 def test_the_defaults_are_those_of_the_system() -> None:
-    made = DEFAULTS.to_dict()
-    assert made["candidate_pool_size"] == 200
-    assert made["model_weights"] == {
+    result = DEFAULTS.to_dict()
+    assert result["candidate_pool_size"] == 200
+    assert result["model_weights"] == {
         "als": 0.4,
         "item_cf": 0.4,
         "popularity": 0.2,
     }
-    assert made["upsell"] == {"enabled": True, "factor": 0.1, "price_boost_weight": 0.2}
-    assert [made["user_segments"][s] for s in ("small", "low_average", "average", "high")] == [
+    assert result["upsell"] == {"enabled": True, "factor": 0.1, "price_boost_weight": 0.2}
+    assert [result["user_segments"][s] for s in ("small", "low_average", "average", "high")] == [
         0.25,
         0.5,
         0.75,
         1.0,
     ]
-    assert made["repurchase_cycle"] == {
+    assert result["repurchase_cycle"] == {
         "enabled": True,
         "default_cycle_days": 30,
         "exclusion_factor": 0.8,
     }
-    assert made["price_sensitivity"]["budget_tolerance"] == 1.5
-    assert made["price_sensitivity"]["mode"] == "cap"
+    assert result["price_sensitivity"]["budget_tolerance"] == 1.5
+    assert result["price_sensitivity"]["mode"] == "cap"
 
 
 def test_what_is_left_out_keeps_its_default_and_the_rest_is_taken(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("candidate_pool_size = 7\n[upsell]\nfactor = 1\n")
-    made = load_tuning(path)
-    assert made == dataclasses.replace(
+    result = load_tuning(path)
+    assert result == dataclasses.replace(
         Tuning(), candidate_pool_size=7, upsell=dataclasses.replace(Tuning().upsell, factor=1.0)
     )
-    assert isinstance(made.upsell.factor, float)
-    assert load_tuning(str(path)) == made
+    assert isinstance(result.upsell.factor, float)
+    assert load_tuning(str(path)) == result
 
 
 @pytest.mark.spec("S5-49")
@@ -76,9 +76,9 @@ def test_what_is_left_out_keeps_its_default_and_the_rest_is_taken(tmp_path: Path
     "change", [{}, NO_RULES, {"popularity_days": 28}, {"price_sensitivity": {"mode": "penalty"}}]
 )
 def test_to_dict_is_plain_and_comes_back(change: dict) -> None:
-    made = tuned(change)
-    assert tuned(made.to_dict()) == made
-    assert (made == DEFAULTS) == (not change)
+    result = tuned(change)
+    assert tuned(result.to_dict()) == result
+    assert (result == DEFAULTS) == (not change)
 
 
 def test_the_tree_cannot_be_changed_in_place() -> None:

@@ -1,4 +1,4 @@
-"""System 5's offline training: six files that restore the same model, or are refused by name."""
+"""Offline training: six files that restore the same model, or are refused by name."""
 
 import json
 import time
@@ -252,7 +252,8 @@ def test_the_metadata_is_put_in_its_place_last(
     fitted: Hybrid, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crash between two files leaves the old metadata, which the new files do not fit: refused, not mixed."""
-    renamed, replace = [], store.os.replace
+    renamed = []
+    replace = store.os.replace
     monkeypatch.setattr(
         store.os, "replace", lambda a, b: (renamed.append(Path(b).name), replace(a, b))
     )

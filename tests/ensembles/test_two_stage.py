@@ -42,12 +42,16 @@ def test_the_ranker_orders_better_than_any_of_its_generators(larger: Stage) -> N
 
 
 def test_labels_are_what_was_bought_in_the_window_and_features_are_of_before(shop: Shop) -> None:
-    model, data = TwoStage(**SMALL), shop.history
-    made = model._window(data, 2)
-    table, label, sizes = made.table, made.bought, made.sizes
+    model = TwoStage(**SMALL)
+    data = shop.history
+    result = model._window(data, 2)
+    table = result.table
+    label = result.bought
+    sizes = result.sizes
     start, end = (data.as_of - pd.Timedelta(days=21 * n) for n in (2, 1))
     rows = data.purchases
-    then, past = rows[(rows["ts"] >= start) & (rows["ts"] < end)], rows[rows["ts"] < start]
+    then = rows[(rows["ts"] >= start) & (rows["ts"] < end)]
+    past = rows[rows["ts"] < start]
     users = set(then["user_id"]) & set(past["user_id"])
     assert len(sizes) == len(users)
     assert sizes.sum() == len(table) == len(label)
@@ -66,7 +70,8 @@ def test_labels_are_what_was_bought_in_the_window_and_features_are_of_before(sho
 @pytest.mark.spec("C2")
 def test_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop) -> None:
     """Everything after the window's end scrambled or deleted: the same features and labels."""
-    data, model = shop.history, TwoStage(**SMALL)
+    data = shop.history
+    model = TwoStage(**SMALL)
     end = data.as_of - pd.Timedelta(days=21)
     late = (data.purchases["ts"] >= end).to_numpy()
     mixed = data.purchases.copy()

@@ -1,4 +1,4 @@
-"""Notebook 10's numbers: recall before a ranker, what parts are worth, system 3 on its own ground; stage 2 of system 3 row by row."""
+"""Notebook 10's numbers: recall before a ranker, what parts are worth, the original's claim; its stage 2 row by row."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +55,7 @@ def kept(larger: Shop) -> pd.Index:
 
 
 @pytest.fixture(scope="module")
-def system3(larger: Shop, kept: pd.Index) -> tuple[TwoStage, Interactions]:
+def original(larger: Shop, kept: pd.Index) -> tuple[TwoStage, Interactions]:
     data = relabelled(larger.history, kept)
     return TwoStage(**SMALL3).fit(data), data
 
@@ -65,14 +65,10 @@ def system3(larger: Shop, kept: pd.Index) -> tuple[TwoStage, Interactions]:
 
 @pytest.mark.spec("S3-21")
 def test_candidate_recall_is_that_of_lists_cut_at_every_depth(larger: Shop, made: Bench) -> None:
-    truth, depths = (
-        slices.warm(larger.truth, larger.history)[["user_id", "item_id"]].drop_duplicates(),
-        (1, 5, 20, 10_000),
-    )
-    table, users = (
-        recall_curve(made.generators, larger.truth, larger.history, depths),
-        larger.history.user_ids.get_indexer(sorted(set(truth["user_id"]))),
-    )
+    truth = slices.warm(larger.truth, larger.history)[["user_id", "item_id"]].drop_duplicates()
+    depths = (1, 5, 20, 10_000)
+    table = recall_curve(made.generators, larger.truth, larger.history, depths)
+    users = larger.history.user_ids.get_indexer(sorted(set(truth["user_id"])))
     for row in table.itertuples():
         part = (
             made.generators
@@ -87,7 +83,10 @@ def test_candidate_recall_is_that_of_lists_cut_at_every_depth(larger: Shop, made
 
 @pytest.mark.spec("S3-21")
 def test_candidate_recall_by_hand(tiny: pd.DataFrame) -> None:
-    """ann bought milk, bread, jam; then milk, beer and something unheard of: own purchases hold 1 of 3, the whole catalogue 2."""
+    """ann bought milk, bread, jam.
+
+    Then milk, beer and something unheard of: own purchases hold 1 of 3, the whole catalogue 2.
+    """
     data = Interactions.of(tiny)
     truth = pd.DataFrame(
         [("ann", "milk"), ("ann", "milk"), ("ann", "beer"), ("ann", "rum"), ("dan", "milk")],
@@ -107,11 +106,9 @@ def test_candidate_recall_by_hand(tiny: pd.DataFrame) -> None:
 
 def toy() -> Bench:
     """Two judged users (codes 3 and 7; 9 has no candidates), generators `own` (2 items) and `popular` (1)."""
-    user, item, own = (
-        np.array([3, 3, 3, 7, 7, 7], np.int32),
-        np.array([0, 4, 8, 0, 1, 2], np.int32),
-        np.array([0, 9, 8, 7, 0, 6], np.float32),
-    )
+    user = np.array([3, 3, 3, 7, 7, 7], np.int32)
+    item = np.array([0, 4, 8, 0, 1, 2], np.int32)
+    own = np.array([0, 9, 8, 7, 0, 6], np.float32)
     table = pd.DataFrame(
         {"pair_times": own, "rank_own": [2, 0, 1, 0, 2, 1], "rank_popular": [0, 1, 2, 0, 1, 2]},
         dtype=np.float32,
@@ -160,7 +157,8 @@ def test_precision_is_the_judge_s(larger: Shop, made: Bench) -> None:
 
 
 def test_who_proposed_a_pair_is_told_by_its_rank(larger: Shop, made: Bench) -> None:
-    said, pairs = proposed(made, made.asked), made.asked.pairs
+    said = proposed(made, made.asked)
+    pairs = made.asked.pairs
     assert np.logical_or.reduce(list(said.values())).all()  # nobody came from nowhere
     assert set(said) == {name for name, (_, n) in GENERATORS["lab"].items() if n}
     for name, n in ((name, GENERATORS["lab"][name][1]) for name in said):
@@ -218,7 +216,11 @@ def test_ablation_recomputed_by_hand(larger: Shop, made: Bench) -> None:
             made.asked.table.loc[ask, columns].to_numpy()
         )
         frame = pd.DataFrame(
-            {"user": made.asked.pairs.user[ask], "bought": made.asked.bought[ask], "score": score}
+            {
+                "user": made.asked.pairs.user[ask],
+                "bought": made.asked.bought[ask],
+                "score": score,
+            }
         )
         best = (
             frame.sort_values(["user", "score"], ascending=[True, False], kind="stable")
@@ -275,10 +277,8 @@ def test_fewer_rows_keep_all_that_was_bought(larger: Shop, made: Bench) -> None:
 def test_where_purchases_alone_are_too_many_rows_whole_users_go(larger: Shop, made: Bench) -> None:
     bought = sum(e.bought.sum() for e in made.examples)
     some = bench(made.model, larger.stage, rows=bought)
-    kept, rows = (
-        sum(e.bought.sum() for e in some.examples),
-        sum(len(e.pairs) for e in some.examples),
-    )
+    kept = sum(e.bought.sum() for e in some.examples)
+    rows = sum(len(e.pairs) for e in some.examples)
     assert rows == pytest.approx(bought, rel=0.15)
     # the rest is still there to be told from
     assert 0 < kept < 0.5 * rows
@@ -346,12 +346,12 @@ def test_the_profile_has_a_line_per_step(larger: Shop, made: Bench) -> None:
     assert table["times in a fit"].tolist() == [3, 3, 1, 3]
 
 
-# ---- stage 2 of system 3
+# ---- stage 2 of the original
 
 
 @pytest.mark.spec("S3-17")
-def test_everyone_of_both_windows_is_served(larger: Shop, system3: tuple, kept: pd.Index) -> None:
-    model, _ = system3
+def test_everyone_of_both_windows_is_served(larger: Shop, original: tuple, kept: pd.Index) -> None:
+    model, _ = original
     start = larger.history.as_of - pd.Timedelta(days=42)
     rows = larger.tables["purchases"]
     users = rows[rows["ts"] >= start]["user_id"].unique()
@@ -363,9 +363,9 @@ def test_everyone_of_both_windows_is_served(larger: Shop, system3: tuple, kept: 
 
 
 @pytest.fixture(scope="module")
-def window(system3: tuple) -> tuple[Examples, Interactions]:
+def window(original: tuple) -> tuple[Examples, Interactions]:
     """The six weeks as the classifier sees them, and the history before them."""
-    model, data = system3
+    model, data = original
     start = data.as_of - pd.Timedelta(days=42)
     past = data.purchases[data.purchases["ts"] < start]
     return model.examples(data)[0], Interactions.of(
@@ -387,8 +387,9 @@ def test_features_are_unique_on_their_keys(window: tuple) -> None:
 
 
 @pytest.mark.spec("S3-19")
-def test_embeddings_are_joined_by_user_and_by_item(window: tuple, system3: tuple) -> None:
-    (example, history), (model, _) = window, system3
+def test_embeddings_are_joined_by_user_and_by_item(window: tuple, original: tuple) -> None:
+    (example, history) = window
+    (model, _) = original
     als = model.fitted_generators(history)["als"]
     for side, codes, factors in (
         ("user", example.pairs.user, als.user_factors_),
@@ -401,9 +402,10 @@ def test_embeddings_are_joined_by_user_and_by_item(window: tuple, system3: tuple
 
 @pytest.mark.spec("S3-20")
 def test_the_target_is_whether_the_pair_was_bought_in_the_six_weeks(
-    window: tuple, system3: tuple
+    window: tuple, original: tuple
 ) -> None:
-    (example, history), (_, data) = window, system3
+    (example, history) = window
+    (_, data) = original
     late = data.purchases[data.purchases["ts"] >= history.as_of]
     bought = set(zip(late["user_id"].astype(str), late["item_id"].astype(str)))
     pairs = list(zip(history.user_ids[example.pairs.user], history.item_ids[example.pairs.item]))
@@ -413,9 +415,10 @@ def test_the_target_is_whether_the_pair_was_bought_in_the_six_weeks(
 
 @pytest.mark.spec("S3-10")
 def test_the_fake_item_is_no_candidate_no_target_and_in_no_list(
-    window: tuple, system3: tuple, kept: pd.Index
+    window: tuple, original: tuple, kept: pd.Index
 ) -> None:
-    (example, history), (model, data) = window, system3
+    (example, history) = window
+    (model, data) = original
     assert OTHER in history.item_ids
     assert (data.purchases["item_id"] == OTHER).sum() > 100
     assert history.item_ids.get_loc(OTHER) not in set(example.pairs.item)
@@ -428,7 +431,8 @@ def test_the_fake_item_is_no_candidate_no_target_and_in_no_list(
 @pytest.mark.spec("S3-21")
 def test_no_user_teaches_and_checks(window: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     example, _ = window
-    seen, real = [], two_stage._dataset
+    seen = []
+    real = two_stage._dataset
     monkeypatch.setattr(
         two_stage,
         "_dataset",
@@ -443,8 +447,8 @@ def test_no_user_teaches_and_checks(window: tuple, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.spec("S3-22")
-def test_one_call_trains_and_one_saves_trees_as_text(system3: tuple, tmp_path: Path) -> None:
-    model, data = system3
+def test_one_call_trains_and_one_saves_trees_as_text(original: tuple, tmp_path: Path) -> None:
+    model, data = original
     assert len(model.rankers_) == 1
     assert model.rankers_[0].startswith("tree\n")
     assert "objective=binary" in model.rankers_[0]
@@ -455,8 +459,8 @@ def test_one_call_trains_and_one_saves_trees_as_text(system3: tuple, tmp_path: P
 
 
 @pytest.mark.spec("S3-23")
-def test_the_list_is_the_five_most_probable_candidates(system3: tuple) -> None:
-    model, data = system3
+def test_the_list_is_the_five_most_probable_candidates(original: tuple) -> None:
+    model, data = original
     asked = model.asked(data, model.fitted_generators(data), np.array([4]))
     probability = lightgbm.Booster(model_str=str(model.rankers_[0])).predict(asked.table.to_numpy())
     assert ((probability > 0) & (probability < 1)).all()
@@ -466,10 +470,10 @@ def test_the_list_is_the_five_most_probable_candidates(system3: tuple) -> None:
 
 @pytest.mark.spec("S3-14")
 def test_two_shoppers_with_different_histories_get_different_lists(
-    system3: tuple, kept: pd.Index
+    original: tuple, kept: pd.Index
 ) -> None:
     """In the original everybody got the same."""
-    model, data = system3
+    model, data = original
     baskets = data.purchases.groupby("user_id")["basket_id"].nunique()
     lists = (
         model.recommend(baskets.index[baskets >= 3], 5, only=kept)
@@ -484,7 +488,10 @@ def test_two_shoppers_with_different_histories_get_different_lists(
 
 @pytest.mark.spec("S3-02")
 def test_the_claim_by_hand() -> None:
-    """ann bought five items of the catalogue, bob one, cat only what is outside; of list places only those within count."""
+    """ann bought five items of the catalogue, bob one, cat only what is outside.
+
+    Of list places only those within count.
+    """
     history = Interactions.of(
         receipts(
             "ann a 1 2024-01-01 1 1\nbob a 2 2024-01-01 1 1\ncat a 3 2024-01-01 1 1\nann x 1 2024-01-01 1 1"
@@ -536,7 +543,7 @@ def test_a_recorded_list_is_of_the_catalogue_for_strangers_too(
     recs = record_within(TwoStage(**SMALL3), fold, "two_stage_original", kept)
     assert set(recs["item_id"].astype(str)) <= set(kept)
     assert recs["user_id"].nunique() == len(fold.testing.users)
-    assert (home / "data/synthetic/runs/toy/system3.parquet").exists()
+    assert (home / "data/synthetic/runs/toy/two_stage_original.parquet").exists()
 
 
 def test_without_a_catalogue_everything_that_was_sold_is_one(home: Path, larger: Shop) -> None:

@@ -15,7 +15,9 @@ from recsys_utils.models import LightFM, Popular
 
 def staged(tables: dict[str, pd.DataFrame], cut: pd.Timestamp) -> Stage:
     """A shop with a catalogue and profiles of its own, cut."""
-    rows, items, users = tables["purchases"], tables["items"], tables["users"]
+    rows = tables["purchases"]
+    items = tables["items"]
+    users = tables["users"]
     history = Interactions.of(rows[rows["ts"] < cut], items, users, cut, items["item_id"])
     profiles = users.astype({"user_id": str}).set_index("user_id")
     return Stage(history, rows[rows["ts"] >= cut], None, profiles)

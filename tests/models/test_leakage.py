@@ -51,14 +51,19 @@ def rows(shop: Shop) -> pd.DataFrame:
 
 
 def scrambled(rows: pd.DataFrame, cut: pd.Timestamp, seed: int) -> pd.DataFrame:
-    """Users, items, prices, quantities, attributes and times after the cut, each dealt anew; a tenth of it is unheard of."""
-    rng, late = np.random.default_rng(seed), np.flatnonzero(rows["ts"] >= cut)
-    made = rows.copy()
+    """Users, items, prices, quantities, attributes and times after the cut, each dealt anew.
+
+    A tenth of it is unheard of.
+    """
+    rng = np.random.default_rng(seed)
+    late = np.flatnonzero(rows["ts"] >= cut)
+    result = rows.copy()
     for column in NOW:
-        made.loc[late, column] = rows[column].to_numpy()[rng.permutation(late)]
-    made.loc[late[::10], "item_id"], made.loc[late[5::10], "user_id"] = "brand-new", "stranger"
-    made.loc[late, "price"] *= 100
-    return made
+        result.loc[late, column] = rows[column].to_numpy()[rng.permutation(late)]
+    result.loc[late[::10], "item_id"] = "brand-new"
+    result.loc[late[5::10], "user_id"] = "stranger"
+    result.loc[late, "price"] *= 100
+    return result
 
 
 def folded(home: Path, rows: pd.DataFrame) -> Fold:
@@ -74,7 +79,8 @@ def lines(frame: pd.DataFrame) -> pd.DataFrame:
 
 def check_same_past(before: Stage, after: Stage, folder: Path) -> None:
     """History, catalogue, segments and every model's saved arrays."""
-    a, b = before.history, after.history
+    a = before.history
+    b = after.history
     pd.testing.assert_frame_equal(lines(a.purchases), lines(b.purchases))
     pd.testing.assert_frame_equal(a.items, b.items)
     pd.testing.assert_frame_equal(a.users, b.users)

@@ -35,7 +35,10 @@ COLD = ["food5", "tool5"]
 
 
 def clans(users: pd.DataFrame | None = HOMES, items: pd.DataFrame | None = KINDS) -> Interactions:
-    """Flats buy food, houses buy tools, four of five items each; nobody buys the sixth, which is on sale."""
+    """Flats buy food, houses buy tools, four of five items each.
+
+    Nobody buys the sixth, which is on sale.
+    """
     lines = [
         f"{home}{u} {kind}{i} {home}{u} 2024-01-01 1 1"
         for home, kind in (("flat", "food"), ("house", "tool"))
@@ -174,7 +177,8 @@ def test_scores_are_those_that_lightfm_predicts_itself(shop: Shop) -> None:
         )
         for f, v in sides
     ]
-    dense, n = [d[:, d.any(axis=0)] for d in dense], once.shape[1]
+    dense = [d[:, d.any(axis=0)] for d in dense]
+    n = once.shape[1]
     theirs = reference(once, *dense)
     for user in (0, 11):
         ours = model.score(pd.DataFrame({"user_id": once.user_ids[user], "item_id": once.item_ids}))
@@ -204,7 +208,10 @@ def test_own_is_added_to_scores_of_mean_zero_and_spread_one(
 
 
 def test_a_pair_weighs_its_decayed_baskets_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Days before the cut: 20 and 0 of (u, a), 20 of (u, b), 40 of (v, b), long ago of (v, a); tau is 20 days."""
+    """Days before the cut: 20 and 0 of (u, a), 20 of (u, b), 40 of (v, b), long ago of (v, a).
+
+    Tau is 20 days.
+    """
     rows = receipts(
         "u a b1 2024-01-21 1 1\nu a b2 2024-02-10 1 1\nu b b1 2024-01-21 1 1\nv b b3 2024-01-01 1 1\nv a b4 2020-01-01 1 1"
     )
@@ -218,7 +225,8 @@ def test_a_pair_weighs_its_decayed_baskets_by_hand(monkeypatch: pytest.MonkeyPat
     )
     data = Interactions.of(rows)
     LightFM(2, epochs=1, tau=20).fit(data)
-    (ones, weights), e = told[0], np.exp(-1)
+    (ones, weights) = told[0]
+    e = np.exp(-1)
     expected = pd.DataFrame([[1 + e, e], [0, e * e]], ["u", "v"], ["a", "b"])[data.item_ids]
     assert np.allclose(weights.toarray(), expected / expected.to_numpy()[expected > 0].mean())
     assert np.array_equal(ones.toarray(), expected > 0)
@@ -311,6 +319,6 @@ def test_texts_are_columns_of_several_words_not_codes() -> None:
 
 
 def test_similar_items_are_of_the_same_clan() -> None:
-    made = fitted().similar("food0", 5)
-    assert set(made["item_id"]) == {f"food{i}" for i in range(1, 6)}
-    assert made["score"].between(-1.0001, 1.0001).all()
+    result = fitted().similar("food0", 5)
+    assert set(result["item_id"]) == {f"food{i}" for i in range(1, 6)}
+    assert result["score"].between(-1.0001, 1.0001).all()

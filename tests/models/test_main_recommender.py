@@ -1,4 +1,4 @@
-"""System 3's first stage by hand: own purchases first, then what ALS makes of them, then what everybody buys; the fake item never."""
+"""The first stage of two-stage retail by hand: own purchases first, then what ALS makes of them, then what everybody buys; the fake item never."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from recsys_utils.models.factorization import weigh
 from recsys_utils.models.main_recommender import described, habits
 
 METHODS = ["all", "als", "own", "similar items", "similar users"]
-# Two circles: kitchen (ann, bob, cat) and workshop (dan, eve, fay). Only ann has no honey, only dan no glue.
+# Two circles: kitchen (ann, bob, cat) and workshop (dan, eve, fay). Only ann has no honey, only dan
+# no glue.
 CIRCLES = "\n".join(
     f"{who} {what} {who}{n} 2024-0{1 + n}-01 1 1.0"
     for who, bought in {
@@ -28,7 +29,8 @@ CIRCLES = "\n".join(
     }.items()
     for n, what in enumerate(bought)
 )
-KITCHEN, WORKSHOP = {"tea", "milk", "bread", "honey"}, {"saw", "nails", "wood", "glue"}
+KITCHEN = {"tea", "milk", "bread", "honey"}
+WORKSHOP = {"saw", "nails", "wood", "glue"}
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +45,17 @@ def first(model: MainRecommender, user: str, k: int, method: str) -> list[str]:
 
 @pytest.mark.spec("S3-12")
 def test_defaults_are_system_3_s_and_the_attributes_of_items_are_an_option() -> None:
-    made = MainRecommender()
+    result = MainRecommender()
     assert (
-        made.factors,
-        made.regularization,
-        made.iterations,
-        made.weighting,
-        made.tau,
-        made.n_candidates,
+        result.factors,
+        result.regularization,
+        result.iterations,
+        result.weighting,
+        result.tau,
+        result.n_candidates,
     ) == (50, 0.001, 15, "bm25", None, 200)
-    assert made.family == "two stage"
-    assert made.attributes == 0
+    assert result.family == "two stage"
+    assert result.attributes == 0
 
 
 @pytest.mark.spec("S3-12")
@@ -65,16 +67,17 @@ def test_strengths_are_counts_times_bm25_by_hand() -> None:
             "c z 4 2024-01-02 1 1\nc w 4 2024-01-02 1 1"
         )
     )
-    made = weigh(data, "bm25", None)
+    result = weigh(data, "bm25", None)
     counts = data.seen.toarray()
-    user, item = data.user_ids.get_loc("a"), data.item_ids.get_loc("x")
+    user = data.user_ids.get_loc("a")
+    item = data.item_ids.get_loc("x")
     length = 0.2 + 0.8 * 3 / (7 / 4)  # x: bought 3 times, an item on average 7/4 times
     assert counts[user, item] == 2
-    assert made[user, item] == pytest.approx(
+    assert result[user, item] == pytest.approx(
         2 * 101 / (100 * length + 2) * (np.log(4) - np.log1p(1))
     )
-    assert made.dtype == np.float32
-    assert (made.toarray()[counts == 0] == 0).all()
+    assert result.dtype == np.float32
+    assert (result.toarray()[counts == 0] == 0).all()
 
 
 @pytest.mark.spec("S3-12")
@@ -137,8 +140,8 @@ def test_the_number_of_candidates_is_100_to_200(n: int) -> None:
 def test_n_distinct_candidates_then_everything_else_by_recent_popularity(
     shop: Shop, method: str
 ) -> None:
-    made = MainRecommender(n_candidates=100, method=method).fit(shop.history)
-    recs = made.recommend(shop.history.user_ids[:20], 10_000)
+    result = MainRecommender(n_candidates=100, method=method).fit(shop.history)
+    recs = result.recommend(shop.history.user_ids[:20], 10_000)
     assert len(recs) == 20 * shop.history.shape[1] > 20 * 100
     assert not recs.duplicated(["user_id", "item_id"]).any()
     code = pd.Series(shop.history.item_ids.get_indexer(recs["item_id"]))
@@ -234,8 +237,8 @@ def test_similar_items_are_alike_to_what_was_bought_and_not_it_itself(
     )
     vectors = {"tea": (2, 0), "mint": (3, 0), "milk": (0, 1), "saw": (-1, 0)}
     model.item_factors_ = np.array([vectors[item] for item in model.item_ids_], np.float32)
-    made = dict(zip(model.item_ids_, model._similar_items(np.array([0]))[0]))
-    assert made == {"mint": 2, "tea": 0, "milk": 0, "saw": 0}
+    result = dict(zip(model.item_ids_, model._similar_items(np.array([0]))[0]))
+    assert result == {"mint": 2, "tea": 0, "milk": 0, "saw": 0}
     assert first(circles, "ann", 1, "similar items")[0] in KITCHEN
 
 
@@ -247,8 +250,8 @@ def test_similar_users_bought_it(circles: MainRecommender) -> None:
     )
     model = MainRecommender().fit(Interactions.of(rows))
     model.user_factors_ = np.array([(1, 0), (5, 0), (1, 1), (-1, 0)], np.float32)
-    made = dict(zip(model.item_ids_, model._similar_users(np.array([0]))[0].round(4)))
-    assert made == {"mint": 2, "tea": 1, "milk": pytest.approx(np.sqrt(0.5), abs=1e-4), "saw": 0}
+    result = dict(zip(model.item_ids_, model._similar_users(np.array([0]))[0].round(4)))
+    assert result == {"mint": 2, "tea": 1, "milk": pytest.approx(np.sqrt(0.5), abs=1e-4), "saw": 0}
     model.method = "similar users"
     assert model.recommend(["ann"], 3)["item_id"].astype(str).tolist() == ["mint", "tea", "milk"]
     assert set(first(circles, "dan", 4, "similar users")) == WORKSHOP

@@ -72,8 +72,8 @@ every_model = pytest.mark.parametrize("name", concrete())
 
 @pytest.fixture(scope="session")
 def fitted(shop: Shop) -> Callable[[str], Recommender]:
-    made: dict[str, Recommender] = {}
-    return lambda name: made.get(name) or made.setdefault(name, make(name).fit(shop.history))
+    result: dict[str, Recommender] = {}
+    return lambda name: result.get(name) or result.setdefault(name, make(name).fit(shop.history))
 
 
 def same(a: pd.DataFrame, b: pd.DataFrame) -> None:
@@ -241,7 +241,10 @@ def test_ties_go_to_the_more_popular_item_then_the_lower_id(name: str, fitted, s
 @pytest.mark.spec("C4")
 @every_model
 def test_rows_in_another_order_change_nothing(name: str, fitted, shop: Shop) -> None:
-    """Provable where sums are of whole numbers; elsewhere float64 sums, cut to float32, hide their last bits."""
+    """Provable where sums are of whole numbers.
+
+    Elsewhere float64 sums, cut to float32, hide their last bits.
+    """
     rows = shop.history.purchases.sample(frac=1, random_state=3)
     mixed = Interactions.of(rows, shop.tables["items"], shop.tables["users"], shop.history.as_of)
     same_lists(
@@ -282,7 +285,10 @@ def test_unknown_users_get_what_is_popular_now(name: str, fitted, shop: Shop) ->
 @pytest.mark.spec("S1-10", "S2-24")
 @every_model
 def test_profiles_are_for_strangers_only(name: str, fitted, shop: Shop) -> None:
-    """A profile changes no known user's list; a stranger without one, or whose profile says nothing, gets what is popular."""
+    """A profile changes no known user's list.
+
+    A stranger without one, or whose profile says nothing, gets what is popular.
+    """
     users = [*shop.history.user_ids[:3], "stranger", "mute"]
     profile = (
         shop.tables["users"]
@@ -374,17 +380,18 @@ def test_score_of_pairs_is_the_score_in_the_table(name: str, fitted, shop: Shop)
 @pytest.mark.spec("C8")
 @every_model
 def test_similar_items_exclude_the_item_itself(name: str, fitted, shop: Shop) -> None:
-    item, n = shop.history.item_ids[0], shop.history.shape[1]
+    item = shop.history.item_ids[0]
+    n = shop.history.shape[1]
     if type(fitted(name))._similar is Recommender._similar:
         with pytest.raises(NotSupported, match=name):
             fitted(name).similar(item)
         return
-    made = fitted(name).similar(item, 10_000)
-    assert len(made) == n - 1 == made["item_id"].nunique()
-    assert item not in set(made["item_id"])
-    assert made["score"].is_monotonic_decreasing
-    assert made["score"].nunique() > 1
-    pd.testing.assert_frame_equal(fitted(name).similar(item, 7), made.head(7))
+    result = fitted(name).similar(item, 10_000)
+    assert len(result) == n - 1 == result["item_id"].nunique()
+    assert item not in set(result["item_id"])
+    assert result["score"].is_monotonic_decreasing
+    assert result["score"].nunique() > 1
+    pd.testing.assert_frame_equal(fitted(name).similar(item, 7), result.head(7))
     with pytest.raises(LabError, match="no such item"):
         fitted(name).similar("no such item")
 
@@ -430,16 +437,16 @@ def test_an_empty_history_is_refused_by_name(name: str, tiny: pd.DataFrame) -> N
 
 def bad_parameters() -> list[tuple[str, str, object]]:
     """Every number below its range and not a number, every choice out of its options."""
-    made = []
+    result = []
     for name in concrete():
         hints = typing.get_type_hints(REGISTRY[name])
         for field in (f.name for f in dataclasses.fields(REGISTRY[name]) if f.name != "seed"):
             options = {hints[field], *typing.get_args(hints[field])}
             if options & {int, float}:
-                made += [(name, field, -1), (name, field, float("nan"))]
+                result += [(name, field, -1), (name, field, float("nan"))]
             elif typing.get_origin(hints[field]) is typing.Literal:
-                made.append((name, field, "nonsense"))
-    return made
+                result.append((name, field, "nonsense"))
+    return result
 
 
 @pytest.mark.parametrize(("name", "field", "value"), bad_parameters())
@@ -726,7 +733,8 @@ def test_own_purchases_ties_may_go_to_all_time_shoppers_but_never_beat_a_basket(
 def test_the_signal_of_each_line_by_hand() -> None:
     """Mean prices: u 2, v 10; mean quantities: a 2, b 6."""
     rows = receipts("u a b1 2024-01-01 1 1\nu b b2 2024-01-02 6 3\nv a b3 2024-01-03 3 10")
-    spending, quantity = np.array([1 / 2, 3 / 2, 1]), np.array([1 / 2, 1, 3 / 2])
+    spending = np.array([1 / 2, 3 / 2, 1])
+    quantity = np.array([1 / 2, 1, 3 / 2])
     assert np.allclose(
         signal(Interactions.of(rows)), np.sqrt(np.log1p(spending) * np.log1p(quantity))
     )
@@ -752,7 +760,8 @@ def dense_copurchase(data: Interactions) -> tuple[pd.DataFrame, pd.DataFrame]:
     s = pd.Series(
         signal(data), pd.MultiIndex.from_frame(data.purchases[["user_id", "basket_id", "item_id"]])
     )
-    items, total = data.item_ids, s.groupby("item_id").sum()
+    items = data.item_ids
+    total = s.groupby("item_id").sum()
     similarity = pd.DataFrame(0.0, items, items)
     for _, basket in s.groupby(["user_id", "basket_id"]):
         for a, b in ((a, b) for a in basket.index for b in basket.index):
@@ -777,10 +786,10 @@ def test_similarity_and_scores_are_those_of_the_formula(tiny: pd.DataFrame) -> N
 
 @pytest.mark.spec("S5-05")
 def test_similarity_is_at_most_one_single_item_baskets_included(shop: Shop) -> None:
-    made = CoPurchase(threshold=0, neighbours=1_000).fit(shop.history).similarity_.toarray()
-    assert made.max() <= 1 + 1e-6
-    assert np.allclose(np.diag(made), 1, atol=1e-6)
-    assert np.allclose(made, made.T, atol=1e-6)
+    result = CoPurchase(threshold=0, neighbours=1_000).fit(shop.history).similarity_.toarray()
+    assert result.max() <= 1 + 1e-6
+    assert np.allclose(np.diag(result), 1, atol=1e-6)
+    assert np.allclose(result, result.T, atol=1e-6)
 
 
 @pytest.mark.spec("S5-05")
@@ -849,9 +858,13 @@ def test_own_weight_of_zero_takes_an_item_out_of_its_own_score(model: Recommende
 
 @pytest.fixture(scope="module")
 def clans() -> tuple[Interactions, pd.DataFrame]:
-    """60 shoppers of two clans, each buying 12 of its clan's 20 items; the rest of the clan's items is the truth."""
+    """60 shoppers of two clans, each buying 12 of its clan's 20 items.
+
+    The rest of the clan's items is the truth.
+    """
     rng = np.random.default_rng(0)
-    rows, rest = [], []
+    rows = []
+    rest = []
     for u in range(60):
         items = [f"{'ab'[u % 2]}{i:02d}" for i in rng.permutation(20)]
         rows += [(f"u{u:02d}", i, f"b{u}", "2024-01-01", 1, 1) for i in items[:12]]
@@ -891,10 +904,8 @@ def test_als_solves_hu_koren_volinsky(clans) -> None:
     """At convergence each user's factors solve (YᵀCY + λI)x = YᵀCp over all items, unobserved ones with confidence 1."""
     data, _ = clans
     model = ALS(4, regularization=0.5, alpha=3, iterations=200, tau=None).fit(data)
-    y, confidence = (
-        model.item_factors_.astype(float),
-        np.where(data.matrix().toarray() > 0, 1 + 3 * data.matrix().toarray(), 1),
-    )
+    y = model.item_factors_.astype(float)
+    confidence = np.where(data.matrix().toarray() > 0, 1 + 3 * data.matrix().toarray(), 1)
     bought_ = data.matrix().toarray() > 0
     solved = [
         np.linalg.solve((y.T * c) @ y + 0.5 * np.eye(4), (y.T * c) @ p)

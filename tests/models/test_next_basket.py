@@ -31,32 +31,35 @@ def baskets_of(data: Interactions) -> list[list[tuple[float, np.ndarray]]]:
 
 
 def vectors_in_loops(data: Interactions, model: TIFUKNN, tau: float | None) -> np.ndarray:
-    """The paper's user vectors: the mean of groups' decayed means; with "sum" the plain sum; then one common scale."""
-    made = np.zeros(data.shape)
+    """The paper's user vectors: the mean of groups' decayed means; with "sum" the plain sum.
+
+    Then one common scale.
+    """
+    result = np.zeros(data.shape)
     for user, baskets in enumerate(baskets_of(data)):
         groups = [baskets[start : start + model.m] for start in range(0, len(baskets), model.m)]
         for g, group in enumerate(groups):
             for b, (age, items) in enumerate(group):
                 share = 1 / (len(group) * len(groups)) if model.pooling == "mean" else 1
-                made[user, items] += (
+                result[user, items] += (
                     share * model.r_b**b * model.r_g**g * (1 if tau is None else np.exp(-age / tau))
                 )
-    return made * len(made) / made.sum()
+    return result * len(result) / result.sum()
 
 
 def tifu_in_loops(data: Interactions, model: TIFUKNN) -> np.ndarray:
     own, near = (vectors_in_loops(data, model, tau) for tau in (model.tau, model.tau_neighbours))
-    made = np.zeros(data.shape)
+    result = np.zeros(data.shape)
     for u, vector in enumerate(own):
-        distance, cosine = (
-            np.linalg.norm(own - vector, axis=1),
-            own @ vector / np.linalg.norm(own, axis=1) / np.linalg.norm(vector),
-        )
+        distance = np.linalg.norm(own - vector, axis=1)
+        cosine = own @ vector / np.linalg.norm(own, axis=1) / np.linalg.norm(vector)
         order = np.argsort(distance if model.similarity == "euclidean" else -cosine, kind="stable")
         others = order[order != u][: model.k]
         weights = np.ones(len(others)) if model.similarity == "euclidean" else cosine[others]
-        made[u] = model.alpha * vector + (1 - model.alpha) * weights @ near[others] / weights.sum()
-    return made
+        result[u] = (
+            model.alpha * vector + (1 - model.alpha) * weights @ near[others] / weights.sum()
+        )
+    return result
 
 
 # ---- baskets in order
@@ -100,7 +103,10 @@ def test_a_basket_is_as_old_as_its_first_line() -> None:
 
 
 def test_tifu_vector_by_hand() -> None:
-    """Five baskets in groups of two from the last: {5, 4}, {3, 2}, {1}; ½ per step in a group, 1/10 per group."""
+    """Five baskets in groups of two from the last: {5, 4}, {3, 2}, {1}.
+
+    ½ per step in a group, 1/10 per group.
+    """
     rows = receipts("\n".join(f"u i{n} b{n} 2024-01-0{n} 1 1" for n in range(1, 6)))
     model = TIFUKNN(m=2, r_b=0.5, r_g=0.1, alpha=1, **PAPER).fit(Interactions.of(rows))
     by_item = dict(zip(model.item_ids_, model.own_.toarray()[0]))
@@ -155,8 +161,8 @@ def test_a_shopper_is_not_their_own_neighbour() -> None:
 def test_of_two_shoppers_with_equal_vectors_each_is_the_other_s_neighbour() -> None:
     """They differ in the age of their tea alone, which only the neighbours' calendar sees."""
     data = Interactions.of(receipts("u tea 1 2024-01-01 1 1\nv tea 2 2024-03-01 1 1"))
-    made = scores(TIFUKNN(k=1, alpha=0, r_g=1, tau=None, tau_neighbours=30), data).ravel()
-    assert made[1] / made[0] == pytest.approx(np.exp(-60 / 30), rel=1e-5)
+    result = scores(TIFUKNN(k=1, alpha=0, r_g=1, tau=None, tau_neighbours=30), data).ravel()
+    assert result[1] / result[0] == pytest.approx(np.exp(-60 / 30), rel=1e-5)
 
 
 def test_nearer_neighbours_weigh_more_by_cosine_and_strangers_nothing() -> None:
@@ -187,7 +193,10 @@ def test_neighbours_fade_by_their_own_calendar() -> None:
 
 
 def test_summed_vectors_let_those_who_bought_little_hear_more_of_others() -> None:
-    """The light and the heavy shopper have the same shares; pooled by mean they get the same mixture, by sum they do not."""
+    """The light and the heavy shopper have the same shares.
+
+    Pooled by mean they get the same mixture, by sum they do not.
+    """
     heavy = "\n".join(f"heavy tea h{n} 2024-01-0{n} 1 1" for n in range(1, 7))
     rows = receipts(
         f"{heavy}\nlight tea l1 2024-01-06 1 1\nother tea o1 2024-01-06 1 1\nother jam o1 2024-01-06 1 1"
@@ -197,14 +206,15 @@ def test_summed_vectors_let_those_who_bought_little_hear_more_of_others() -> Non
         model = TIFUKNN(k=2, r_g=1, tau=None, tau_neighbours=None, pooling=pooling).fit(
             Interactions.of(rows)
         )
-        made = model.score(
+        result = model.score(
             pd.DataFrame(
                 {"user_id": ["light", "light", "heavy", "heavy"], "item_id": ["jam", "tea"] * 2}
             )
         )
-        return made[::2] / made[1::2]
+        return result[::2] / result[1::2]
 
-    mean, total = weight_of_others("mean"), weight_of_others("sum")
+    mean = weight_of_others("mean")
+    total = weight_of_others("sum")
     assert mean[0] == pytest.approx(mean[1], rel=0.01)
     assert total[0] > 1.4 * total[1]
 
@@ -230,21 +240,23 @@ def test_upcf_is_the_formula_in_loops(
     r: int | None, q: float, alpha: float, tau: float | None, shop: Shop
 ) -> None:
     data = shop.history
-    popularity, bought = np.zeros(data.shape), data.seen.toarray() > 0
+    popularity = np.zeros(data.shape)
+    bought = data.seen.toarray() > 0
     for user, baskets in enumerate(baskets_of(data)):
         last = baskets[:r]
         for age, items in last:
             popularity[user, items] += (1 if tau is None else np.exp(-age / tau)) / len(last)
-    common, size = bought.astype(float) @ bought.T, bought.sum(axis=1).astype(float)
+    common = bought.astype(float) @ bought.T
+    size = bought.sum(axis=1).astype(float)
     expected = (common / np.outer(size**alpha, size ** (1 - alpha))) ** q @ popularity
-    made = scores(UPCF(r, alpha, q, k=10_000, tau=tau), data)
-    assert np.allclose(made * expected.sum() / made.sum(), expected, rtol=1e-4, atol=1e-6)
+    result = scores(UPCF(r, alpha, q, k=10_000, tau=tau), data)
+    assert np.allclose(result * expected.sum() / result.sum(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_upcf_with_a_high_power_listens_to_the_shopper_alone(tiny: pd.DataFrame) -> None:
     data = Interactions.of(tiny)
-    made = scores(UPCF(r=1, q=500, tau=None), data)
-    assert (made[0] > 1e-6).tolist() == data.item_ids.isin(
+    result = scores(UPCF(r=1, q=500, tau=None), data)
+    assert (result[0] > 1e-6).tolist() == data.item_ids.isin(
         ["milk", "jam"]
     ).tolist()  # ann's last basket
 
@@ -253,8 +265,8 @@ def test_upcf_asks_the_nearest_only_and_the_shopper_is_the_first_of_them(
     tiny: pd.DataFrame,
 ) -> None:
     data = Interactions.of(tiny)
-    made = scores(UPCF(r=None, k=1), data)
-    assert ((made > 0) == (data.seen.toarray() > 0)).all()
+    result = scores(UPCF(r=None, k=1), data)
+    assert ((result > 0) == (data.seen.toarray() > 0)).all()
 
 
 # ---- both

@@ -1,4 +1,4 @@
-"""System 1 by hand: preferences, pairs, both losses, the two towers, and users without history."""
+"""Preference pairs by hand: preferences, pairs, both losses, the two towers, and users without history."""
 
 import ast
 from pathlib import Path
@@ -123,8 +123,8 @@ def test_the_mean_price_is_the_category_s_and_unnamed_categories_are_one() -> No
         }
     )
     rows = receipts(CHARGERS + "\nu sofa b3 2024-01-03 1 500\nu lamp b3 2024-01-03 2 30")
-    made = values(Interactions.of(rows, items), signal="price_adjusted")
-    assert made == {"cheap": 5, "premium": 10, "sofa": 1, "lamp": 2}
+    result = values(Interactions.of(rows, items), signal="price_adjusted")
+    assert result == {"cheap": 5, "premium": 10, "sofa": 1, "lamp": 2}
     free = values(Interactions.of(receipts("u gift b 2024-01-01 3 0")), signal="price_adjusted")
     assert free == {"gift": 0}
 
@@ -148,18 +148,18 @@ def test_old_purchases_fade_with_tau() -> None:
 @pytest.mark.spec("S1-05")
 def test_every_strict_pair_once_and_no_equal_one() -> None:
     table = sparse.csr_matrix(np.array([[3, 1, 3, 2], [1, 1, 0, 0], [0, 0, 5, 0]], float))
-    made = pairs(table)
-    assert made.dtype == np.int64
-    assert made.shape == (3, 5)
-    assert as_set(made) == {(0, 0, 3), (0, 0, 1), (0, 2, 3), (0, 2, 1), (0, 3, 1)}
+    result = pairs(table)
+    assert result.dtype == np.int64
+    assert result.shape == (3, 5)
+    assert as_set(result) == {(0, 0, 3), (0, 0, 1), (0, 2, 3), (0, 2, 1), (0, 3, 1)}
 
 
 @pytest.mark.spec("S1-05")
 @given(tables)
 def test_pairs_are_all_ordered_pairs_with_strictly_more(table: sparse.csr_matrix) -> None:
-    made = pairs(table)
-    assert as_set(made) == brute(table)
-    assert made.shape[1] == len(brute(table))
+    result = pairs(table)
+    assert as_set(result) == brute(table)
+    assert result.shape[1] == len(brute(table))
 
 
 @pytest.mark.spec("S1-05")
@@ -167,11 +167,13 @@ def test_pairs_are_all_ordered_pairs_with_strictly_more(table: sparse.csr_matrix
 def test_max_pairs_per_user_keeps_so_many_different_ones_of_each(
     table: sparse.csr_matrix, most: int, seed: int
 ) -> None:
-    made, every = pairs(table, most, seed), np.bincount(pairs(table)[0], minlength=table.shape[0])
-    assert as_set(made) <= brute(table)
-    assert len(as_set(made)) == made.shape[1]
+    result = pairs(table, most, seed)
+    every = np.bincount(pairs(table)[0], minlength=table.shape[0])
+    assert as_set(result) <= brute(table)
+    assert len(as_set(result)) == result.shape[1]
     assert (
-        np.bincount(made[0], minlength=table.shape[0]).tolist() == np.minimum(every, most).tolist()
+        np.bincount(result[0], minlength=table.shape[0]).tolist()
+        == np.minimum(every, most).tolist()
     )
 
 
@@ -223,7 +225,8 @@ def test_kl_is_that_of_two_bernoullis_and_never_negative(
 
 @pytest.mark.spec("S1-17")
 def test_the_reference_gets_no_gradient() -> None:
-    gap, before = torch.tensor([1.0], requires_grad=True), torch.tensor([0.5], requires_grad=True)
+    gap = torch.tensor([1.0], requires_grad=True)
+    before = torch.tensor([0.5], requires_grad=True)
     kl_loss(gap, before).backward()
     assert before.grad is None
     assert gap.grad.item() != 0
@@ -231,7 +234,10 @@ def test_the_reference_gets_no_gradient() -> None:
 
 @pytest.mark.spec("S1-18")
 def test_alpha_weighs_the_kl_against_the_pairwise_loss(shop: Shop) -> None:
-    """The more the start holds back, the smaller the embeddings stay; the default is the system's own."""
+    """The more the start holds back, the smaller the embeddings stay.
+
+    The default is the system's own.
+    """
     kept = {
         alpha: PreferencePairs(alpha=alpha, epochs=2, **QUICK).fit(shop.history).items_
         for alpha in (0, 0.05, 50)
@@ -257,11 +263,14 @@ def test_the_reference_may_follow_the_best_epoch(shop: Shop) -> None:
 @pytest.mark.spec("S1-12", "S1-15")
 def test_id_plus_metadata_and_a_dot_product() -> None:
     torch.manual_seed(0)
-    net, x, user = PreferenceNet(5, 7, 3), torch.eye(3), torch.tensor([4, 0, 2])
+    net = PreferenceNet(5, 7, 3)
+    x = torch.eye(3)
+    user = torch.tensor([4, 0, 2])
     taste = net.ids.weight[user] + net.tower(x)
     assert torch.equal(net.represent(user, x), taste)
     assert taste.shape == (3, 16)
-    above, below = torch.tensor([1, 2, 3]), torch.tensor([0, 6, 5])
+    above = torch.tensor([1, 2, 3])
+    below = torch.tensor([0, 6, 5])
     score = taste @ net.item.weight.T
     assert torch.allclose(
         net(user, x, above, below), score[range(3), above] - score[range(3), below], atol=1e-7
@@ -276,8 +285,10 @@ def test_id_plus_metadata_and_a_dot_product() -> None:
 
 @pytest.mark.spec("S1-12")
 def test_one_part_alone() -> None:
-    user, x = torch.tensor([1, 3]), torch.rand(2, 3)
-    cf, content = PreferenceNet(5, 7, 3, parts="cf"), PreferenceNet(5, 7, 3, parts="content")
+    user = torch.tensor([1, 3])
+    x = torch.rand(2, 3)
+    cf = PreferenceNet(5, 7, 3, parts="cf")
+    content = PreferenceNet(5, 7, 3, parts="content")
     assert torch.equal(cf.represent(user, x), cf.ids.weight[user])
     assert torch.equal(content.represent(user, x), content.tower(x))
 
@@ -394,7 +405,8 @@ def test_all_strangers_without_metadata_get_one_list(learnt: PreferencePairs, sh
 @pytest.mark.spec("S1-10")
 def test_only_content_learns_of_planted_countries() -> None:
     """Two countries with opposite tastes: a stranger's country says which, and ids alone say nothing."""
-    rng, lines = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    lines = []
     for u in range(60):
         for i in rng.permutation(10)[:6]:
             lines += [
@@ -437,7 +449,8 @@ def test_ten_epochs_with_both_curves_and_the_best_epoch(shop: Shop) -> None:
 @pytest.mark.spec("S1-14")
 def test_a_fifth_of_the_pairs_is_held_out(shop: Shop) -> None:
     sampler = _Sampler(PreferencePairs(pairs_per_epoch=None), shop.history)
-    seen, held = as_set(sampler.epoch()), as_set(sampler.held)
+    seen = as_set(sampler.epoch())
+    held = as_set(sampler.held)
     assert not seen & held
     assert seen | held == brute(preferences(shop.history))
     assert len(held) == int(0.2 * len(seen | held))
@@ -465,7 +478,8 @@ def test_early_stop_keeps_the_best_epoch(shop: Shop) -> None:
 @pytest.mark.spec("C7")
 def test_the_global_seed_and_threads_are_left_alone(tiny: pd.DataFrame) -> None:
     torch.manual_seed(5)
-    expected, threads = torch.rand(1).item(), torch.get_num_threads()
+    expected = torch.rand(1).item()
+    threads = torch.get_num_threads()
     torch.manual_seed(5)
     a, b = (
         PreferencePairs(epochs=1, seed=seed).fit(Interactions.of(tiny)).items_ for seed in (1, 2)
@@ -492,7 +506,8 @@ def test_nothing_to_compare_leaves_popularity() -> None:
 
 def test_negatives_are_unbought_and_fresh_in_every_epoch(shop: Shop) -> None:
     sampler = _Sampler(PreferencePairs(negatives=3, pairs_per_epoch=0, held=0), shop.history)
-    first, second = sampler.epoch(), sampler.epoch()
+    first = sampler.epoch()
+    second = sampler.epoch()
     assert (shop.history.seen[first[0], first[2]].A1 == 0).all()
     assert (shop.history.seen[first[0], first[1]].A1 > 0).all()
     assert 2.4 * len(sampler.cells) < first.shape[1] < 3 * len(sampler.cells)
@@ -577,7 +592,8 @@ def test_popularity_is_beaten(shop: Shop, learnt: PreferencePairs) -> None:
 def test_no_loop_over_users_and_no_pickle() -> None:
     package = Path(recsys_utils.__file__).parent
     text = [
-        (package / name).read_text() for name in ("preferences.py", "models/preference_pairs.py")
+        (package / name).read_text()
+        for name in ("models/preferences.py", "models/preference_pairs.py")
     ]
     loops = [
         ast.unparse(node.iter)

@@ -1,4 +1,4 @@
-"""System 4's network, the model of the leaderboard, and what an update is worth and costs."""
+"""Progressive online: its network, the model of the leaderboard, and what an update is worth and costs."""
 
 import json
 import os
@@ -42,9 +42,11 @@ def events(text: str) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def clans() -> pd.DataFrame:
     """60 shoppers of two clans: each bought 10 of its clan's 15 products, and looked at 2 of the other clan's."""
-    rng, rows = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    rows = []
     for u in range(60):
-        mine, other = "ab"[u % 2], "ba"[u % 2]
+        mine = "ab"[u % 2]
+        other = "ba"[u % 2]
         rows += [(f"u{u:02d}", f"{mine}{i:02d}", 1.0) for i in rng.permutation(15)[:10]]
         rows += [(f"u{u:02d}", f"{other}{i:02d}", 0.0) for i in rng.permutation(15)[:2]]
     return pairs(rows)
@@ -76,7 +78,8 @@ def test_embeddings_of_32_and_layers_of_64_give_a_probability_by_the_formula(
 
 @pytest.mark.spec("S4-09")
 def test_scores_of_all_products_are_those_of_single_pairs(net: PurchaseNet) -> None:
-    users, items = np.repeat(net.user_ids[:5], 30), np.tile(net.item_ids, 5)
+    users = np.repeat(net.user_ids[:5], 30)
+    items = np.tile(net.item_ids, 5)
     assert np.allclose(net.scores(net.user_ids[:5]).ravel(), net.pairs(users, items), atol=1e-6)
     assert np.allclose(
         net.scores(["u03"], ["b02", "nobody's"])[0],
@@ -128,7 +131,8 @@ def test_one_label_per_pair(text: str, expected: float) -> None:
 
 @pytest.mark.spec("S4-08")
 def test_a_purchase_of_old_and_no_purchase_in_a_window_that_is_over() -> None:
-    log, before = events("u i view\nu j view"), pd.MultiIndex.from_tuples([("u", "i"), ("v", "j")])
+    log = events("u i view\nu j view")
+    before = pd.MultiIndex.from_tuples([("u", "i"), ("v", "j")])
     assert labels(log, before, 0.5)["label"].tolist() == [1, 0.5]
     assert labels(log, interest=0)["label"].tolist() == [0, 0]
 
@@ -169,10 +173,8 @@ def test_new_shoppers_and_products_grow_the_tables_from_the_mean(clans: pd.DataF
 def test_an_update_moves_towards_what_happened_and_leaves_the_old_network_alone(
     net: PurchaseNet,
 ) -> None:
-    before, free = (
-        net.scores(["u00"], ["b14", "a14"])[0],
-        {name: w.copy() for name, w in net.weights.items()},
-    )
+    before = net.scores(["u00"], ["b14", "a14"])[0]
+    free = {name: w.copy() for name, w in net.weights.items()}
     rows = pairs([(f"u{u:02d}", "b14", 1) for u in range(0, 40, 2)])
     after = net
     for night in range(5):
@@ -218,7 +220,8 @@ def test_what_is_purchased_later_is_so_in_the_memory_and_stays_so() -> None:
 def test_replay_keeps_what_a_flood_of_one_kind_would_wash_out(clans: pd.DataFrame) -> None:
     """Ten updates in which the second clan buys the first one's products: with replay less of the old knowledge goes."""
     flood = pairs([(f"u{u:02d}", f"a{i:02d}", 1) for u in range(1, 60, 2) for i in range(5)])
-    first, kinds = PurchaseNet.cold(clans, update_rate=3e-3), {}
+    first = PurchaseNet.cold(clans, update_rate=3e-3)
+    kinds = {}
     for replay in (True, False):
         net = PurchaseNet.cold(clans, update_rate=3e-3, replay=replay)
         for night in range(10):
@@ -278,7 +281,8 @@ def test_any_pairs_can_be_learnt(rows: list[tuple[str, str, float]]) -> None:
 
 
 def browsing(shop: Shop) -> Interactions:
-    cut, log = shop.borders["test"], shop.tables["events"]
+    cut = shop.borders["test"]
+    log = shop.tables["events"]
     data = shop.history
     return Interactions.of(
         data.purchases, shop.tables["items"], shop.tables["users"], cut, events=log[log["ts"] < cut]
@@ -303,10 +307,8 @@ def test_the_queue_of_a_pair_is_its_score_until_it_is_bought() -> None:
 
 
 def test_the_queue_fades() -> None:
-    log, rows = (
-        events("ann tea view"),
-        receipts("ann milk a 2024-01-08 1 1\nbob tea b 2024-01-08 1 1"),
-    )
+    log = events("ann tea view")
+    rows = receipts("ann milk a 2024-01-08 1 1\nbob tea b 2024-01-08 1 1")
     data = Interactions.of(rows, events=log)
     model = Progressive(fade=7, online_days=0, network={"epochs": 2}).fit(data)
     assert model.pool_.max() == pytest.approx(np.exp(-1), abs=1e-5)
@@ -347,7 +349,8 @@ def test_the_rule_is_to_exclude_what_was_bought(shop: Shop) -> None:
 def test_the_days_arrive_one_by_one(shop: Shop) -> None:
     """Without the updates of the last days the network is another, and one shorter than its stream is cold altogether."""
     data = browsing(shop)
-    stream, cold = Progressive(**FAST).fit(data), Progressive(**FAST | {"online_days": 0}).fit(data)
+    stream = Progressive(**FAST).fit(data)
+    cold = Progressive(**FAST | {"online_days": 0}).fit(data)
     assert not np.allclose(stream.item_vectors_, cold.item_vectors_)
     short = Interactions.of(
         data.purchases[data.purchases["ts"] > data.as_of - pd.Timedelta(days=3)], as_of=data.as_of
@@ -422,18 +425,20 @@ def a_fold(shop: Shop, log: pd.DataFrame | None = None) -> Fold:
 
 
 def test_steps_are_days_or_twentieths_and_lose_no_event(shop: Shop) -> None:
-    log, start = study.stream(a_fold(shop)), shop.borders["test"]
-    made = list(study.steps(log, start))
-    assert 15 <= len(made) <= 21
-    assert sum(len(now) for _, _, now in made) == (log["ts"] >= start).sum()
-    assert all(before["ts"].max() < at <= now["ts"].min() for at, before, now in made)
+    log = study.stream(a_fold(shop))
+    start = shop.borders["test"]
+    result = list(study.steps(log, start))
+    assert 15 <= len(result) <= 21
+    assert sum(len(now) for _, _, now in result) == (log["ts"] >= start).sum()
+    assert all(before["ts"].max() < at <= now["ts"].min() for at, before, now in result)
     hours = log[log["ts"] < start + pd.Timedelta(days=1)]
     assert 5 <= len(list(study.steps(hours, start))) <= 20
 
 
 def test_a_model_is_judged_before_it_learns(shop: Shop) -> None:
     """What happens within a step changes no list of that step: the future dealt anew changes only the truth and later steps."""
-    log, start = study.stream(a_fold(shop)), shop.borders["test"]
+    log = study.stream(a_fold(shop))
+    start = shop.borders["test"]
     first = study.first_days(log, start, 1)
     late = first["ts"] >= start
     marked = first.copy()
@@ -443,7 +448,10 @@ def test_a_model_is_judged_before_it_learns(shop: Shop) -> None:
 
 
 def test_precision_is_over_first_purchases_by_hand() -> None:
-    """tea was in ann's queue and is bought: 1 of 5. Her milk was bought before: no truth, and never listed."""
+    """tea was in ann's queue and is bought: 1 of 5.
+
+    Her milk was bought before: no truth, and never listed.
+    """
     old = (
         "\n".join(f"u{u} {item} purchase" for u in range(6) for item in ("milk", "oil"))
         + "\nann milk purchase\nbob tea purchase\nann tea cart"
@@ -466,9 +474,13 @@ def test_precision_is_over_first_purchases_by_hand() -> None:
 
 @pytest.mark.spec("S4-12")
 def test_the_updated_beats_the_frozen_and_forgets_little() -> None:
-    """Issue 5: on the stream, each with an interval above 0; the loss on old pairs rises by at most 5 % with an update, 10 % in three weeks."""
+    """Issue 5: on the stream, each with an interval above 0.
+
+    The loss on old pairs rises by at most 5 % with an update, 10 % in three weeks.
+    """
     bigger = cut_shop(lines=60_000, seed=3)
-    log, start = study.stream(a_fold(bigger)), bigger.borders["test"]
+    log = study.stream(a_fold(bigger))
+    start = bigger.borders["test"]
     lead = study.gains(study.prequential(log, start, refit=False)[0])
     assert (lead.loc[["updated", "queue", "queue_faded"], "low"] > 0).all()
     change = study.forgetting(log, start).query("replay == 'with replay'")["change"]
@@ -479,7 +491,8 @@ def test_the_updated_beats_the_frozen_and_forgets_little() -> None:
 
 @pytest.mark.spec("S4-31")
 def test_a_replay_is_the_system_itself(shop: Shop, tmp_path: Path) -> None:
-    log, start = study.stream(a_fold(shop)), shop.borders["test"]
+    log = study.stream(a_fold(shop))
+    start = shop.borders["test"]
     days = len(list(study.steps(study.first_days(log, start, 4), start)))
     nights = study.replay(
         study.first_days(log, start, 4), shop.tables["items"], start, tmp_path / "online"

@@ -1,4 +1,4 @@
-"""System 2 in service: files in, lists and ratings out, in a process that has never seen the training."""
+"""Two towers in service: files in, lists and ratings out, in a process that has never seen the training."""
 
 import json
 import os
@@ -64,11 +64,14 @@ IPHONE = {
 
 
 def df_clean(rows: int = 1_500, customers: int = 120, seed: int = 0) -> pd.DataFrame:
-    """Transactions of system 2: women like Electronics, men like Books, ratings say so."""
+    """Transactions with ratings: women like Electronics, men like Books, ratings say so."""
     rng = np.random.default_rng(seed)
-    kinds, cities = np.array(["Electronics", "Books"]), np.array(["London", "Paris", "Rome"])
-    who, item = rng.integers(0, customers, rows), rng.integers(0, 24, rows)
-    woman, kind = who % 2 == 0, item % 2
+    kinds = np.array(["Electronics", "Books"])
+    cities = np.array(["London", "Paris", "Rome"])
+    who = rng.integers(0, customers, rows)
+    item = rng.integers(0, 24, rows)
+    woman = who % 2 == 0
+    kind = item % 2
     rating = np.clip(
         np.where(woman == (kind == 0), 4.6, 1.4) + rng.normal(0, 0.5, rows), 1, 5
     ).round()
@@ -103,18 +106,18 @@ def df_clean(rows: int = 1_500, customers: int = 120, seed: int = 0) -> pd.DataF
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    made = prepare(df_clean(), USER_CAT, USER_NUM, ITEM_CAT, mode="rating", negatives=0)
+    result = prepare(df_clean(), USER_CAT, USER_NUM, ITEM_CAT, mode="rating", negatives=0)
     model = train_two_tower_model(
-        made.train,
-        made.val,
-        made.encoder.user_cat_sizes,
-        made.encoder.item_cat_sizes,
+        result.train,
+        result.val,
+        result.encoder.user_cat_sizes,
+        result.encoder.item_cat_sizes,
         USER_NUM,
         epochs=12,
         tokens=0.1,
     )
     return save_recommender(
-        model, made.encoder, made.assets, made.stats, tmp_path_factory.mktemp("system2")
+        model, result.encoder, result.assets, result.stats, tmp_path_factory.mktemp("two_tower")
     )
 
 
@@ -190,14 +193,14 @@ assert not [name for name in training if name in sys.modules]
 def test_a_customers_list_is_sorted_and_no_longer_than_the_catalogue(
     shop: StandaloneRecommender,
 ) -> None:
-    made = shop.recommend_for_user(1000, top_k=5)
-    ratings = [rating for _, rating in made]
-    assert len(made) == 5
+    result = shop.recommend_for_user(1000, top_k=5)
+    ratings = [rating for _, rating in result]
+    assert len(result) == 5
     assert ratings == sorted(ratings, reverse=True)
     assert all(1 <= r <= 5 for r in ratings)
-    assert set(made[0][0]) == set(ITEM_CAT)
+    assert set(result[0][0]) == set(ITEM_CAT)
     assert len(shop.recommend_for_user(1000, top_k=10_000, exclude_purchased=False)) == 24
-    assert shop.recommend_for_user("1000", 5) == shop.recommend_for_user(1000.0, 5) == made
+    assert shop.recommend_for_user("1000", 5) == shop.recommend_for_user(1000.0, 5) == result
     with pytest.raises(LabError, match="recommend_for_new_user"):
         shop.recommend_for_user(999_999)
     for k in (0, -1, 2.5, True):
@@ -225,9 +228,9 @@ def test_the_purchased_filter_is_on_by_default(shop: StandaloneRecommender) -> N
 def test_any_subset_of_the_thirteen_fields_will_do(
     shop: StandaloneRecommender, keys: set[str]
 ) -> None:
-    made = shop.recommend_for_new_user({key: NEW_USER[key] for key in keys}, top_k=5)
-    assert len(made) == 5
-    assert all(1 <= rating <= 5 for _, rating in made)
+    result = shop.recommend_for_new_user({key: NEW_USER[key] for key in keys}, top_k=5)
+    assert len(result) == 5
+    assert all(1 <= rating <= 5 for _, rating in result)
 
 
 @pytest.mark.spec("S2-25")
@@ -253,7 +256,8 @@ def test_a_profile_decides_and_the_unknown_is_neutral(shop: StandaloneRecommende
 def test_no_customers_id_embedding_matters_for_a_new_user(
     shop: StandaloneRecommender,
 ) -> None:
-    before, known = shop.recommend_for_new_user(NEW_USER, 24), shop.recommend_for_user(1000, 24)
+    before = shop.recommend_for_new_user(NEW_USER, 24)
+    known = shop.recommend_for_user(1000, 24)
     ids = slice(1, shop.encoder.user_cat_sizes["Customer_ID"])
     for table in (shop.model.user_tower.embedding, shop.model.user_tower.bias):
         table.weight.data[ids] += torch.randn_like(table.weight.data[ids])
@@ -368,7 +372,8 @@ def test_user_info_and_search(shop: StandaloneRecommender) -> None:
 @pytest.mark.spec("S2-30")
 def test_new_purchases_move_the_customer_and_only_them(shop: StandaloneRecommender) -> None:
     everyone = shop.ratings(shop.profiles)
-    at, item = shop.profiles.index.get_loc("1000"), shop.names.get_loc("product 5")
+    at = shop.profiles.index.get_loc("1000")
+    item = shop.names.get_loc("product 5")
     shop.partial_fit(pd.DataFrame({"Customer_ID": [1000] * 3, "products": "product 5"}))
     after = shop.ratings(shop.profiles)
     assert after[at, item] > everyone[at, item] + 0.05
@@ -379,7 +384,8 @@ def test_new_purchases_move_the_customer_and_only_them(shop: StandaloneRecommend
 
 @pytest.mark.spec("S2-30")
 def test_a_new_customer_becomes_known(shop: StandaloneRecommender) -> None:
-    new, others = shop.recommend_for_new_user(NEW_USER, 24), shop.ratings(shop.profiles)
+    new = shop.recommend_for_new_user(NEW_USER, 24)
+    others = shop.ratings(shop.profiles)
     shop.partial_fit(
         pd.DataFrame({"Customer_ID": ["late"], "products": ["product 7"], "Ratings": [5]})
     )

@@ -1,4 +1,4 @@
-"""System 2: network, data sets, training, and the two towers as a model of receipts."""
+"""Two towers: network, data sets, training, and the two towers as a model of receipts."""
 
 import logging
 
@@ -46,11 +46,9 @@ def tower(**options: object) -> TwoTowerHybrid:
     return TwoTowerHybrid({"id": 5, "city": 3}, [4, 2], ["age"], **options).eval()
 
 
-USER, NUM, ITEM = (
-    torch.tensor([[1, 2], [4, 0]]),
-    torch.tensor([[0.5], [-1.0]]),
-    torch.tensor([[3, 1], [0, 1]]),
-)
+USER = torch.tensor([[1, 2], [4, 0]])
+NUM = torch.tensor([[0.5], [-1.0]])
+ITEM = torch.tensor([[3, 1], [0, 1]])
 
 
 # ---- network
@@ -63,10 +61,8 @@ def test_any_columns_make_vectors_of_one_size() -> None:
         ([5, 2, 9], [4, 4, 4, 2], 3),
         ({"a": 5}, {"b": 2}, ["x", "y"]),
     ):
-        model, n = (
-            TwoTowerHybrid(users, items, numbers, dim=24),
-            len(numbers) if isinstance(numbers, list) else numbers,
-        )
+        model = TwoTowerHybrid(users, items, numbers, dim=24)
+        n = len(numbers) if isinstance(numbers, list) else numbers
         u = model.users(torch.zeros(6, len(users), dtype=torch.int64), torch.zeros(6, n))[0]
         assert u.shape == (6, 24)
         assert model.items(torch.zeros(5, len(items), dtype=torch.int64))[0].shape == (5, 24)
@@ -102,7 +98,8 @@ def test_cosine_ignores_the_length_of_a_tower_and_dot_does_not() -> None:
 @pytest.mark.spec("S2-04")
 def test_p_is_the_sigmoid_of_t_times_cosine_plus_b() -> None:
     model = tower(biases=False)
-    u, v = model.users(USER, NUM)[0], model.items(ITEM)[0]
+    u = model.users(USER, NUM)[0]
+    v = model.items(ITEM)[0]
     cosine = torch.cosine_similarity(u, v)
     with torch.no_grad():
         model.b.fill_(0.3)
@@ -196,7 +193,8 @@ def test_negatives_are_seeded_redrawn_each_epoch_and_uniform(made: Prepared) -> 
     assert not torch.equal(first, data.drawn)
     data.redraw(1)
     assert torch.equal(first, data.drawn)
-    one, five = np.zeros(1, int), np.arange(5)[:, None]
+    one = np.zeros(1, int)
+    five = np.arange(5)[:, None]
     free = TwoTowerDataset(
         one, one, np.zeros((1, 1)), np.zeros((1, 0)), np.zeros((1, 1)), five, negatives=8000
     )
@@ -410,7 +408,8 @@ def test_stops_early_lowers_the_rate_logs_and_restores_the_best(
 ) -> None:
     with caplog.at_level(logging.INFO):
         model = fit(made, epochs=40, lr=0.02, dropout=0.0, tokens=0.0, patience=4)
-    val, events = losses(model)[1], [row["event"] for row in model.log]
+    val = losses(model)[1]
+    events = [row["event"] for row in model.log]
     best = int(np.argmin(val))
     assert len(val) == best + 1 + 4 < 40
     assert events[-1].endswith("stopped early")
@@ -480,7 +479,8 @@ def test_the_softmax_corrects_for_how_often_an_item_is_a_negative() -> None:
     model = TwoTowerHybrid([1], [3], 0, biases=False).eval()
     with torch.no_grad():
         model.log_t.fill_(-30.0)
-    # Row 3: its item weighs 1/.25 against three times 1/.75; rows 0 to 2: 1/.75 against 1/.25, their twins left out.
+    # Row 3: its item weighs 1/.25 against three times 1/.75; rows 0 to 2: 1/.75 against 1/.25,
+    # their twins left out.
     expected = (np.log((4 + 4) / 4) + 3 * np.log((4 / 3 + 4) / (4 / 3))) / 4
     assert batch_loss(model, data, torch.arange(4), "softmax")[0].item() == pytest.approx(
         expected, abs=1e-5
@@ -503,7 +503,8 @@ def test_the_same_seed_gives_the_same_model_and_the_global_one_is_left_alone(
     made: Prepared,
 ) -> None:
     torch.manual_seed(5)
-    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    before = torch.get_rng_state()
+    threads = torch.get_num_threads()
     a, b, c = (fit(made, epochs=2, seed=s).state_dict() for s in (1, 1, 2))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert not all(torch.equal(a[k], c[k]) for k in a)

@@ -29,7 +29,9 @@ playwright = pytest.importorskip(
     "playwright.sync_api", reason="the page's tests need playwright: pip install -e .[test]"
 )
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="the page's tests need Chromium on the PATH")
-expect, Locator, Page = playwright.expect, playwright.Locator, playwright.Page
+expect = playwright.expect
+Locator = playwright.Locator
+Page = playwright.Page
 
 FLAGS = [
     "--no-sandbox",
@@ -42,7 +44,8 @@ FLAGS = [
 TOML = 'title = "A small <b>made-up</b> shop"\ncurrency = "£"\nsynthetic = true\nlines = 6000\n'
 HOSTILE = "<img src=x onerror=alert(1)>'; DROP TABLE queue;--"
 TABS = ("shopper", "analyst", "customer", "queue")
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
 STOCK = {"in_stock": "In stock", "out_of_stock": "Sold out", "unknown": "Stock unknown"}
 # Controls without a name, ids that stand twice, headings that leave out a level.
 NAMELESS = """(() => {
@@ -112,10 +115,10 @@ class Served:
 def serving(artifacts: Path, folder: Path, settings: Settings | None = None) -> Iterator[Served]:
     """What was trained, behind HTTP; its queue is a copy, so nothing trained is written to."""
     database = copied(artifacts, folder)
-    made = Served(lambda: create_app(artifacts, database, settings))
-    made.start()
-    yield made
-    made.stop()
+    result = Served(lambda: create_app(artifacts, database, settings))
+    result.start()
+    yield result
+    result.stop()
 
 
 @contextmanager
@@ -124,18 +127,20 @@ def chromium() -> Iterator[object]:
     if not CHROMIUM:
         pytest.skip("the page's tests need Chromium on the PATH")
     with playwright.sync_playwright() as driver:
-        made = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield made.new_context(
+        result = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield result.new_context(
             viewport=DESK, reduced_motion="reduce"
         )  # one for all pages is cheaper than one for each
-        made.close()
+        result.close()
 
 
 @contextmanager
 def watched(browser: object) -> Iterator[Page]:
     """A page that must not complain, nor ask any other origin for anything."""
-    made, said, asked = browser.new_page(), [], []
-    made.on(
+    result = browser.new_page()
+    said = []
+    asked = []
+    result.on(
         "console",
         lambda message: (
             said.append(message.text)
@@ -143,13 +148,14 @@ def watched(browser: object) -> Iterator[Page]:
             else None
         ),
     )
-    made.on("pageerror", lambda error: said.append(str(error)))
-    made.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-    made.on("request", lambda request: asked.append(request.url))
-    made.set_default_timeout(10_000)
-    yield made
-    made.close()
-    # The browser reports every 4xx, 5xx and refused connection by itself: these the tests cause on purpose.
+    result.on("pageerror", lambda error: said.append(str(error)))
+    result.on("dialog", lambda dialog: (said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    result.on("request", lambda request: asked.append(request.url))
+    result.set_default_timeout(10_000)
+    yield result
+    result.close()
+    # The browser reports every 4xx, 5xx and refused connection by itself: these the tests cause on
+    # purpose.
     assert [text for text in said if not text.startswith("Failed to load resource")] == []
     assert len({re.match(r"\w+://[^/]*", url)[0] for url in asked}) == 1
     assert asked[0].startswith("http://127.0.0.1:")
@@ -167,26 +173,26 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(trained, tmp_path_factory.mktemp("open")) as made:
-        yield made
+    with serving(trained, tmp_path_factory.mktemp("open")) as result:
+        yield result
 
 
 @pytest.fixture
 def locked(trained: Path, tmp_path: Path) -> Iterator[Served]:
-    with serving(trained, tmp_path, Settings(api_key="sesame-7")) as made:
-        yield made
+    with serving(trained, tmp_path, Settings(api_key="sesame-7")) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
-    with chromium() as made:
-        yield made
+    with chromium() as result:
+        yield result
 
 
 @pytest.fixture
 def page(browser: object) -> Iterator[Page]:
-    with watched(browser) as made:
-        yield made
+    with watched(browser) as result:
+        yield result
 
 
 def copied(trained: Path, folder: Path) -> Path:
@@ -247,7 +253,10 @@ def told(served: Served, rows: Locator, items: list[dict], *more: str) -> None:
 
 
 def fits(page: Page) -> None:
-    """Nothing is wider than a desk's or a phone's screen, in light and dark; nothing shows what only a program can read."""
+    """Nothing is wider than a desk's or a phone's screen, in light and dark.
+
+    Nothing shows what only a program can read.
+    """
     for size in (DESK, PHONE):
         page.set_viewport_size(size)
         for scheme in ("light", "dark"):
@@ -387,7 +396,8 @@ def walk_analyst(page: Page, served: Served) -> None:
 def known(served: Served, panel: Locator, user: str) -> None:
     """The profile's facts and what was bought."""
     wanted = served.get(f"users/{quote(user)}/profile")
-    info, bought = wanted["user_info"], wanted["profile"]["history"]
+    info = wanted["user_info"]
+    bought = wanted["profile"]["history"]
     for text in (
         user,
         info["user_type"],
@@ -428,8 +438,12 @@ def why(page: Page, served: Served, button: Locator, user: str, item: dict) -> N
 
 
 def walk_customer(page: Page, served: Served) -> None:
-    """A profile of every field gets the service's products and rating; without ratings the tab says so."""
-    form, panel = served.get("new-customer/fields"), opened(page, served, "customer")
+    """A profile of every field gets the service's products and rating.
+
+    Without ratings the tab says so.
+    """
+    form = served.get("new-customer/fields")
+    panel = opened(page, served, "customer")
     fits(page)
     if not form["available"]:
         expect(panel).to_contain_text("No ratings here")
@@ -445,10 +459,10 @@ def walk_customer(page: Page, served: Served) -> None:
             str(profile[one["field"]])
         )
     panel.get_by_role("button", name="Recommend").click()
-    wanted, product = (
-        served.post("new-customer/recommendations", profile=profile, top_k=6)["recommendations"],
-        form["item_fields"][0]["field"],
-    )
+    wanted = served.post("new-customer/recommendations", profile=profile, top_k=6)[
+        "recommendations"
+    ]
+    product = form["item_fields"][0]["field"]
     expect(panel.locator("li.card")).to_have_count(6)
     assert names(panel) == [one["item"][product] for one in wanted]
     assert panel.locator("li.card b").all_inner_texts() == [
@@ -465,7 +479,10 @@ def walk_customer(page: Page, served: Served) -> None:
 
 
 def walk_queue(page: Page, served: Served) -> None:
-    """Three products are shown and counted; view, cart, remove and buy move the pool as the database has it."""
+    """Three products are shown and counted.
+
+    View, cart, remove and buy move the pool as the database has it.
+    """
     user = served.known[-1]
     panel = opened(page, served, "queue", user=user)
     before = {item: counter for item, counter, _ in standing(page, served, user)}
@@ -477,7 +494,8 @@ def walk_queue(page: Page, served: Served) -> None:
     assert [pool[item["item_id"]][0] for item in shown] == [
         before.get(item["item_id"], 0) + 1 for item in shown
     ]
-    (_, score), item = pool[shown[0]["item_id"]], shown[0]["item_id"]
+    (_, score) = pool[shown[0]["item_id"]]
+    item = shown[0]["item_id"]
     row = panel.locator(".pool tbody tr").filter(
         has=page.locator("th", has_text=re.compile(rf"\b{re.escape(item)}\s*$"))
     )
@@ -516,10 +534,8 @@ def standing(page: Page, served: Served, user: str) -> list[list]:
 
 def walk_key(page: Page, served: Served) -> None:
     """The key's dialog keeps a key for this tab, and forgets it."""
-    button, dialog = (
-        page.get_by_role("button", name="API key"),
-        page.get_by_role("dialog", name="API key"),
-    )
+    button = page.get_by_role("button", name="API key")
+    dialog = page.get_by_role("dialog", name="API key")
     for press, kept in (("Use this key", "sesame-7"), ("Forget it", None)):
         button.click()
         dialog.get_by_label("Key", exact=True).fill("sesame-7")
@@ -702,9 +718,9 @@ def test_the_new_customers_tab(page: Page, served: Served) -> None:
 
 @pytest.mark.spec("S2-25")
 def test_only_what_was_filled_in_is_sent(page: Page, served: Served) -> None:
-    panel, choice = (
-        opened(page, served, "customer"),
-        next(one for one in served.get("new-customer/fields")["fields"] if one["kind"] == "choice"),
+    panel = opened(page, served, "customer")
+    choice = next(
+        one for one in served.get("new-customer/fields")["fields"] if one["kind"] == "choice"
     )
     panel.get_by_label("Age").fill("34")
     panel.locator(f"#customer-{choice['field']}").select_option(choice["options"][0])
@@ -824,7 +840,8 @@ def test_a_failure_of_the_service_is_said_and_can_be_tried_again(
 
 
 def test_a_late_answer_does_not_replace_a_newer_one(page: Page, served: Served) -> None:
-    slow, held = served.known[0], []
+    slow = served.known[0]
+    held = []
     page.route(
         "**/api/v1/recommendations",
         lambda route: (
@@ -896,10 +913,8 @@ def test_with_reduced_motion_nothing_moves(page: Page, served: Served) -> None:
     page.emulate_media(reduced_motion="reduce")
     page.route("**/recommendations/anonymous*", lambda route: held.append(route))
     page.goto(served.url)
-    ghost, moving = (
-        page.locator("#view-shopper .ghost").first,
-        "one => getComputedStyle(one).animationName",
-    )
+    ghost = page.locator("#view-shopper .ghost").first
+    moving = "one => getComputedStyle(one).animationName"
     expect(ghost).to_be_visible()
     assert ghost.evaluate(moving) == "none"
     page.emulate_media(reduced_motion="no-preference")

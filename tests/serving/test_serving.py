@@ -1,4 +1,4 @@
-"""The service's answers, row by row: systems 1, 2, 3, 4 and 5 over HTTP, on a real app with real models."""
+"""The service's answers, row by row: all five systems over HTTP, on a real app with real models."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -77,7 +77,8 @@ def test_live_models_are_the_hybrids_own_lists(
 ) -> None:
     """API score = notebook score to 1e-6."""
     for who in (user, str(art.hybrid.user_ids_[0]), "a stranger"):
-        want, have = art.hybrid.explain_list(who, 7, model), rec(client, who, n=7, model=model)
+        want = art.hybrid.explain_list(who, 7, model)
+        have = rec(client, who, n=7, model=model)
         assert ids(have) == want.rows["item_id"].tolist()
         np.testing.assert_allclose(
             [row["relevance_score"] for row in have["recommendations"]],
@@ -113,7 +114,8 @@ def test_lists_are_the_tables_to_1e_6(
     np.testing.assert_allclose(
         [row["score"] for row in have["recommendations"]], rows["score"][:20], rtol=0, atol=1e-6
     )
-    low, high = rows["score"].min(), rows["score"].max()
+    low = rows["score"].min()
+    high = rows["score"].max()
     np.testing.assert_allclose(
         [row["relevance_score"] for row in have["recommendations"]],
         (rows["score"][:20] - low) / (high - low),
@@ -221,7 +223,8 @@ def test_zones_are_converted_and_a_time_without_one_is_utc(client: TestClient, u
 @pytest.mark.spec("S5-32")
 def test_similar_items(client: TestClient, art: Artifacts) -> None:
     item = art.items["lines"].idxmax()
-    have, want = got(client, f"{API}/items/{item}/similar"), art.hybrid.similar(item, 5)
+    have = got(client, f"{API}/items/{item}/similar")
+    want = art.hybrid.similar(item, 5)
     assert [row["item_id"] for row in have["similar_items"]] == want["item_id"].tolist()
     assert item not in want["item_id"].tolist()
     np.testing.assert_allclose(
@@ -367,7 +370,8 @@ def test_config_is_the_live_one(folder: Path) -> None:
 
 @pytest.mark.spec("S5-38")
 def test_users_with_limit_offset_and_q(client: TestClient, art: Artifacts) -> None:
-    have, lines = got(client, f"{API}/users"), np.diff(art.hybrid.line_start_)
+    have = got(client, f"{API}/users")
+    lines = np.diff(art.hybrid.line_start_)
     assert have["loyal_count"] == (lines >= 10).sum()
     assert have["new_count"] == (lines < 10).sum()
     assert have["users"]["loyal"] == art.hybrid.user_ids_[lines >= 10].tolist()[:100]
@@ -431,7 +435,8 @@ def test_fields(client: TestClient, art: Artifacts, user: str) -> None:
     assert set(have) == set(RecommendationResponse.model_fields)
     assert have["model_version"].startswith("v-")
     assert have["generated_at"] == "2025-07-02T12:00:00Z"
-    info, code = have["user_info"], art.hybrid.user_ids_.get_loc(user)
+    info = have["user_info"]
+    code = art.hybrid.user_ids_.get_loc(user)
     price = art.hybrid.line_price_[art.hybrid.line_start_[code] : art.hybrid.line_start_[code + 1]]
     assert info["total_purchases"] == len(price)
     assert info["avg_item_price"] == pytest.approx(price.mean(), abs=1e-6)
@@ -517,14 +522,10 @@ def test_filters_act_before_the_cut(
 
 @pytest.mark.spec("S1-25")
 def test_stock_of_the_users_country(client: TestClient, art: Artifacts, user: str) -> None:
-    stock, country = (
-        art.stock.astype({"item_id": str, "country": str}),
-        art.users.loc[user, "country"],
-    )
-    mine, any_ = (
-        stock[stock["country"] == country].set_index("item_id")["quantity"],
-        stock.groupby("item_id")["quantity"].sum(),
-    )
+    stock = art.stock.astype({"item_id": str, "country": str})
+    country = art.users.loc[user, "country"]
+    mine = stock[stock["country"] == country].set_index("item_id")["quantity"]
+    any_ = stock.groupby("item_id")["quantity"].sum()
     seen = set()
     for who, table in ((user, mine), ("nobody", any_)):
         for n in range(0, 60, 20):
@@ -589,10 +590,8 @@ def test_anonymous_lists_take_every_filter_before_the_cut(
     client: TestClient, art: Artifacts
 ) -> None:
     """The same as a stranger's by popularity; full while the catalogue has enough."""
-    category, path = (
-        art.items["category"].value_counts().index[0],
-        f"{API}/recommendations/anonymous",
-    )
+    category = art.items["category"].value_counts().index[0]
+    path = f"{API}/recommendations/anonymous"
     low, high = np.quantile(art.hybrid.price_[~np.isnan(art.hybrid.price_)], [0.2, 0.35])
     for filters in (
         {"category": category},
@@ -627,7 +626,8 @@ def test_custom_lists_take_every_filter_before_the_cut(folder: Path, art: Artifa
                 "recommendations"
             ]
 
-        order, seen = [], 20
+        order = []
+        seen = 20
         while seen == 20:
             order += (more := ask(exclude_items=[row["item_id"] for row in order]))
             seen = len(more)
@@ -658,7 +658,8 @@ def test_custom_lists_take_every_filter_before_the_cut(folder: Path, art: Artifa
 def test_one_item_brings_its_neighbours_before_what_sells(
     client: TestClient, art: Artifacts
 ) -> None:
-    nearest, popular = [], set(art.items.index[np.argsort(-art.hybrid.popularity)[:5]])
+    nearest = []
+    popular = set(art.items.index[np.argsort(-art.hybrid.popularity)[:5]])
     for item in art.items.index[::9]:
         have = sent(client, f"{API}/recommendations/custom", items=[item])
         near = {
@@ -676,16 +677,16 @@ def test_reasons_are_recomputed_from_the_receipts(
     """n of "Similar to n items", n of "Popular with n shoppers", d of "usual cycle d days": by pandas, without any of the models."""
     monkeypatch.setenv("RECSYS_HOME", str(base))
     rows = tables.load(str(base / "small.toml")).purchases.astype({"user_id": str, "item_id": str})
-    near, buyers, gaps = _alike(rows), rows.groupby("item_id")["user_id"].nunique(), _cycles(rows)
+    near = _alike(rows)
+    buyers = rows.groupby("item_id")["user_id"].nunique()
+    gaps = _cycles(rows)
     seen = set()
     for who in [*art.hybrid.user_ids_[:60].astype(str), "nobody"]:
         mine = rows[rows["user_id"] == who]
         for row in rec(client, who, n=20)["recommendations"]:
-            item, (first, *_), text = (
-                row["item_id"],
-                row["recommendation_reason"].split(),
-                row["recommendation_reason"],
-            )
+            item = row["item_id"]
+            (first, *_) = row["recommendation_reason"].split()
+            text = row["recommendation_reason"]
             if first == "Similar":
                 n = int(near.loc[sorted(set(mine["item_id"]) - {item}), item].sum())
                 assert text == f"Similar to {n} item{'s' * (n != 1)} in your purchase history"
@@ -739,7 +740,10 @@ def _cycles(rows: pd.DataFrame) -> pd.Series:
 
 @pytest.mark.spec("S1-25")
 def test_stock_and_category_wherever_items_are_shown(client: TestClient, art: Artifacts) -> None:
-    """Similar and popular items, by any country's stock; what a queue shows, by the shopper's country, unknown products too."""
+    """Similar and popular items, by any country's stock.
+
+    What a queue shows, by the shopper's country, unknown products too.
+    """
     item = art.items["lines"].idxmax()
     rows = [
         *got(client, f"{API}/items/{item}/similar", n=20)["similar_items"],
@@ -837,19 +841,19 @@ def answers(
     base: Path, art: Artifacts, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list]:
     """What everybody is told under the trained knobs and under each change of one."""
-    copy, made = (
-        shutil.copytree(
-            base / "data" / "small" / "serving", tmp_path_factory.mktemp("knobs") / "serving"
-        ),
-        {},
+    copy = shutil.copytree(
+        base / "data" / "small" / "serving", tmp_path_factory.mktemp("knobs") / "serving"
     )
+    result = {}
     with serving(copy) as client:
         for knobs in [{}, *KNOBS]:
             client.app.state.service.config = Settings(tuning=knobs)
             client.app.state.service.load()
             told = [rec(client, str(who), n=20) for who in [*art.hybrid.user_ids_[:25], "nobody"]]
-            made[str(knobs)] = [(answer["recommendations"], answer["user_info"]) for answer in told]
-    return made
+            result[str(knobs)] = [
+                (answer["recommendations"], answer["user_info"]) for answer in told
+            ]
+    return result
 
 
 @pytest.mark.spec("S5-49")
@@ -876,7 +880,8 @@ def test_popularity_days_needs_training(folder: Path) -> None:
 def test_the_cache(folder: Path, user: str) -> None:
     clock = Clock()
     with serving(folder, clock, cache_ttl_seconds=60, cache_max_size=2) as client:
-        first, second = rec(client, user), rec(client, user)
+        first = rec(client, user)
+        second = rec(client, user)
         assert (first["cached"], second["cached"]) == (False, True)
         assert same(first, second)
         assert not rec(client, user, n=4)["cached"]
@@ -933,7 +938,9 @@ def test_no_file_is_read_by_a_request(folder: Path, user: str) -> None:
 @pytest.mark.spec("S5-52")
 def test_p95_of_500_mixed_calls_without_cache(client: TestClient, art: Artifacts) -> None:
     """The row asks for 100 ms, we for 20; with slack for a busy machine."""
-    users, models, times = art.hybrid.user_ids_.astype(str), (*LIVE, *MODELS), []
+    users = art.hybrid.user_ids_.astype(str)
+    models = (*LIVE, *MODELS)
+    times = []
     for n in range(500):
         times.append(
             rec(client, users[n * 7 % len(users)], n=n % 20 + 1, model=models[n % len(models)])[
@@ -1004,10 +1011,8 @@ def test_new_customers(client: TestClient, art: Artifacts) -> None:
     assert age["kind"] == "number"
     assert age["minimum"] < age["maximum"]
     profile = {"Age": 28, "Gender": "F", "Country": "never seen", "Income": None}
-    have, want = (
-        sent(client, f"{API}/new-customer/recommendations", profile=profile, top_k=7),
-        art.tower.recommend_for_new_user(profile, 7),
-    )
+    have = sent(client, f"{API}/new-customer/recommendations", profile=profile, top_k=7)
+    want = art.tower.recommend_for_new_user(profile, 7)
     assert [(row["item"], row["rating"]) for row in have["recommendations"]] == [
         (item, pytest.approx(rating)) for item, rating in want
     ]
@@ -1018,7 +1023,8 @@ def test_new_customers(client: TestClient, art: Artifacts) -> None:
 
 @pytest.mark.spec("S2-26")
 def test_ratings(client: TestClient, art: Artifacts) -> None:
-    item, customer = art.tower.names[0], art.tower.profiles.index[0]
+    item = art.tower.names[0]
+    customer = art.tower.profiles.index[0]
     have = sent(client, f"{API}/new-customer/rating", profile={"Age": 40}, item=item)
     assert have["rating"] == pytest.approx(art.tower.predict_rating({"Age": 40}, item))
     assert have["text"] == f"{have['rating']:.2f}/5.0"

@@ -101,12 +101,12 @@ def test_allowed_hosts_replace_the_default_and_are_shown(folder: Path) -> None:
     ],
 )
 def test_allowed_hosts_are_a_json_or_a_comma_list(text: str, names: tuple) -> None:
-    made = Settings.from_env({"ALLOWED_HOSTS": text})
-    assert made.allowed_hosts == names
-    started = made.placed(Path("there"), "0.0.0.0")
+    result = Settings.from_env({"ALLOWED_HOSTS": text})
+    assert result.allowed_hosts == names
+    started = result.placed(Path("there"), "0.0.0.0")
     assert started.allowed_hosts == (names if text else (*LOOPBACK, "0.0.0.0"))
     assert started.model_path == Path("there")
-    assert made.placed(Path("there"), "localhost").allowed_hosts == names
+    assert result.placed(Path("there"), "localhost").allowed_hosts == names
 
 
 @pytest.mark.spec("S5-50")

@@ -29,7 +29,10 @@ API = "/api/v1"
 def process(
     folder: Path, *arguments: str, **env: str
 ) -> Iterator[tuple[subprocess.Popen, httpx.Client]]:
-    """A server of a folder on a free port, ready to be asked; its logs are in `folder`/../stderr."""
+    """A server of a folder on a free port, ready to be asked.
+
+    Its logs are in `folder`/../stderr.
+    """
     port = str(free_port())
     command = [
         sys.executable,
@@ -281,7 +284,8 @@ def test_reload_under_load_answers_everybody(folder: Path) -> None:
     """Two versions in turn, twenty reloads, six clients: every answer is whole and of one version, and memory does not pile up."""
     first = service_manifest(folder)
     second = _other(folder, first)
-    done, answers = threading.Event(), []
+    done = threading.Event()
+    answers = []
     with process(folder, CACHE_TTL_SECONDS="0") as (server, client):
         threads = [
             threading.Thread(target=_ask_until, args=(str(client.base_url), done, answers, n))
@@ -340,7 +344,8 @@ def _ask_until(url: str, done: threading.Event, answers: list, n: int) -> None:
 @pytest.mark.spec("S5-51", "S4-28")
 def test_the_same_events_from_many_sides_count_once(folder: Path) -> None:
     with process(folder) as (_, client):
-        rows, taken = [event(n, "crowd", "cart") for n in range(40)], []
+        rows = [event(n, "crowd", "cart") for n in range(40)]
+        taken = []
         threads = [
             threading.Thread(
                 target=lambda: taken.append(

@@ -26,7 +26,7 @@ from recsys_utils.serving.__main__ import main
 from recsys_utils.serving.app import create_app
 from recsys_utils.serving.artifacts import Artifacts, NotTrained, service_manifest
 from recsys_utils.serving.settings import Settings
-from recsys_utils.store import read_parquet
+from recsys_utils.store import read_parquet, write_json
 
 TOML = 'title = "Small shop"\ncurrency = "€"\nsynthetic = true\nlines = 6000\n'
 MODELS = ("two_stage", "preference_pairs", "own_decayed")
@@ -63,7 +63,10 @@ def make(base: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home in which the small shop is trained; read only. Once per run, whatever module of whatever process asks."""
+    """A home in which the small shop is trained; read only.
+
+    Once per run, whatever module of whatever process asks.
+    """
     root = tmp_path_factory.getbasetemp()
     home = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "small-shop"
     home.mkdir(exist_ok=True)
@@ -98,8 +101,8 @@ def client(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tes
     copy = shutil.copytree(
         base / "data" / "small" / "serving", tmp_path_factory.mktemp("served") / "serving"
     )
-    with serving(copy, cache_ttl_seconds=0) as made:
-        yield made
+    with serving(copy, cache_ttl_seconds=0) as result:
+        yield result
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +120,12 @@ def test_training_writes_one_version_and_a_manifest_of_every_byte(
 ) -> None:
     """Schema, version, cut, a digest of each file."""
     folder = base / "data" / "small" / "serving"
-    manifest, made = service_manifest(folder), current(folder)
-    files = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+    manifest = service_manifest(folder)
+    result = current(folder)
+    files = {path.relative_to(result).as_posix() for path in result.rglob("*") if path.is_file()}
     assert set(manifest["sha256"]) == files
     assert manifest["cut"] == str(art.hybrid.as_of)
-    assert {p.name for p in folder.iterdir()} == {"manifest.json", "online", made.name}
+    assert {p.name for p in folder.iterdir()} == {"manifest.json", "online", result.name}
     assert len([name for name in files if name.startswith("hybrid/")]) == 6
     assert (manifest["synthetic"], manifest["title"], manifest["currency"]) == (
         True,
@@ -135,9 +139,9 @@ def test_training_writes_one_version_and_a_manifest_of_every_byte(
 @pytest.mark.spec("S1-22")
 def test_lists_are_a_hundred_deep_and_of_every_known_user(art: Artifacts, base: Path) -> None:
     """What is served is the recommendation table itself."""
-    made = current(base / "data" / "small" / "serving")
+    result = current(base / "data" / "small" / "serving")
     for name in MODELS:
-        table = read_parquet(made / "lists" / f"{name}.parquet")
+        table = read_parquet(result / "lists" / f"{name}.parquet")
         assert table.groupby("user_id", observed=True).size().eq(training.DEPTH).all()
         assert table["user_id"].nunique() == len(art.hybrid.user_ids_)
         user = art.hybrid.user_ids_[7]
@@ -150,8 +154,9 @@ def test_lists_are_a_hundred_deep_and_of_every_known_user(art: Artifacts, base: 
 def test_a_short_list_ends_where_it_ends() -> None:
     from recsys_utils.serving.artifacts import Lists
 
-    users, items = pd.Index(["u", "v", "w"]), pd.Index(["a", "b"])
-    made = Lists.of(
+    users = pd.Index(["u", "v", "w"])
+    items = pd.Index(["a", "b"])
+    result = Lists.of(
         pd.DataFrame(
             {
                 "user_id": ["v", "u", "v"],
@@ -163,19 +168,19 @@ def test_a_short_list_ends_where_it_ends() -> None:
         users,
         items,
     )
-    assert [made.of_user(n)[0].tolist() for n in range(3)] == [[1], [1, 0], []]
+    assert [result.of_user(n)[0].tolist() for n in range(3)] == [[1], [1, 0], []]
 
 
 def test_the_notebooks_parameters_are_used_where_they_have_run(home: Path) -> None:
-    assert training._model("own_decayed", "small").tau == 180
+    assert training.chosen_model("own_decayed", "small").tau == 180
     for path, text in {
         "folds/folds.json": '{"folds": ["f"]}',
         "runs/f/own_decayed.json": '{"params": {"tau": 60, "gone": 1}}',
     }.items():
         (home / "data" / "small" / path).parent.mkdir(parents=True, exist_ok=True)
         (home / "data" / "small" / path).write_text(text)
-    assert training._model("own_decayed", "small").tau == 60
-    assert training._model("tifuknn", "small").m == 3
+    assert training.chosen_model("own_decayed", "small").tau == 60
+    assert training.chosen_model("tifuknn", "small").m == 3
 
 
 @pytest.mark.spec("S4-01")
@@ -338,20 +343,20 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         "TUNING_PATH": str(tmp_path / "t.toml"),
         "HOME": "/ignored",
     }
-    made = Settings.from_env(env)
+    result = Settings.from_env(env)
     assert (
-        made.debug,
-        made.environment,
-        made.cache_ttl_seconds,
-        made.model_path,
-        made.cache_max_size,
+        result.debug,
+        result.environment,
+        result.cache_ttl_seconds,
+        result.model_path,
+        result.cache_max_size,
     ) == (True, "production", 5, Path("/m"), 9)
     commas = Settings.from_env(env | {"CORS_ORIGINS": "http://a.example, https://b.example"})
-    assert made.cors_origins == ("http://a.example", "https://b.example") == commas.cors_origins
-    assert made.tuning["candidate_pool_size"] == 7
-    assert made.api_key.get_secret_value() == "s3cret"
-    assert "s3cret" not in str(made.shown()) + repr(made)
-    assert made.shown()["api_key_set"]
+    assert result.cors_origins == ("http://a.example", "https://b.example") == commas.cors_origins
+    assert result.tuning["candidate_pool_size"] == 7
+    assert result.api_key.get_secret_value() == "s3cret"
+    assert "s3cret" not in str(result.shown()) + repr(result)
+    assert result.shown()["api_key_set"]
     assert Settings.from_env(dict.fromkeys(env, "")) == Settings.from_env({}) == Settings()
 
 
@@ -385,10 +390,8 @@ def test_without_a_notebook_s_fold_the_last_weeks_are_cut_here(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, toml = small_shop(base, monkeypatch)
-    said = []
-    stage, lists = training._last_window(data, toml, said.append)
+    stage, lists = training._last_window(data, toml)
     assert lists == {}
-    assert "no notebook has run" in said[0]
     end = data.purchases["ts"].max().floor("D") + pd.Timedelta(days=1)
     assert stage.truth["ts"].min() >= end - pd.Timedelta(days=21)
     assert stage.history.purchases["ts"].max() < end - pd.Timedelta(days=21)
@@ -403,4 +406,24 @@ def test_a_damaged_fold_is_an_error_and_not_passed_over(
     folds.mkdir()
     (folds / "folds.json").write_text("{")
     with pytest.raises(LabError, match=r"folds\.json is damaged"):
-        training._last_window(data, toml, lambda line: None)
+        training._last_window(data, toml)
+
+
+def test_models_that_confidence_has_to_fit_again_are_named(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, toml = small_shop(base, monkeypatch)
+    printed = []
+    training._confidence(data, toml, ["own_decayed"], printed.append)
+    assert "own_decayed" in printed[0]
+    assert "fitted once more" in printed[0]
+
+
+def test_parameters_of_another_cut_are_not_used(home: Path) -> None:
+    folds = home / "data" / "corner" / "folds"
+    write_json({"folds": ["f"]}, folds / "folds.json")
+    write_json({"hash": "new"}, folds / "f" / "fold.json")
+    run = home / "data" / "corner" / "runs" / "f" / "own_decayed.json"
+    for fold_hash, tau in (("old", 180), ("new", 30)):
+        write_json({"fold_hash": fold_hash, "params": {"tau": 30}}, run)
+        assert training.chosen_model("own_decayed", "corner").tau == tau

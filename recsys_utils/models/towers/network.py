@@ -1,4 +1,7 @@
-"""Two towers and what they read: the network and the encoder, all that serving needs. Training is in `tower_training`."""
+"""Two towers and what they read: the network and the encoder, all that serving needs.
+
+Training is in `tower_training`.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,20 +41,22 @@ class Tower(nn.Module):
             persistent=False,
         )
         self.embedding = nn.Embedding(sum(sizes), embedding)
-        widths, parts = [len(sizes) * embedding + numbers, *layers], []
+        widths = [len(sizes) * embedding + numbers, *layers]
+        parts = []
         for before, after in zip(widths[:-2], widths[1:]):
             parts += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
         self.mlp = nn.Sequential(*parts, nn.Linear(*widths[-2:]))
-        self.bias, self.slope = (
-            nn.Embedding(sum(sizes), 1),
-            nn.Linear(numbers, 1, bias=False) if numbers else None,
-        )
+        self.bias = nn.Embedding(sum(sizes), 1)
+        self.slope = nn.Linear(numbers, 1, bias=False) if numbers else None
         for weight in (w for w in self.parameters() if w.dim() > 1):
             nn.init.xavier_uniform_(weight)
         nn.init.zeros_(self.bias.weight)
 
     def places(self, codes: Tensor) -> Tensor:
-        """Rows of the embedding table. In training a random code becomes 0, so that the unknown has a meaning of its own."""
+        """Rows of the embedding table.
+
+        In training a random code becomes 0, so that the unknown has a meaning of its own.
+        """
         if self.training and self.tokens:
             codes = codes * (torch.rand(codes.shape, device=codes.device) >= self.tokens)
         return codes + self.offset
@@ -61,19 +66,25 @@ class Tower(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(…, columns) codes and (…, numbers) to vectors (…, dim), biases (…,) and the squared norm of what was looked up."""
         places = self.places(codes)
-        found, each = self.embedding(places), self.bias(places)
-        bias, norms = each.sum((-2, -1)), found.square().sum((-2, -1)) + each.square().sum((-2, -1))
+        found = self.embedding(places)
+        each = self.bias(places)
+        bias = each.sum((-2, -1))
+        norms = found.square().sum((-2, -1)) + each.square().sum((-2, -1))
         wide = found.flatten(-2)
         if self.slope is not None:
-            wide, bias = torch.cat([wide, numbers], -1), bias + self.slope(numbers).squeeze(-1)
+            wide = torch.cat([wide, numbers], -1)
+            bias = bias + self.slope(numbers).squeeze(-1)
         return self.mlp(wide), bias, norms
 
 
 class TwoTowerHybrid(nn.Module):
-    """p = σ(t·⟨u, v⟩ + b), t > 0 and b learnt; u and v of unit length where the similarity is the cosine.
+    """p = σ(t·⟨u, v⟩ + b), t > 0 and b learnt.
 
-    user_cat_sizes, item_cat_sizes: values of each categorical column, the unknown (code 0) included. user_num_cols: names or
-    number of the numerical columns. biases: adds what is liked, and who likes, whatever the match (as in biased factorisation).
+    U and v of unit length where the similarity is the cosine.
+
+    user_cat_sizes, item_cat_sizes: values of each categorical column, the unknown (code 0)
+    included. user_num_cols: names or number of the numerical columns. biases: adds what is liked,
+    and who likes, whatever the match (as in biased factorisation).
     """
 
     def __init__(
@@ -93,10 +104,8 @@ class TwoTowerHybrid(nn.Module):
         super().__init__()
         if similarity not in ("cosine", "dot"):
             raise LabError(f"TwoTowerHybrid(similarity='{similarity}'): choose cosine, dot")
-        users, items = (
-            _sizes(user_cat_sizes, "user_cat_sizes"),
-            _sizes(item_cat_sizes, "item_cat_sizes"),
-        )
+        users = _sizes(user_cat_sizes, "user_cat_sizes")
+        items = _sizes(item_cat_sizes, "item_cat_sizes")
         numbers = user_num_cols if isinstance(user_num_cols, int) else len(user_num_cols)
         self.config = {
             "user_cat_sizes": users,
@@ -113,7 +122,8 @@ class TwoTowerHybrid(nn.Module):
         }
         self.user_tower = Tower(users, numbers, embedding, [*user_hidden, dim], dropout, tokens)
         self.item_tower = Tower(items, 0, embedding, [*item_hidden, dim], dropout, tokens)
-        self.log_t, self.b = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.tensor(0.0))
+        self.log_t = nn.Parameter(torch.tensor(1.0))
+        self.b = nn.Parameter(torch.tensor(0.0))
 
     def users(self, codes: Tensor, numbers: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Vectors, biases, squared norms of users."""
@@ -142,9 +152,12 @@ class TwoTowerHybrid(nn.Module):
 
 @dataclass
 class Encoder:
-    """Values as codes, 0 for the unknown, and numbers scaled; the first user column is the customer's id, the first item column the product's.
+    """Values as codes, 0 for the unknown, and numbers scaled.
 
-    scalers: x becomes (f(x) − centre) / scale within [low, high] of the train rows, f = log1p for kind "log"; missing becomes `fill`, the mean.
+    The first user column is the customer's id, the first item column the product's.
+
+    scalers: x becomes (f(x) − centre) / scale within [low, high] of the train rows, f = log1p for
+    kind "log"; missing becomes `fill`, the mean.
     """
 
     user_cat_cols: list[str]
@@ -163,7 +176,9 @@ class Encoder:
         scaling: Mapping[str, str] = SCALING,
     ) -> "Encoder":
         """Learn from train rows only."""
-        users, numbers, items = list(user_cat_cols), list(user_num_cols), list(item_cat_cols)
+        users = list(user_cat_cols)
+        numbers = list(user_num_cols)
+        items = list(item_cat_cols)
         if missing := [c for c in users + numbers + items if c not in train]:
             raise LabError(
                 f"the transactions lack the column '{missing[0]}': they have {', '.join(map(str, train.columns))}"
@@ -191,12 +206,15 @@ class Encoder:
         return {c: len(self.mappings[c]) + 1 for c in self.item_cat_cols}
 
     def users(self, frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """(rows, columns) int64 codes and (rows, numbers) float32; a column that is not there is unknown."""
-        made = [
+        """(rows, columns) int64 codes and (rows, numbers) float32.
+
+        A column that is not there is unknown.
+        """
+        result = [
             scaled(frame[c] if c in frame else pd.Series(np.nan, frame.index), self.scalers[c])
             for c in self.user_num_cols
         ]
-        return self._codes(frame, self.user_cat_cols), np.stack(made, 1) if made else np.zeros(
+        return self._codes(frame, self.user_cat_cols), np.stack(result, 1) if result else np.zeros(
             (len(frame), 0), np.float32
         )
 
@@ -220,13 +238,13 @@ class Encoder:
         return cls(**values)
 
     def _codes(self, frame: pd.DataFrame, columns: list[str]) -> np.ndarray:
-        made = [
+        result = [
             pd.Index(self.mappings[c]).get_indexer(text(frame[c])) + 1
             if c in frame
             else np.zeros(len(frame), int)
             for c in columns
         ]
-        return np.stack(made, 1).astype(np.int64)
+        return np.stack(result, 1).astype(np.int64)
 
 
 def scaled(column: pd.Series, scaler: Mapping) -> np.ndarray:
@@ -261,9 +279,9 @@ def _bent(x: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _sizes(sizes: Sizes, name: str) -> list[int]:
-    made = [int(n) for n in (sizes.values() if isinstance(sizes, Mapping) else sizes)]
-    if not made or min(made) < 1:
+    result = [int(n) for n in (sizes.values() if isinstance(sizes, Mapping) else sizes)]
+    if not result or min(result) < 1:
         raise LabError(
-            f"{name} is {made}: give one column or more, each with 1 or more values (the unknown included)"
+            f"{name} is {result}: give one column or more, each with 1 or more values (the unknown included)"
         )
-    return made
+    return result

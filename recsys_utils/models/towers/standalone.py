@@ -24,7 +24,9 @@ MODEL = "best_two_tower_model.safetensors"
 ARTIFACTS = "preproc_artifacts.json"
 FOLDER = "recommendation_assets"
 ASSETS = ("item_catalog", "user_profiles", "user_histories")
-STEPS, RATE = 20, 0.05  # of one update from events
+# of one update from events
+STEPS = 20
+RATE = 0.05
 
 
 def save_recommender(
@@ -95,26 +97,26 @@ class StandaloneRecommender:
                 raise LabError(
                     f"{name} is {list(given)}, the model was trained with {getattr(self.encoder, name)}: give the same columns"
                 )
-        (self.who, *_), (self.product, *_) = self.encoder.user_cat_cols, self.encoder.item_cat_cols
+        (self.who, *_) = self.encoder.user_cat_cols
+        (self.product, *_) = self.encoder.item_cat_cols
         self.fields = [*self.encoder.user_cat_cols[1:], *self.encoder.user_num_cols]
-        self.device, self.model = (
-            torch.device(device),
-            _load_model(self.paths["model_path"]).to(device),
-        )
+        self.device = torch.device(device)
+        self.model = _load_model(self.paths["model_path"]).to(device)
         self.catalog, profiles, self.histories = (
             pd.read_parquet(self.paths["assets_path"] / f"{name}.parquet") for name in ASSETS
         )
-        self.profiles, self.stats = (
-            profiles.set_index(self.who, drop=False),
-            read_json(self.paths["assets_path"] / "rating_stats.json"),
-        )
+        self.profiles = profiles.set_index(self.who, drop=False)
+        self.stats = read_json(self.paths["assets_path"] / "rating_stats.json")
         self.names = pd.Index(self.catalog[self.product])
         self._refresh()
 
     def recommend_for_user(
         self, customer_id: object, top_k: int = 10, exclude_purchased: bool = True
     ) -> list[tuple[dict, float]]:
-        """A customer's best products; those bought before the model's cut are left out unless asked for."""
+        """A customer's best products.
+
+        Those bought before the model's cut are left out unless asked for.
+        """
         customer = self._known(customer_id)
         return self._best(
             self.ratings(self.profiles.loc[[customer]])[0],
@@ -123,11 +125,17 @@ class StandaloneRecommender:
         )
 
     def recommend_for_new_user(self, profile: Mapping, top_k: int = 10) -> list[tuple[dict, float]]:
-        """The best products for a profile: any of the model's fields. What is missing or never seen counts as unknown, a number as the mean."""
+        """The best products for a profile: any of the model's fields.
+
+        What is missing or never seen counts as unknown, a number as the mean.
+        """
         return self._best(self.ratings(self._profile(profile))[0], top_k, [])
 
     def predict_rating(self, user: object, item: str | Mapping) -> float:
-        """A rating in [1, 5]. user: a customer's id or a profile; item: a product's name or its attributes."""
+        """A rating in [1, 5].
+
+        user: a customer's id or a profile; item: a product's name or its attributes.
+        """
         row = (
             self._profile(user)
             if isinstance(user, Mapping)
@@ -143,7 +151,10 @@ class StandaloneRecommender:
             return self._rate(self.model.matrix(self._user(profiles), self.items)).cpu().numpy()
 
     def get_user_info(self, customer_id: object) -> dict | None:
-        """A customer's profile, purchase_history and num_purchases, as of the cut; None for an unknown one."""
+        """A customer's profile, purchase_history and num_purchases, as of the cut.
+
+        None for an unknown one.
+        """
         customer = _text_id(customer_id)
         if customer not in self.profiles.index:
             return None
@@ -171,7 +182,8 @@ class StandaloneRecommender:
 
         events: rows of customer id and product, optional `Ratings`. A new customer starts as the unknown one. Nothing is written.
         """
-        who, product = text(events[self.who]), text(events[self.product])
+        who = text(events[self.who])
+        product = text(events[self.product])
         if len(odd := product[~product.isin(self.names)]):
             raise LabError(
                 f"events name the product '{odd.iloc[0]}', which is not in the catalogue of {len(self.names):,}: train again with it"
@@ -222,8 +234,10 @@ class StandaloneRecommender:
         """Give new customers an id whose embedding begins as the unknown one's: row 0 of the table, repeated after the last id."""
         if not len(new := [c for c in customers if c not in self.profiles.index]):
             return
-        tower, ids = self.model.user_tower, self.encoder.mappings[self.who]
-        at, size = len(ids) + 1, len(new)
+        tower = self.model.user_tower
+        ids = self.encoder.mappings[self.who]
+        at = len(ids) + 1
+        size = len(new)
         for table in (tower.embedding, tower.bias):
             w = table.weight.data
             table.weight = torch.nn.Parameter(torch.cat([w[:at], w[:1].repeat(size, 1), w[at:]]))
@@ -237,7 +251,10 @@ class StandaloneRecommender:
         )
 
     def _refresh(self) -> None:
-        """Run the item tower over the catalogue once; every request multiplies with what it gives."""
+        """Run the item tower over the catalogue once.
+
+        Every request multiplies with what it gives.
+        """
         self.codes = self.encoder.items(self.catalog)
         with torch.inference_mode():
             self.items = self.model.items(self._tensor(self.codes))

@@ -82,13 +82,11 @@ class TwoTowerDataset(Dataset):
         bought.sum_duplicates()
         self.free = len(catalogue) - np.diff(bought.indptr)
         kept = np.flatnonzero(self.free[user] > 0) if negatives else np.arange(len(user))
-        self.user, self.item, self.bought, self.negatives, self.seed = (
-            user[kept],
-            item[kept],
-            bought,
-            negatives,
-            seed,
-        )
+        self.user = user[kept]
+        self.item = item[kept]
+        self.bought = bought
+        self.negatives = negatives
+        self.seed = seed
         self.user_cat, self.item_cat, self.catalogue = (
             torch.as_tensor(a, dtype=torch.int64)
             for a in (user_cat[kept], item_cat[kept], catalogue)
@@ -105,7 +103,8 @@ class TwoTowerDataset(Dataset):
 
     def redraw(self, epoch: int) -> None:
         """Draw the negatives of an epoch: uniform over what the user has not bought."""
-        rng, shape = np.random.default_rng([self.seed, epoch]), (len(self.user), self.negatives)
+        rng = np.random.default_rng([self.seed, epoch])
+        shape = (len(self.user), self.negatives)
         nth = (
             rng.integers(0, np.maximum(self.free[self.user], 1)[:, None], shape)
             if len(self.user)
@@ -139,9 +138,11 @@ class TwoTowerDataset(Dataset):
 def unbought(bought: sparse.csr_matrix, user: np.ndarray, nth: np.ndarray) -> np.ndarray:
     """The nth (from 0) item that each user has not bought: exact, without rejection.
 
-    Before the j-th bought item b_j (sorted) lie b_j − j others, so as many bought items come before the nth other as have b_j − j ≤ nth.
+    Before the j-th bought item b_j (sorted) lie b_j − j others, so as many bought items come before
+    the nth other as have b_j − j ≤ nth.
     """
-    items, length = bought.shape[1], np.diff(bought.indptr)
+    items = bought.shape[1]
+    length = np.diff(bought.indptr)
     row = np.repeat(np.arange(len(length)), length)
     before = bought.indices - (np.arange(bought.nnz) - bought.indptr[row])
     keys = row.astype(np.int64) * (items + 1) + before
@@ -169,11 +170,13 @@ def train_two_tower_model(
     seed: int = 42,
     **network: object,
 ) -> TwoTowerHybrid:
-    """Fit the towers, keep the epoch of the lowest validation loss; `model.log` has a row per epoch: losses, rate, event.
+    """Fit the towers, keep the epoch of the lowest validation loss.
 
-    loss: bce (labels 1/0 or soft), bpr (Rendle et al. 2009), softmax (in the batch, corrected by log q: Yi et al. 2019).
-    patience: epochs without a better one before stopping, a third of all by default. l2: on the embeddings that a batch looks up.
-    network: parameters of TwoTowerHybrid.
+    `model.log` has a row per epoch: losses, rate, event.
+
+    loss: bce (labels 1/0 or soft), bpr (Rendle et al. 2009), softmax (in the batch, corrected by
+    log q: Yi et al. 2019). patience: epochs without a better one before stopping, a third of all by
+    default. l2: on the embeddings that a batch looks up. network: parameters of TwoTowerHybrid.
     """
     patience = _checked(loss, epochs, patience, train_dataset, val_dataset)
     generator = torch.Generator().manual_seed(seed)
@@ -189,7 +192,8 @@ def train_two_tower_model(
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=0.7, patience=max(0, patience // 2 - 1)
         )
-        best, model.log = (np.inf, -1, None), []
+        best = (np.inf, -1, None)
+        model.log = []
         for epoch in tqdm(range(epochs), desc="towers", leave=False, disable=None):
             train_dataset.redraw(epoch)
             shown = {
@@ -227,9 +231,9 @@ def _checked(loss: str, epochs: int, patience: int | None, *datasets: TwoTowerDa
 
 
 def _event(shown: dict, best: int, patience: int, optimizer: torch.optim.Optimizer) -> str:
-    made = ["best"] if best == shown["epoch"] else []
-    made += ["rate lowered"] if optimizer.param_groups[0]["lr"] < shown["lr"] else []
-    return ", ".join(made + ["stopped early"] if shown["epoch"] - best >= patience else made)
+    result = ["best"] if best == shown["epoch"] else []
+    result += ["rate lowered"] if optimizer.param_groups[0]["lr"] < shown["lr"] else []
+    return ", ".join(result + ["stopped early"] if shown["epoch"] - best >= patience else result)
 
 
 def _epoch(
@@ -242,7 +246,8 @@ def _epoch(
     optimizer: torch.optim.Optimizer | None = None,
 ) -> float:
     """Mean loss over a data set's positives; with an optimiser, after a step per batch of them."""
-    training, total = optimizer is not None, 0.0
+    training = optimizer is not None
+    total = 0.0
     model.train(training)
     order = (
         torch.randperm(len(data.user), generator=generator)
@@ -266,10 +271,8 @@ def batch_loss(
 ) -> tuple[Tensor, Tensor]:
     """Loss of some positives and the mean squared norm of the embeddings that they look up."""
     user_cat, user_num, item_cat, label = data.rows(index)
-    user, item = (
-        model.users(user_cat, user_num),
-        model.items(item_cat if loss != "softmax" else item_cat[:, 0]),
-    )
+    user = model.users(user_cat, user_num)
+    item = model.items(item_cat if loss != "softmax" else item_cat[:, 0])
     norms = user[2].mean() + item[2].mean()
     if loss == "softmax":
         same = torch.as_tensor(data.item[index.numpy()])
@@ -297,7 +300,7 @@ class Prepared:
 
 
 def transactions(purchases: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Canonical tables as system 2's transactions (`df_clean`): its column names, one row per receipt line, products by name."""
+    """Canonical tables as transactions with ratings (`df_clean`): their column names, one row per receipt line, products by name."""
     items = items.astype({"item_id": str})
     name = (
         items["name"].fillna(items["item_id"]).astype(str) if "name" in items else items["item_id"]
@@ -340,7 +343,10 @@ def prepare(
     seed: int = 42,
     parts: Sequence[pd.DataFrame] | None = None,
 ) -> Prepared:
-    """Split by date, fit the encoder and every asset on train rows, encode all three parts. parts: a split of your own."""
+    """Split by date, fit the encoder and every asset on train rows, encode all three parts.
+
+    parts: a split of your own.
+    """
     if mode == "rating" and "Ratings" not in df_clean:
         raise LabError(
             "mode 'rating' needs a column Ratings: the transactions have none, take mode 'interaction'"
@@ -349,22 +355,25 @@ def prepare(
         df_clean if mode == "interaction" else df_clean.dropna(subset="Ratings")
     )
     encoder = Encoder.fit(train, user_cat_cols, user_num_cols, item_cat_cols)
-    (who, *_), (product, *_) = encoder.user_cat_cols, encoder.item_cat_cols
+    (who, *_) = encoder.user_cat_cols
+    (product, *_) = encoder.item_cat_cols
     catalogue, conflicts = item_catalogue(train, encoder.item_cat_cols)
     known = pd.Index(catalogue[product])
     customers = pd.Index(
         np.unique(np.concatenate([text(part[who]) for part in (train, val, test)]))
     )
-    made, seen = [], sparse.csr_matrix((len(customers), len(known)))
+    result = []
+    seen = sparse.csr_matrix((len(customers), len(known)))
     for part in (train, val, test):
-        user, item = customers.get_indexer(text(part[who])), known.get_indexer(text(part[product]))
+        user = customers.get_indexer(text(part[who]))
+        item = known.get_indexer(text(part[product]))
         inside = item >= 0
         seen = seen + sparse.csr_matrix(
             (np.ones(inside.sum()), (user[inside], item[inside])), shape=seen.shape
         )
         features = np.where(inside[:, None], encoder.items(catalogue)[item], encoder.items(part))
         ratings = part["Ratings"].to_numpy(float) if mode == "rating" else None
-        made.append(
+        result.append(
             TwoTowerDataset(
                 user,
                 item,
@@ -378,7 +387,7 @@ def prepare(
             )
         )
     return Prepared(
-        *made,
+        *result,
         encoder,
         _assets(train, encoder, catalogue),
         _stats(train) | {"mode": mode, "catalogue_conflicts": conflicts},
@@ -390,21 +399,23 @@ def item_catalogue(train: pd.DataFrame, item_cat_cols: Sequence[str]) -> tuple[p
     product, *others = item_cat_cols
     rows = pd.DataFrame({c: text(train[c]) for c in item_cat_cols})
     rows = rows[rows[product] != ""]
-    made, odd = pd.DataFrame({product: sorted(rows[product].unique())}), set()
+    result = pd.DataFrame({product: sorted(rows[product].unique())})
+    odd = set()
     for column in others:
         counts = rows[rows[column] != ""].value_counts([product, column]).rename("n").reset_index()
         odd |= set(counts.loc[counts[product].duplicated(), product])
         top = counts.sort_values(
             [product, "n", column], ascending=[True, False, True]
         ).drop_duplicates(product)
-        made[column] = made[product].map(top.set_index(product)[column]).fillna("")
-    return made, len(odd)
+        result[column] = result[product].map(top.set_index(product)[column]).fillna("")
+    return result, len(odd)
 
 
 def _assets(
     train: pd.DataFrame, encoder: Encoder, catalogue: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
-    who, product = encoder.user_cat_cols[0], encoder.item_cat_cols[0]
+    who = encoder.user_cat_cols[0]
+    product = encoder.item_cat_cols[0]
     rows = train.assign(
         **{c: text(train[c]) for c in (*encoder.user_cat_cols, product)}
     ).sort_values("Date", kind="stable")

@@ -1,4 +1,4 @@
-"""System 2 on receipts: two towers as a retrieval model, users and items by id, attributes and recent purchases."""
+"""Two towers on receipts: a retrieval model, users and items by id, attributes and recent purchases."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -61,13 +61,17 @@ class Retrieval(nn.Module):
 
 @dataclass
 class TwoTower(Recommender):
-    """User tower: id, attributes and pooled past purchases; item tower: id and attributes; score t·⟨u, v⟩ + item bias.
+    """User tower: id, attributes and pooled past purchases; item tower: id and attributes.
 
-    It learns from `windows` stretches of `days` before the cut: what was bought within, from what was bought before ("before", as the
-    lists are judged), or any purchase from all others of the user ("around", where nobody returns), or without a past ("none").
-    Purchases fade with `tau` days, in the past and as examples. loss: in-batch softmax corrected by log q (Yi et al. 2019), bce, bpr.
-    own: adds so much of the decayed own purchases to scores standardised per user. tokens: how often a feature, or a user's id and past
-    together, is hidden in training, so that the unknown is learnt too.
+    Score t·⟨u, v⟩ + item bias.
+
+    It learns from `windows` stretches of `days` before the cut: what was bought within, from what
+    was bought before ("before", as the lists are judged), or any purchase from all others of the
+    user ("around", where nobody returns), or without a past ("none"). Purchases fade with `tau`
+    days, in the past and as examples. loss: in-batch softmax corrected by log q (Yi et al. 2019),
+    bce, bpr. own: adds so much of the decayed own purchases to scores standardised per user.
+    tokens: how often a feature, or a user's id and past together, is hidden in training, so that
+    the unknown is learnt too.
     """
 
     family: ClassVar[str] = "two tower"
@@ -108,12 +112,11 @@ class TwoTower(Recommender):
         )
 
     def _fit(self, data: Interactions) -> None:
-        self.user_vocab_, self.item_vocab_ = vocabulary(data.users), vocabulary(data.items)
-        self.taste_, people, things = (
-            data.matrix(self.tau),
-            self._user_codes(data),
-            self._item_codes(data),
-        )
+        self.user_vocab_ = vocabulary(data.users)
+        self.item_vocab_ = vocabulary(data.items)
+        self.taste_ = data.matrix(self.tau)
+        people = self._user_codes(data)
+        things = self._item_codes(data)
         with (
             torch.random.fork_rng(devices=[]),
             threadpool_limits(1),
@@ -155,10 +158,8 @@ class TwoTower(Recommender):
         user, item, weight, past, row = self._examples(data)
         share = np.bincount(item, weight, data.shape[1])
         log_q = torch.as_tensor(np.log(np.maximum(share / share.sum(), 1e-9)), dtype=torch.float32)
-        rng, steps = (
-            np.random.default_rng(self.seed),
-            -(-len(user) // self.batch_size) * self.epochs,
-        )
+        rng = np.random.default_rng(self.seed)
+        steps = -(-len(user) // self.batch_size) * self.epochs
         optimizer = torch.optim.Adam(
             net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
@@ -170,7 +171,8 @@ class TwoTower(Recommender):
         for epoch in tqdm(range(self.epochs), desc="two towers", leave=False, disable=None):
             order = rng.permutation(len(user))
             for rows in np.split(order, range(self.batch_size, len(order), self.batch_size)):
-                u, i = user[rows], item[rows]
+                u = user[rows]
+                i = item[rows]
                 before = past[row[rows]] if self.past != "around" else _without(past[row[rows]], i)
                 vectors = net.users(
                     *_as_strangers(people[u], before, rng.random(len(rows)) < self.tokens)
@@ -188,14 +190,19 @@ class TwoTower(Recommender):
     def _examples(
         self, data: Interactions
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, sparse.csr_matrix, np.ndarray]:
-        """Users, items, weights, a matrix of pasts and the row of it that each example has. All from sorted matrices."""
+        """Users, items, weights, a matrix of pasts and the row of it that each example has.
+
+        All from sorted matrices.
+        """
         if self.past != "before":
             cells = self.taste_.tocoo()
             past = _pooled(self.taste_ if self.past == "around" else 0 * self.taste_)
             return cells.row, cells.col, np.minimum(cells.data, 1), past, cells.row
-        made, pasts = [], []
+        result = []
+        pasts = []
         for n in range(self.windows):
-            start, end = (n + 1) * self.days, n * self.days
+            start = (n + 1) * self.days
+            end = n * self.days
             cells = data.matrix(
                 weights=((data.age < start) & (data.age >= end)).astype(float)
             ).tocoo()
@@ -204,8 +211,10 @@ class TwoTower(Recommender):
                 data.age >= start, np.exp(-np.maximum(data.age - start, 0) / self.tau), 0
             )
             pasts.append(_pooled(data.matrix(weights=earlier)))
-            made.append(np.stack([cells.row[bought], cells.col[bought], np.full(bought.sum(), n)]))
-        user, item, window = np.concatenate(made, axis=1)
+            result.append(
+                np.stack([cells.row[bought], cells.col[bought], np.full(bought.sum(), n)])
+            )
+        user, item, window = np.concatenate(result, axis=1)
         if not len(user):
             raise LabError(
                 f"TwoTower found no purchase in the last {self.windows * self.days:g} days: raise windows or days"
@@ -221,7 +230,10 @@ class TwoTower(Recommender):
     def _drawn(
         self, data: Interactions, user: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray | None:
-        """Negatives of each example, uniform over what the user never bought; none for the softmax, whose batch has them."""
+        """Negatives of each example, uniform over what the user never bought.
+
+        None for the softmax, whose batch has them.
+        """
         if self.loss == "softmax":
             return None
         free = data.shape[1] - np.diff(data.seen.indptr)[user][:, None]
@@ -318,7 +330,8 @@ def _as_strangers(
     codes: Tensor, past: sparse.csr_matrix, chosen: np.ndarray
 ) -> tuple[Tensor, sparse.csr_matrix]:
     """Some users without id and past, so that the tower learns what attributes alone say."""
-    codes, past = codes.clone(), past.copy()
+    codes = codes.clone()
+    past = past.copy()
     codes[torch.as_tensor(chosen), 0] = 0
     past.data[np.repeat(chosen, np.diff(past.indptr))] = 0
     return codes, past
