@@ -11,6 +11,8 @@ import pytest
 from recsys_utils.data import synthetic
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+# Its network has a test of equal numbers of its own, in tests/models.
+PROGRESSIVE = "12"
 pytestmark = pytest.mark.slow
 
 
@@ -105,10 +107,12 @@ def test_another_home_and_one_job_at_a_time_give_the_same_leaderboard(
     pipeline: Callable,
     leaderboard: Callable,
 ) -> None:
-    until_comparison = ",".join(path.stem[:2] for path in NOTEBOOKS if path.stem[:2] <= "13")
-    arguments = ("--fast", "--dataset", str(own_shop), "--jobs", "1", "--only", until_comparison)
-    pipeline(tmp_path, *arguments)
-    pd.testing.assert_frame_equal(own_board, leaderboard(tmp_path, "corner_shop"), rtol=1e-5)
+    numbers = {path.stem[:2] for path in NOTEBOOKS if path.stem[:2] <= "13"} - {PROGRESSIVE}
+    only = ",".join(sorted(numbers))
+    pipeline(tmp_path, "--fast", "--dataset", str(own_shop), "--jobs", "1", "--only", only)
+    board = leaderboard(tmp_path, "corner_shop")
+    others = own_board[~own_board["model"].str.startswith("progressive")]
+    pd.testing.assert_frame_equal(others.reset_index(drop=True), board, rtol=1e-5)
 
 
 def test_rolling_folds_are_tuned_and_judged_each(
