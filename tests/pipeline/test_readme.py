@@ -39,11 +39,11 @@ SHORTER = {
     r"\./run_all\.sh --dataset (?!path)\S+": "--fast --only 01",
     r"\./run_all\.sh --dataset (?!path)\S+ -p FOLDS=\d": "--fast --only 02",
     r"\./run_all\.sh --dataset (?!path)\S+ --only [\d,]+": "--help",
-    # The last --dataset counts: a small shop instead of the synthetic one.
+    # Of an option that is given twice the last one counts: a small shop instead of the synthetic.
     r"python -m recsys_utils\.serving train .*": (
         "--dataset path/to/my_shop.toml --models own_decayed"
     ),
-    r"python -m recsys_utils\.ensembles\.training .*": "--help",
+    r"python -m recsys_utils\.ensembles\.training .*": "--data-path path/to/my_shop.toml",
 }
 # Commands that do not end by themselves: a pattern, what is added, and an address that answers.
 SERVERS = {
