@@ -1,7 +1,10 @@
-"""The two towers on MovieLens 100K beside published numbers: `python benchmarks/ratings.py` (needs the three ml-100k files).
+"""The two towers on MovieLens 100K beside published numbers.
 
-1. Rating error in a random 5-fold cross-validation, as the Surprise project publishes it, and on a split by date.
-2. Top 10 on a random 75/25 split per user, as Microsoft's recommenders publish it: rated films are left out, every held-out one counts.
+`python benchmarks/ratings.py` (needs the three ml-100k files).
+
+1. Rating error in a random 5-fold cross-validation, as the Surprise project publishes it, and on a
+split by date. 2. Top 10 on a random 75/25 split per user, as Microsoft's recommenders publish it:
+rated films are left out, every held-out one counts.
 """
 
 import sys

@@ -1,8 +1,12 @@
-"""A shop's load on a running service: `python benchmarks/serve.py [--dataset NAME] [--seconds 120] [--rate 50]`.
+"""A shop's load on a running service.
 
-Uncached requests of every kind come at a fixed rate, events among them; halfway the service is killed and started again. Milliseconds count
-from the time at which a request was due, so a service that falls behind shows it. Then every acknowledged event is posted once more: what is
-new to the service now was lost. After that, as many requests as it takes from some clients, without the cache and with it.
+`python benchmarks/serve.py [--dataset NAME] [--seconds 120] [--rate 50]`.
+
+Uncached requests of every kind come at a fixed rate, events among them; halfway the service is
+killed and started again. Milliseconds count from the time at which a request was due, so a service
+that falls behind shows it. Then every acknowledged event is posted once more: what is new to the
+service now was lost. After that, as many requests as it takes from some clients, without the cache
+and with it.
 """
 
 import argparse
@@ -27,7 +31,10 @@ Request = tuple[str, str, dict | None]
 
 @dataclass
 class Load:
-    """What several clients asked and got: rows (kind, milliseconds, status; 503 where nobody answered), events that were acknowledged."""
+    """What several clients asked and got: rows (kind, milliseconds, status.
+
+    503 where nobody answered), events that were acknowledged.
+    """
 
     server: Server
     asks: dict[str, Callable[[np.random.Generator], Request]]
@@ -35,7 +42,10 @@ class Load:
     kept: list[dict] = field(default_factory=list)
 
     def run(self, clients: int, seconds: float, rate: float | None = None) -> None:
-        """Ask for some seconds: at a rate (per second, all clients together), or as fast as answers come."""
+        """Ask for some seconds.
+
+        At a rate (per second, all clients together), or as fast as answers come.
+        """
         due = itertools.count()
         threads = [
             threading.Thread(
@@ -143,7 +153,10 @@ def _asks(server: Server, cached: bool) -> dict[str, Callable[[np.random.Generat
     result = {
         model: lambda rng, model=model: (
             "GET",
-            f"{API}/recommendations/{rng.choice(users)}?model={model}&n={5 if cached else rng.integers(1, 21)}",
+            (
+                f"{API}/recommendations/{rng.choice(users)}?model={model}"
+                f"&n={5 if cached else rng.integers(1, 21)}"
+            ),
             None,
         )
         for model in models
@@ -155,7 +168,10 @@ def _asks(server: Server, cached: bool) -> dict[str, Callable[[np.random.Generat
         | {
             "filtered": lambda rng: (
                 "GET",
-                f"{API}/recommendations/{rng.choice(users)}?price_max={rng.uniform(2, 9):.2f}&exclude_purchased=true",
+                (
+                    f"{API}/recommendations/{rng.choice(users)}?price_max={rng.uniform(2, 9):.2f}"
+                    "&exclude_purchased=true"
+                ),
                 None,
             ),
             "similar": lambda rng: ("GET", f"{API}/items/{rng.choice(items)}/similar", None),
@@ -187,8 +203,9 @@ def _print(rows: list[tuple], title: str, seconds: float, *memory: float) -> Non
     shown.loc["all"] = good["ms"].describe(**points)
     down = int((table["status"] == 503).sum())
     print(
-        f"\n{title}: {len(good) / seconds:,.0f} answers per second, {len(table) - len(good) - down} refused, {down} while it was down, "
-        f"memory {' → '.join(f'{mib:,.0f}' for mib in memory)} MiB"
+        f"\n{title}: {len(good) / seconds:,.0f} answers per second, {len(table) - len(good) - down}"
+        f" refused, {down} while it was down, memory"
+        f" {' → '.join(f'{mib:,.0f}' for mib in memory)} MiB"
     )
     names = {"count": "answers", "50%": "p50 ms", "95%": "p95 ms", "99%": "p99 ms"}
     print(shown[list(names)].rename(columns=names).astype({"answers": int}).round(2).to_string())

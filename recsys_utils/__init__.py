@@ -20,7 +20,7 @@ ARITHMETIC = {
     "MKL_CBWR": "COMPATIBLE",  # torch's linear algebra, which otherwise asks who made the chip
 }
 
-# A sum that threads share depends on how many there are, so neither library starts any of its own.
+# A sum that threads share depends on how many there are, so no library starts any of its own.
 THREADS = {
     "OPENBLAS_NUM_THREADS": "1",  # numpy and scipy; implicit is twice as fast so
     "MKL_NUM_THREADS": "1",  # torch, whose batches are too small for a second thread
@@ -30,11 +30,11 @@ THREADS = {
 
 
 class LabError(ValueError):
-    """Bad input, said in one sentence that names the file, column, row or parameter and the cure."""
+    """Bad input, in one sentence that names the file, column, row or parameter and the cure."""
 
 
 def settings() -> dict[str, str]:
-    """Environment variables that a process needs before numpy loads, for equal numbers and speed."""
+    """Environment variables that a process needs before numpy loads: equal numbers, and speed."""
     cpu = Path("/proc/cpuinfo")
     has_avx2 = cpu.exists() and "avx2" in cpu.read_text()
     if platform.machine() == "x86_64" and has_avx2:

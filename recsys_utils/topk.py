@@ -9,14 +9,15 @@ from threadpoolctl import threadpool_limits
 CHUNKS_PER_K = 4  # more chunks: a tighter threshold, a longer list of maxima
 CROWD = 64  # survivors per row beyond k that are sorted rather than thinned first
 WORKERS = 2
+BLOCK_BYTES = 8 << 20  # scores of one block: what the cache of a laptop's processor holds
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     """Columns of the k largest values per row, best first, the lower column first among equals.
 
-    scores: (rows, n) float, may hold −inf, no NaN. Returns (rows, min(k, n)) int64.
-    The k-th largest of the maxima of disjoint chunks is a lower bound of the k-th largest value. Few values reach it,
-    so one pass finds them and only they are sorted.
+    scores: (rows, n) float, may hold −inf, no NaN. Returns (rows, min(k, n)) int64. The k-th
+    largest of the maxima of disjoint chunks is a lower bound of the k-th largest value. Few values
+    reach it, so one pass finds them and only they are sorted.
     """
     rows, n = scores.shape
     k = min(k, n)
@@ -56,7 +57,10 @@ def _lower_bound(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _first_of_equals(scores: np.ndarray, bound: np.ndarray, k: int) -> np.ndarray:
-    """Everything above the bound, and of what equals it only as many first columns as are missing to k."""
-    above, equal = scores > bound, scores == bound
+    """Everything above the bound, and of what equals it only as many first columns as are missing
+    to k.
+    """
+    above = scores > bound
+    equal = scores == bound
     missing = k - above.sum(axis=1, keepdims=True)
     return above | (equal & (np.cumsum(equal, axis=1, dtype=np.int32) <= missing))

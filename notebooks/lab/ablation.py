@@ -1,4 +1,7 @@
-"""What notebook 10 asks of two stages: what each part is worth, the original's claim, seconds by step."""
+"""What notebook 10 asks of two stages.
+
+What each part is worth, the original's claim, seconds by step.
+"""
 
 import resource
 import time
@@ -21,7 +24,8 @@ from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models import Recommender
 from recsys_utils.store import read_parquet
 
-# Two-stage retail as its text describes it: own purchases or ALS propose 200, six weeks teach a binary
+# Two-stage retail as its text describes it: own purchases or ALS propose 200, six weeks teach a
+# binary
 # classifier that also sees the embeddings.
 ORIGINAL = {
     "generators": "original",
@@ -52,7 +56,10 @@ TELLING = (
 
 @dataclass
 class Bench:
-    """What all variants of a two-stage model share: windows to learn from, and the judged users' candidates with what they then bought."""
+    """What all variants of a two-stage model share.
+
+    Windows to learn from, and the judged users' candidates with what they then bought.
+    """
 
     model: TwoStage
     generators: dict[str, Recommender]
@@ -121,9 +128,12 @@ def precision(b: Bench, score: np.ndarray, k: int = 5) -> np.ndarray:
 
 
 def ablation(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
-    """The model without a group of features, without a generator, and ordered otherwise: kind, without, precision, change, low, high.
+    """The model without a group of features, without a generator, and ordered otherwise.
 
-    change: of precision against the full model on the same users, with its paired bootstrap 95 % interval.
+    Kind, without, precision, change, low, high.
+
+    change: of precision against the full model on the same users, with its paired bootstrap 95 %
+    interval.
     """
     full = precision(b, learnt(b), k)
     steps = tqdm(_variants(b), desc="ablation", leave=False, disable=None)
@@ -149,7 +159,10 @@ def ablation(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
 
 
 def by_windows(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Precision of rankers that learn from fewer windows, the newest, with its 95 % interval: windows, precision@k, lo, hi."""
+    """Precision of rankers that learn from fewer windows, the newest, with its 95 % interval.
+
+    Windows, precision@k, lo, hi.
+    """
     counts = sorted({n for n in (1, 2, 4, 8, len(b.examples)) if n <= len(b.examples)})
     parts = [replace(b, examples=b.examples[:n]) if n < len(b.examples) else b for n in counts]
     mean, low, high = significance.bootstrap(
@@ -176,7 +189,10 @@ def features(b: Bench) -> pd.DataFrame:
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Columns of a table of features by group: pair, user, item, price, latent, …, and `scores` of the generators."""
+    """Columns of a table of features by group.
+
+    Pair, user, item, price, latent, …, and `scores` of the generators.
+    """
     prefix = table.columns.str.split("_").str[0]
     return {
         str(name): table.columns[at].tolist()
@@ -187,7 +203,10 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def proposed(b: Bench, example: Examples) -> dict[str, np.ndarray]:
-    """Whether each generator proposed a pair: it did iff the pair is among its first n of the user's candidates."""
+    """Whether each generator proposed a pair.
+
+    It did iff the pair is among its first n of the user's candidates.
+    """
     n = {name: round(b.model.depth * n) for name, (_, n) in GENERATORS[b.model.generators].items()}
     return {name: example.table[f"rank_{name}"].to_numpy() < n[name] for name in n if n[name]}
 
@@ -284,7 +303,10 @@ def relabelled(history: Interactions, ids: pd.Index) -> Interactions:
 def record_within(
     model: Recommender, fold: Fold, name: str, ids: pd.Index, note: str = ""
 ) -> pd.DataFrame:
-    """As `record`, of a catalogue only: what is outside is the fake item in the history, and in no list."""
+    """As `record`, of a catalogue only.
+
+    What is outside is the fake item in the history, and in no list.
+    """
     start = time.perf_counter()
     model.fit(relabelled(fold.testing.history, ids))
     fitted = time.perf_counter()
@@ -307,7 +329,9 @@ def record_within(
 def claim(
     lists: Mapping[str, pd.DataFrame], stage: Stage, ids: pd.Index, k: int = 5
 ) -> pd.DataFrame:
-    """Precision within a catalogue of warm users who bought from it in the window, and of those who bought five items or more."""
+    """Precision within a catalogue of warm users who bought from it in the window, and of those who
+    bought five items or more.
+    """
     truth = stage.truth[slices.inside(stage.truth, ids)]
     known = slices.user_groups(stage, ids)
     each = {
@@ -346,7 +370,9 @@ def claim(
 
 
 def profile(b: Bench, stage: Stage) -> pd.DataFrame:
-    """Seconds of each step for one cut, how often a fit takes it, and the process's peak memory in MiB."""
+    """Seconds of each step for one cut, how often a fit takes it, and the process's peak memory in
+    MiB.
+    """
     n = {name: round(b.model.depth * n) for name, (_, n) in GENERATORS[b.model.generators].items()}
     steps = {
         "generators, fitted": lambda: b.model.fitted_generators(stage.history),

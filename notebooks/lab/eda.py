@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pandas as pd
 
-from recsys_utils.data.interactions import SPENDING, Interactions
+from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.registry import spec
+from recsys_utils.data.segments import SPENDING, spending_bounds, spending_codes
 from recsys_utils.data.tables import load
 from recsys_utils.evaluation.metrics import gini
 from recsys_utils.store import ROOT
@@ -17,7 +18,10 @@ REFERENCE = ROOT / "data" / "real_statistics.json"  # a few numbers, never rows
 
 
 def statistics(purchases: pd.DataFrame) -> dict[str, float]:
-    """The numbers that decide which recommender family can work: sizes, habits, concentration, prices."""
+    """The numbers that decide which recommender family can work.
+
+    Sizes, habits, concentration, prices.
+    """
     baskets = purchases.groupby("user_id", observed=True)["basket_id"].nunique()
     items = purchases.groupby("item_id", observed=True).size()
     result = {
@@ -39,7 +43,9 @@ def statistics(purchases: pd.DataFrame) -> dict[str, float]:
 
 
 def repeat_share(purchases: pd.DataFrame) -> float:
-    """Share of distinct (user, item) pairs of the last three weeks that the same warm user had bought earlier."""
+    """Share of distinct (user, item) pairs of the last three weeks that the same warm user had
+    bought earlier.
+    """
     recent = purchases["ts"] >= purchases["ts"].max().floor("D") + pd.Timedelta(days=1) - WINDOW
     late, early = (
         purchases.loc[rows, ["user_id", "item_id"]].drop_duplicates() for rows in (recent, ~recent)
@@ -99,18 +105,18 @@ def rfm(purchases: pd.DataFrame, as_of: pd.Timestamp | None = None) -> pd.DataFr
 
 
 def spending_segments(data: Interactions) -> pd.Series:
-    """Spending segment per user: quartiles of the mean price of what they buy, upper bound inclusive."""
-    mean = data.purchases["price"].groupby(data.user).mean().set_axis(data.user_ids)
-    bounds = mean.quantile([0.25, 0.5, 0.75]).to_numpy()
-    return pd.Series(
-        np.array(SPENDING)[np.searchsorted(bounds, mean.to_numpy(), side="left")],
-        mean.index,
-        name="spending_segment",
-    )
+    """Spending segment per user.
+
+    Quartiles of the mean price of what they buy, upper bound inclusive.
+    """
+    mean = data.purchases["price"].groupby(data.user).mean().to_numpy()
+    segment = spending_codes(mean, spending_bounds(mean))
+    names = np.array(SPENDING)[segment]
+    return pd.Series(names, data.user_ids, name="spending_segment")
 
 
 def compare_with_real(dataset: str) -> pd.DataFrame:
-    """Statistics of a data set beside those of the real sets, which `python -m recsys_utils.eda NAME …` measured."""
+    """Statistics of a data set, and those of two real shops that were measured once."""
     reference = json.loads(REFERENCE.read_text())
     return pd.DataFrame({spec(dataset).name: statistics(load(dataset).purchases), **reference})
 

@@ -1,4 +1,7 @@
-"""What notebook 09 and the ratings benchmark ask of the towers: rating errors beside baselines, learning curves, a map of items."""
+"""What notebook 09 and the ratings benchmark ask of the towers.
+
+Rating errors beside baselines, learning curves, a map of items.
+"""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -56,7 +59,9 @@ def predicted(model: TwoTowerHybrid, data: TwoTowerDataset) -> np.ndarray:
 
 
 def rating_errors(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> pd.DataFrame:
-    """MAE and RMSE on the test part of the constant mean, of user and item means, and of each model; best first."""
+    """MAE and RMSE on the test part of the constant mean, of user and item means, and of each
+    model; best first.
+    """
     truth = stars(parts.test.label[:, 0])
     train = stars(parts.train.label[:, 0])
     guesses = {
@@ -108,7 +113,9 @@ def learning_curves(log: Sequence[Mapping], ax: Axes | None = None) -> Axes:
 def item_map(
     model: TwoTower, data: Interactions, per_group: int = 3, groups: int = 8, items: int = 600
 ) -> Axes:
-    """The most popular items' vectors in two dimensions (t-SNE of cosines), coloured by category, a few of each category named."""
+    """The most popular items' vectors in two dimensions (t-SNE of cosines), coloured by category, a
+    few of each category named.
+    """
     unit = model.item_vectors_ / np.maximum(
         np.linalg.norm(model.item_vectors_, axis=1, keepdims=True), 1e-9
     )
@@ -175,7 +182,9 @@ def _apart(
 
 
 def search(parts: Prepared, trials: int, seed: int = 42, **options: object) -> pd.DataFrame:
-    """The defaults and random draws of a few parameters of the rating model, judged by validation loss only; best first."""
+    """The defaults and random draws of a few parameters of the rating model, judged by validation
+    loss only; best first.
+    """
     rng = np.random.default_rng(seed)
     rows = []
     space = {

@@ -1,4 +1,7 @@
-"""The running service on trial: its scores against the models', its milliseconds, its page, and what a date changes in its lists."""
+"""The running service on trial.
+
+Its scores against the models', its milliseconds, its page, and what a date changes in its lists.
+"""
 
 import io
 import shutil
@@ -89,9 +92,12 @@ def event(user: str, item: str, kind: str, n: int) -> dict:
 
 
 def restocked(server: Server, users: Iterable[str], days: Sequence[int] = (1, 60)) -> pd.DataFrame:
-    """A shopper's list so many days after a purchase: where the item stands in it, and what the repurchase rule says.
+    """A shopper's list so many days after a purchase.
 
-    The first shopper who bought something that is back in the list after the longest time; empty where there is none.
+    Where the item stands in it, and what the repurchase rule says.
+
+    The first shopper who bought something that is back in the list after the longest time; empty
+    where there is none.
     """
     for user in users:
         known = server.json(f"{API}/users/{user}/profile")
@@ -134,9 +140,12 @@ def agreement(
     hybrid: Hybrid,
     tables: dict[str, tuple[str, pd.DataFrame]],
 ) -> pd.DataFrame:
-    """The API's scores against the notebook's, by model: users, places compared, largest difference, whether the items are the same.
+    """The API's scores against the notebook's, by model.
 
-    hybrid: fitted here. tables: what a model recommends the users, by name, and where that table is from. LabError where they differ.
+    Users, places compared, largest difference, whether the items are the same.
+
+    hybrid: fitted here. tables: what a model recommends the users, by name, and where that table is
+    from. LabError where they differ.
     """
     repeats = art.manifest["repeats"]
     own = {
@@ -239,8 +248,9 @@ def _compared(model: str, origin: str, have: pd.DataFrame, want: pd.DataFrame) -
         "users": both["user_id"].nunique(),
         "places": len(both),
         "largest difference": float(gap.max()),
-        "same items": len(both) == len(have)
-        and bool((both["item_id"] == both["item_id_own"]).all()),
+        "same items": (
+            len(both) == len(have) and bool((both["item_id"] == both["item_id_own"]).all())
+        ),
     }
 
 
@@ -266,12 +276,15 @@ def latency(server: Server, folder: Path | str, n: int = 500, seed: int = 42) ->
 def _check(ms: pd.Series) -> None:
     if (p95 := ms.quantile(0.95)) > GOAL * SLACK:
         raise LabError(
-            f"95 % of {len(ms)} answers took up to {p95:.0f} ms, the goal is {GOAL}: is the machine busy, or the catalogue very large?"
+            f"95 % of {len(ms)} answers took up to {p95:.0f} ms, the goal is {GOAL}: is the machine"
+            " busy, or the catalogue very large?"
         )
 
 
 def percentiles(frame: pd.DataFrame) -> pd.DataFrame:
-    """p50, p95 and p99 of milliseconds by kind and of all, without and with the cache, slowest last."""
+    """p50, p95 and p99 of milliseconds by kind and of all, without and with the cache, slowest
+    last.
+    """
     both = pd.concat([frame.assign(kind="all"), frame])
     table = (
         both.groupby(["cache", "kind"])["ms"]
@@ -400,7 +413,9 @@ def _milliseconds(server: Server, method: str, path: str, query: dict, body: dic
 def pictures(
     server: Server, views: Sequence[tuple[str, int, int]], height: int = 720
 ) -> Image | None:
-    """The page as a browser draws it, a picture for each (address, width, height of the window), side by side; None where there is no Chromium."""
+    """The page as a browser draws it, a picture for each (address, width, height of the window),
+    side by side; None where there is no Chromium.
+    """
     browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if browser is None:
         return None

@@ -1,4 +1,7 @@
-"""The service as somebody outside meets it: a process that is started, asked everything that it answers, and stopped."""
+"""The service as somebody outside meets it.
+
+A process that is started, asked everything that it answers, and stopped.
+"""
 
 import atexit
 import json
@@ -44,7 +47,10 @@ VARIES = {
 
 
 class Server:
-    """The service as a process on a free port of this machine, with a copy of the queue's database: nothing is written into the shop's own."""
+    """The service as a process on a free port of this machine, with a copy of the queue's database.
+
+    Nothing is written into the shop's own.
+    """
 
     def __init__(self, folder: Path | str, cache_seconds: float = 3600) -> None:
         self.home = tempfile.TemporaryDirectory()
@@ -171,7 +177,10 @@ class Tour:
         print(f"→ {answer.status_code} {shown(answer, few, deep)}\n")
 
     def walked(self) -> pd.DataFrame:
-        """Every endpoint of the service's own description with what it is for and what it answered; LabError names what was left out."""
+        """Every endpoint of the service's own description with what it is for and what it answered.
+
+        LabError names what was left out.
+        """
         paths = self.server.json("/openapi.json")["paths"]
         there = {
             f"{method.upper()} {path}": about["description"].split(". ")[0].rstrip(".")
@@ -189,7 +198,10 @@ class Tour:
 
 
 def shown(answer: httpx.Response, few: int = 2, deep: int = 9) -> str:
-    """An answer cut to what people read: three digits, the first entries of a list, "…" for what is deeper or differs from run to run."""
+    """An answer cut to what people read.
+
+    Three digits, the first entries of a list, "…" for what is deeper or differs from run to run.
+    """
     if "json" not in answer.headers["content-type"]:
         return "\n".join(
             line
@@ -246,7 +258,7 @@ def _pretty(value: object, indent: str = "", before: int = 0) -> str:
 
 
 def refusals(server: Server, user: str) -> pd.DataFrame:
-    """What is refused: request, status, and the sentence that says which field and what cures it."""
+    """What is refused: request, status, and the sentence that names the field and the cure."""
     lists = f"{API}/recommendations"
     events = f"{API}/events"
     view = {"events": [{"user_id": "a", "item_id": "b", "event_type": "view"}]}

@@ -1,0 +1,8 @@
+"""From a shop's files to what models are fitted on.
+
+`registry`: data sets in TOML, checked · `readers`: files · `tables`: cleaning, counted rule by
+rule · `folds`: history, validation, test · `interactions`: receipts as arrays, with the order that
+decides ties · `prefilter`: business rules for the catalogue · `attributes`, `segments`: what is
+known of shoppers and items · `runs`: recommendation tables on disk · `synthetic`: the built-in
+shop · `engine`: DuckDB.
+"""

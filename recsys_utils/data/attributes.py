@@ -1,4 +1,7 @@
-"""What is known of users and items, as features: one flat vocabulary of `column=value`, with the unknown named."""
+"""What is known of users and items, as features.
+
+One flat vocabulary of `column=value`, with the unknown named.
+"""
 
 import re
 from collections.abc import Iterable
@@ -19,20 +22,23 @@ KIND = re.compile(r"([^=≥~]+)([=≥~])(.*)", re.DOTALL)
 def vocabulary(
     frame: pd.DataFrame, columns: Iterable[str] | None = None, words: Iterable[str] = ()
 ) -> np.ndarray:
-    """Features of an attribute table: `column=value`, `column≥edge` for numbers, `column~word` for texts.
+    """Features of an attribute table.
 
-    Each column's block begins with `column=`, which stands for a missing or unknown value. columns: by default all that
-    say something: two values or more, and fewer values than half the rows, so no ids and no names. words: text columns.
+    `column=value`, `column≥edge` for numbers, `column~word` for texts.
+
+    Each column's block begins with `column=`, which stands for a missing or unknown value. columns:
+    by default all that say something: two values or more, and fewer values than half the rows, so
+    no ids and no names. words: text columns.
     """
     chosen = (
         [c for c in frame if _telling(frame[c])]
         if columns is None
         else [c for c in columns if c in frame]
     )
-    made = [[f"{c}=", *_entries(frame[c], c)] for c in chosen] + [
+    result = [[f"{c}=", *_entries(frame[c], c)] for c in chosen] + [
         _words(frame[c], c) for c in words if c in frame
     ]
-    return np.array([entry for block in made for entry in block], dtype=str)
+    return np.array([entry for block in result for entry in block], dtype=str)
 
 
 def blocks(vocab: np.ndarray) -> dict[str, slice]:
@@ -49,33 +55,38 @@ def blocks(vocab: np.ndarray) -> dict[str, slice]:
 
 
 def codes(frame: pd.DataFrame, vocab: np.ndarray) -> np.ndarray:
-    """(rows, columns) int64: each value's position in the vocabulary; its block's first, the unknown, where it is not there."""
-    made = [
+    """(rows, columns) int64: each value's position in the vocabulary.
+
+    Its block's first, the unknown, where it is not there.
+    """
+    result = [
         _codes(frame[c], vocab[s], c) + s.start if c in frame else np.full(len(frame), s.start)
         for c, s in blocks(vocab).items()
         if not c.endswith("~")
     ]
-    return np.stack(made, axis=1).astype(np.int64) if made else np.zeros((len(frame), 0), np.int64)
+    return (
+        np.stack(result, axis=1).astype(np.int64) if result else np.zeros((len(frame), 0), np.int64)
+    )
 
 
 def hot(frame: pd.DataFrame, vocab: np.ndarray) -> sparse.csr_matrix:
     """(rows, vocabulary) CSR float32: one 1 per column, and one per known word of a text."""
     single = codes(frame, vocab)
-    row, column = [np.repeat(np.arange(len(frame)), single.shape[1])], [single.ravel()]
+    row = [np.repeat(np.arange(len(frame)), single.shape[1])]
+    column = [single.ravel()]
     for name, place in blocks(vocab).items():
         if name.endswith("~") and name[:-1] in frame:
             found = _tokens(frame[name[:-1]])
             at = positions(name + found, pd.Index(vocab[place]))
-            row, column = (
-                [*row, found.index.to_numpy()[at >= 0]],
-                [*column, at[at >= 0] + place.start],
-            )
-    row, column = np.concatenate(row), np.concatenate(column)
-    made = sparse.csr_matrix(
+            row = [*row, found.index.to_numpy()[at >= 0]]
+            column = [*column, at[at >= 0] + place.start]
+    row = np.concatenate(row)
+    column = np.concatenate(column)
+    result = sparse.csr_matrix(
         (np.ones(len(row), np.float32), (row, column)), shape=(len(frame), len(vocab))
     )
-    made.data[:] = 1  # a word said twice counts once
-    return made
+    result.data[:] = 1  # a word said twice counts once
+    return result
 
 
 def known(frame: pd.DataFrame, vocab: np.ndarray) -> np.ndarray:
@@ -130,11 +141,14 @@ def _codes(column: pd.Series, block: np.ndarray, name: str) -> np.ndarray:
 
 
 def text(column: pd.Series) -> pd.Series:
-    """Values as text without outer spaces, "" where missing; 3 and 3.0 are the same, and no digit is lost."""
+    """Values as text without outer spaces, "" where missing.
+
+    3 and 3.0 are the same, and no digit is lost.
+    """
     place, values = pd.factorize(column)
-    made = np.array(
+    result = np.array(
         [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v).strip() for v in values]
         + [""],
         dtype=object,
     )
-    return pd.Series(made[place], column.index)  # place −1, a missing value, takes the last
+    return pd.Series(result[place], column.index)  # place −1, a missing value, takes the last

@@ -1,4 +1,7 @@
-"""The relational engine: Ibis on DuckDB in this process. Models never see it; they get frames and arrays."""
+"""The relational engine: Ibis on DuckDB in this process.
+
+Models never see it; they get frames and arrays.
+"""
 
 import os
 

@@ -20,7 +20,8 @@ PARTS = ("train", "valid", "test")
 
 @dataclass
 class Stage:
-    """One judgement: models see `history`, lists are for `users`, `truth` is what those then bought.
+    """One judgement: models see `history`, lists are for `users`, `truth` is what those then
+    bought.
 
     exclude: "bought" on data in which nothing is bought twice; nothing is left out elsewhere.
     profiles: what the shop's own file says of its users, by user_id: for those without history.
@@ -39,10 +40,13 @@ class Stage:
 
 @dataclass
 class Fold:
-    """Three disjoint parts of the receipts. `train` is before `valid`, which is before `test`, for each user.
+    """Three disjoint parts of the receipts.
 
-    listed, registered: items, users come from files of the shop's own, not from receipts. So items that nobody bought
-    before the cut are on sale too, and users without a purchase before it have a profile.
+    `train` is before `valid`, which is before `test`, for each user.
+
+    listed, registered: items, users come from files of the shop's own, not from receipts. So items
+    that nobody bought before the cut are on sale too, and users without a purchase before it have a
+    profile.
     """
 
     dataset: str
@@ -68,7 +72,10 @@ class Fold:
 
     @cached_property
     def tuning(self) -> Stage:
-        """For choosing parameters: a window as wide as the test, at the end of validation; everything older is history."""
+        """For choosing parameters: a window as wide as the test, at the end of validation.
+
+        Everything older is history.
+        """
         if self.protocol == "next_basket":
             return self._stage(self.train, self.valid, None)
         start = pd.Timestamp(self.borders["tuning"])
@@ -90,15 +97,18 @@ class Fold:
         profiles = (
             self.users.astype({"user_id": str}).set_index("user_id") if self.registered else None
         )
-        made = Interactions.of(
+        result = Interactions.of(
             history, self.items, self.users, as_of, catalogue, self._events(history, as_of)
         )
         return Stage(
-            made, truth.reset_index(drop=True), None if self.repeats else "bought", profiles
+            result, truth.reset_index(drop=True), None if self.repeats else "bought", profiles
         )
 
     def _events(self, history: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFrame | None:
-        """Events before the cut; where each shopper has a cut of their own, up to their last receipt before it."""
+        """Events before the cut.
+
+        Where each shopper has a cut of their own, up to their last receipt before it.
+        """
         if self.events is None or as_of is not None:
             return self.events if self.events is None else self.events[self.events["ts"] < as_of]
         last = history.groupby(history["user_id"].astype(str))["ts"].max()
@@ -108,11 +118,15 @@ class Fold:
 def window_borders(
     ts: pd.Series, test_weeks: float = 3, valid_weeks: float = 6, back: int = 0
 ) -> dict[str, pd.Timestamp]:
-    """Calendar borders: `valid` <= `tuning` <= `test` < `end`; `back` moves them whole test windows into the past.
+    """Calendar borders: `valid` <= `tuning` <= `test` < `end`.
 
-    Windows are whole days and end with the last day of the data, so three weeks are exactly the last 21 days.
+    `back` moves them whole test windows into the past.
+
+    Windows are whole days and end with the last day of the data, so three weeks are exactly the
+    last 21 days.
     """
-    test, valid = pd.Timedelta(weeks=test_weeks), pd.Timedelta(weeks=valid_weeks)
+    test = pd.Timedelta(weeks=test_weeks)
+    valid = pd.Timedelta(weeks=valid_weeks)
     end = ts.max().floor("D") + pd.Timedelta(days=1) - back * test
     borders = {
         "valid": end - test - valid,
@@ -122,8 +136,9 @@ def window_borders(
     }
     if borders["valid"] <= ts.min():
         raise LabError(
-            f"{test_weeks:g} test weeks, {valid_weeks:g} validation weeks and {back} folds more reach back to "
-            f"{borders['valid']:%Y-%m-%d}, the data starts {ts.min():%Y-%m-%d}: lower test_weeks, valid_weeks or folds"
+            f"{test_weeks:g} test weeks, {valid_weeks:g} validation weeks and {back} folds more"
+            f" reach back to {borders['valid']:%Y-%m-%d}, the data starts {ts.min():%Y-%m-%d}:"
+            " lower test_weeks, valid_weeks or folds"
         )
     return borders
 
@@ -142,7 +157,10 @@ def window_parts(
 
 
 def basket_parts(purchases: pd.DataFrame, back: int = 0) -> dict[str, pd.DataFrame]:
-    """Each user's last basket is test, the one before is validation; `back` drops that many last baskets first."""
+    """Each user's last basket is test, the one before is validation.
+
+    `back` drops that many last baskets first.
+    """
     baskets = purchases.groupby(["user_id", "basket_id"], observed=True)["ts"].min().reset_index()
     baskets = baskets.sort_values(["user_id", "ts", "basket_id"])
     baskets["left"] = baskets.groupby("user_id", observed=True).cumcount(ascending=False) - back
@@ -161,25 +179,34 @@ def basket_parts(purchases: pd.DataFrame, back: int = 0) -> dict[str, pd.DataFra
 
 
 def write_folds(dataset: str, **overrides: object) -> list[Path]:
-    """Cut the data set's purchases into its folds, newest first, and write them below `data/<dataset>/folds`.
+    """Cut the data set's purchases into its folds, newest first, and write them below
+    `data/<dataset>/folds`.
 
-    overrides: protocol, test_weeks, valid_weeks, folds in the place of the data set's own; None keeps its own.
+    overrides: protocol, test_weeks, valid_weeks, folds in the place of the data set's own; None
+    keeps its own.
     """
     data = tables.load(dataset)
-    made, written = revised(data.spec, **overrides), []
-    for back in range(made.folds):
-        if made.protocol == "window":
-            borders = window_borders(data.purchases["ts"], made.test_weeks, made.valid_weeks, back)
-            name, parts = f"{borders['test']:%Y-%m-%d}", window_parts(data.purchases, borders)
+    result = revised(data.spec, **overrides)
+    written = []
+    for back in range(result.folds):
+        if result.protocol == "window":
+            borders = window_borders(
+                data.purchases["ts"], result.test_weeks, result.valid_weeks, back
+            )
+            name = f"{borders['test']:%Y-%m-%d}"
+            parts = window_parts(data.purchases, borders)
         else:
-            borders, name, parts = {}, f"last-basket-{back}", basket_parts(data.purchases, back)
+            borders = {}
+            name = f"last-basket-{back}"
+            parts = basket_parts(data.purchases, back)
         if parts["test"].empty or parts["train"].empty:
             raise LabError(
-                f"fold {name} of '{made.name}' has no {'test' if parts['test'].empty else 'train'} rows: lower folds"
+                f"fold {name} of '{result.name}' has no"
+                f" {'test' if parts['test'].empty else 'train'} rows: lower folds"
             )
-        written.append(_write_fold(data_dir(made.name, "folds", name), made, borders, parts))
+        written.append(_write_fold(data_dir(result.name, "folds", name), result, borders, parts))
     write_json(
-        {"folds": [path.name for path in written]}, data_dir(made.name, "folds", "folds.json")
+        {"folds": [path.name for path in written]}, data_dir(result.name, "folds", "folds.json")
     )
     return written
 
@@ -196,10 +223,11 @@ def fold_names(name: str, cure: str = "run ./run_all.sh") -> list[str]:
 
 def load_fold(dataset: str, name: str | None = None) -> Fold:
     """A written fold, the newest by default."""
-    made = spec(dataset)
+    result = spec(dataset)
     cure = f"run ./run_all.sh --dataset {dataset} --only 02"
-    name = name or fold_names(made.name, cure)[0]
-    folder, data = data_dir(made.name, "folds", name), data_dir(made.name, "tables")
+    name = name or fold_names(result.name, cure)[0]
+    folder = data_dir(result.name, "folds", name)
+    data = data_dir(result.name, "tables")
     meta = read_json(folder / "fold.json", cure)
     rows = read_parquet(
         *(folder / f"{part}.parquet" for part in PARTS), cure=cure
@@ -217,8 +245,8 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
         users=read_parquet(data / "users.parquet"),
         hash=meta["hash"],
         repeats=meta["repeats"],
-        listed=_own_file(made, "items"),
-        registered=_own_file(made, "users"),
+        listed=_own_file(result, "items"),
+        registered=_own_file(result, "users"),
         events=events,
     )
 

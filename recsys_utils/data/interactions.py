@@ -11,15 +11,14 @@ from recsys_utils import LabError
 
 RECENT_DAYS = 28
 
-SPENDING = ("small", "low_average", "average", "high")  # segments of shoppers by mean spending
-
 
 @dataclass
 class Interactions:
     """Purchases before `as_of` with dense user and item codes, one row per (user, item, basket).
 
-    Items are numbered by purchases of the last 28 days (most first), then by id. The lower code therefore wins a tie
-    everywhere, as the protocol asks, and popular items are the first columns of every matrix.
+    Items are numbered by purchases of the last 28 days (most first), then by id. The lower code
+    therefore wins a tie everywhere, as the protocol asks, and popular items are the first columns
+    of every matrix.
     """
 
     purchases: pd.DataFrame  # user_id, item_id, basket_id, ts, quantity, [price, …]
@@ -30,9 +29,8 @@ class Interactions:
     item_ids: pd.Index
     user: np.ndarray  # int32 codes, aligned with the rows of `purchases`
     item: np.ndarray
-    events: pd.DataFrame | None = (
-        None  # user_id, item_id, event_type, ts before `as_of`; None where the shop keeps receipts only
-    )
+    # user_id, item_id, event_type, ts before `as_of`; None where the shop keeps receipts only
+    events: pd.DataFrame | None = None
 
     @classmethod
     def of(
@@ -44,9 +42,12 @@ class Interactions:
         catalogue: pd.Series | None = None,
         events: pd.DataFrame | None = None,
     ) -> "Interactions":
-        """Number the users and items of a purchases table. `as_of` defaults to the last timestamp of purchases and events.
+        """Number the users and items of a purchases table.
 
-        catalogue: ids that are on sale, though perhaps nobody bought them yet: they are numbered too.
+        `as_of` defaults to the last timestamp of purchases and events.
+
+        catalogue: ids that are on sale, though perhaps nobody bought them yet: they are numbered
+        too.
         """
         logs = {
             name: rows["ts"].max()
@@ -56,9 +57,11 @@ class Interactions:
         as_of = pd.Timestamp(as_of if as_of is not None else max(logs.values(), default=pd.NaT))
         if late := [name for name in logs if logs[name] > as_of]:
             raise LabError(
-                f"{late[0]} reach {logs[late[0]]}, after as_of {as_of}: a model may see none of them, cut first"
+                f"{late[0]} reach {logs[late[0]]}, after as_of {as_of}: a model may see none of"
+                " them, cut first"
             )
-        user_ids, known = distinct(purchases["user_id"]), distinct(purchases["item_id"])
+        user_ids = distinct(purchases["user_id"])
+        known = distinct(purchases["item_id"])
         if catalogue is not None:
             known = known.union(distinct(catalogue)).rename("item_id")
         recent = codes(
@@ -96,12 +99,18 @@ class Interactions:
 
     @cached_property
     def sold(self) -> np.ndarray:
-        """(items,) bool: whether anybody bought the item; false for those that are only in the catalogue."""
+        """(items,) bool: whether anybody bought the item.
+
+        False for those that are only in the catalogue.
+        """
         return np.bincount(self.item, minlength=self.shape[1]) > 0
 
     @cached_property
     def log(self) -> pd.DataFrame:
-        """Everything that happened before `as_of`, by time: user_id, item_id, event_type, ts. Receipts are its purchases, all of them without `events`."""
+        """Everything that happened before `as_of`, by time: user_id, item_id, event_type, ts.
+
+        Receipts are its purchases, all of them without `events`.
+        """
         columns = ["user_id", "item_id", "event_type", "ts"]
         bought = self.purchases.assign(event_type="purchase")[columns]
         browsed = (
@@ -138,14 +147,26 @@ class Interactions:
     def matrix(
         self, tau: float | None = None, weights: np.ndarray | None = None
     ) -> sparse.csr_matrix:
-        """Users × items CSR float32: sum of exp(−age/tau) over a pair's baskets, or of `weights`, or their number."""
+        """Users × items CSR float32.
+
+        Sum of exp(−age/tau) over a pair's baskets, or of `weights`, or their number.
+        """
         if weights is None:
             weights = np.ones(len(self.user)) if tau is None else np.exp(-self.age / tau)
-        made = sparse.csr_matrix(
+        result = sparse.csr_matrix(
             (weights, (self.user, self.item)), shape=self.shape
         )  # float64: sums are exact enough
-        made.sort_indices()
-        return made.astype(np.float32)
+        result.sort_indices()
+        return result.astype(np.float32)
+
+
+def pair_ids(user: np.ndarray, item: np.ndarray, n_items: int) -> np.ndarray:
+    """One number for each (user, item) pair of codes, int64; `divmod(pair, n_items)` takes it back.
+
+    >>> pair_ids(np.array([0, 2]), np.array([1, 3]), 10)
+    array([ 1, 23])
+    """
+    return np.asarray(user, np.int64) * n_items + item
 
 
 def distinct(ids: pd.Series) -> pd.Index:
@@ -154,7 +175,10 @@ def distinct(ids: pd.Series) -> pd.Index:
 
 
 def codes(ids: pd.Series, vocabulary: pd.Index | None = None) -> np.ndarray:
-    """Positions of ids in a vocabulary, −1 if absent, int32; without one, any dense numbering. Fast for categories."""
+    """Positions of ids in a vocabulary, −1 if absent, int32; without one, any dense numbering.
+
+    Fast for categories.
+    """
     if not isinstance(ids.dtype, pd.CategoricalDtype):
         ids = ids.astype(str).astype("category")
     if vocabulary is None:

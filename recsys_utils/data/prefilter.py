@@ -1,4 +1,7 @@
-"""Business rules that narrow the catalogue. Every rule sees train only; the audit counts what each removes."""
+"""Business rules that narrow the catalogue.
+
+Every rule sees train only; the audit counts what each removes.
+"""
 
 from dataclasses import asdict, dataclass
 
@@ -30,7 +33,8 @@ class Rules:
     def __post_init__(self) -> None:
         if bad := [k for k, v in asdict(self).items() if v is not None and v < 0]:
             raise LabError(
-                f"prefilter rule {bad[0]} is {getattr(self, bad[0])}: it takes a number of 0 or more, or None"
+                f"prefilter rule {bad[0]} is {getattr(self, bad[0])}: it takes a number of 0 or"
+                " more, or None"
             )
 
 
@@ -39,7 +43,8 @@ def prefilter(
 ) -> tuple[pd.Index, pd.DataFrame]:
     """Apply the rules in order to train purchases; return the ids kept and the funnel.
 
-    The funnel has a row per rule: items, share of users with something left, lines and money left after it.
+    The funnel has a row per rule: items, share of users with something left, lines and money left
+    after it.
     """
     con = connect()
     bought = con.create_table(
@@ -48,7 +53,8 @@ def prefilter(
     facts = _facts(bought).to_pandas().set_index("item_id")
     facts["category_items"] = _category_items(facts.index, items)
     pairs = con.create_table("pairs", _pairs(bought), temp=True)
-    kept, funnel = facts, [_left(pairs, facts.index, "all items")]
+    kept = facts
+    funnel = [_left(pairs, facts.index, "all items")]
     for name, ok in _steps(facts, rules):
         kept = (
             kept[ok.reindex(kept.index)]
@@ -79,7 +85,8 @@ def _needed(purchases: pd.DataFrame) -> pd.DataFrame:
 
 def _facts(t: Table) -> Table:
     """One row per item: users' share, units, days since the last sale, median price."""
-    users, last = t.user_id.nunique().to_pandas(), t.ts.max().to_pandas()
+    users = t.user_id.nunique().to_pandas()
+    last = t.ts.max().to_pandas()
     price = t.price.quantile(0.5) if "price" in t.columns else ibis.null("float64")
     facts = t.group_by("item_id").agg(
         users=t.user_id.nunique(), units=t.quantity.sum(), last=t.ts.max(), price=price
@@ -104,7 +111,8 @@ def _pairs(t: Table) -> Table:
 
 def _steps(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, pd.Series]]:
     """The rules that are on and computable, as (what it keeps, mask over items)."""
-    unknown_price, unknown_category = facts["price"].isna(), facts["category_items"].isna()
+    unknown_price = facts["price"].isna()
+    unknown_category = facts["category_items"].isna()
     steps = [
         (
             "sold in the last 12 months",

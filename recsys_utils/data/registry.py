@@ -1,22 +1,15 @@
-"""The registry of data sets, and the reader of raw files: TOML in, checked Ibis tables out."""
+"""The registry of data sets: TOML in, checked descriptions out."""
 
-import csv
-import glob
-import gzip
-import os
 import re
 import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-import ibis
-import pandas as pd
-from ibis.expr.types import Table
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recsys_utils import LabError
-from recsys_utils.store import ROOT, home
+from recsys_utils.store import ROOT
 
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
 EVENT_WEIGHTS = {"view": 1, "cart": 3, "remove_from_cart": -1}  # a purchase ends an interest
@@ -101,12 +94,15 @@ def names() -> list[str]:
 
 
 def spec(dataset: str) -> Spec:
-    """The description of a built-in data set by name, or of a shop's own by the path of its TOML file."""
+    """The description of a built-in data set by name, or of a shop's own by the path of its TOML
+    file.
+    """
     if dataset.endswith(".toml"):
         return _own(Path(dataset).expanduser())
     if dataset not in _registry():
         raise LabError(
-            f"data set '{dataset}' is unknown: choose {', '.join(names())}, or give the path of a .toml file"
+            f"data set '{dataset}' is unknown: choose {', '.join(names())}, or give the path of a"
+            " .toml file"
         )
     return _checked(dataset, _registry()[dataset], _registry_path())
 
@@ -122,60 +118,6 @@ def revised(made: Spec, **overrides: object) -> Spec:
         ) from error
 
 
-def raw_files(source: Source, spec: Spec) -> list[Path]:
-    """The source's first file that exists in any of the data set's folders, or all that match it if it has a *; [] where it names none."""
-    roots = [Path(os.environ["RECSYS_DATA"]) / spec.name] if os.environ.get("RECSYS_DATA") else []
-    roots += [home() / "data" / "raw" / spec.name] + ([spec.folder] if spec.folder else [])
-    found = [paths for file in source.files for root in roots if (paths := _matching(root, file))]
-    if source.files and not found:
-        looked = ", ".join(str(root) for root in roots)
-        raise LabError(
-            f"{' or '.join(source.files)} of data set '{spec.name}' was not found in {looked}: {spec.get}"
-        )
-    return found[0] if found else []
-
-
-def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> tuple[Table, Path]:
-    """The raw rows of a source (its own file or files, or else the purchases') and the first file they came from."""
-    paths = raw_files(source, spec) or raw_files(spec.purchases, spec)
-    raws = [
-        _read_one(con, path, source if source.files else spec.purchases, source.columns)
-        for path in paths
-    ]
-    names = ", ".join(_identifier(name) for name in raws[0].columns)
-    try:
-        raw = (
-            raws[0]
-            if len(raws) == 1
-            else con.sql(
-                " UNION ALL ".join(f"SELECT {names} FROM {raw.get_name()}" for raw in raws)
-            )
-        )
-    except Exception as error:
-        raise LabError(
-            f"{paths[0]} and the other files of '{spec.name}' do not fit together: {_first_line(error)}"
-        ) from error
-    if (source if source.files else spec.purchases).drop_copies:
-        raw = raw.mutate(is_copy=ibis.row_number().over(group_by=raw.columns) > 0)
-    return raw, paths[0]
-
-
-def select(raw: Table, source: Source, table: str, path: Path) -> Table:
-    """Raw rows with the mapped columns under their canonical names, plus `rejected`: the first rule a row breaks."""
-    parts = [f"{_sql(raw, source, name, table, path)} AS {name}" for name in source.columns]
-    rules = [(why, f"NOT coalesce({rule}, FALSE)") for why, rule in source.only.items()]
-    rules = (
-        [("copy of another line", "is_copy")] * source.drop_copies
-        + [(f"not {why}", rule) for why, rule in rules]
-        + list(source.reject.items())
-    )
-    cases = " ".join(f"WHEN {rule} THEN {_quoted(why)}" for why, rule in rules)
-    if cases:
-        _query(raw, f"count(CASE {cases} END) AS n", f"[{table}] rules of {path.name}", run=True)
-    parts.append(f"CASE {cases} END AS rejected" if cases else "CAST(NULL AS VARCHAR) AS rejected")
-    return _query(raw, ", ".join(parts), f"[{table}] rules of {path.name}")
-
-
 def _registry_path() -> Path:
     return ROOT / "data" / "datasets.toml"
 
@@ -187,7 +129,8 @@ def _registry() -> dict[str, dict]:
 def _own(path: Path) -> Spec:
     if not path.is_file():
         raise LabError(
-            f"{path} does not exist: --dataset takes {', '.join(names())} or the path of a .toml file"
+            f"{path} does not exist: --dataset takes {', '.join(names())} or the path of a .toml"
+            " file"
         )
     try:
         values = tomllib.loads(path.read_text())
@@ -195,7 +138,8 @@ def _own(path: Path) -> Spec:
         raise LabError(f"{path} is not valid TOML: {error}") from error
     if path.stem in names() or not re.fullmatch(r"[\w-][\w.-]*", path.stem):
         raise LabError(
-            f"{path}: '{path.stem}' is taken or no plain word: rename the file, its stem names the data set"
+            f"{path}: '{path.stem}' is taken or no plain word: rename the file, its stem names the"
+            " data set"
         )
     if ("purchases" in values) == bool(values.get("synthetic")):
         found = (
@@ -215,20 +159,21 @@ def _own(path: Path) -> Spec:
 
 def _checked(name: str, values: dict, path: Path) -> Spec:
     try:
-        made = Spec(name=name, **values)
+        result = Spec(name=name, **values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         why = "is an unknown key" if first["type"] == "extra_forbidden" else first["msg"].lower()
         raise LabError(f"{path}: '{key}' {why}; see data/my_shop.example.toml") from error
     for table in REQUIRED:
-        if getattr(made, table):
-            _check_columns(getattr(made, table), table, made, path)
-    return made
+        if getattr(result, table):
+            _check_columns(getattr(result, table), table, result, path)
+    return result
 
 
 def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
-    columns, where = source.columns, f"{path}: [{table}.columns]"
+    columns = source.columns
+    where = f"{path}: [{table}.columns]"
     if missing := [name for name in REQUIRED[table] if name not in columns]:
         raise LabError(f"{where} lacks {', '.join(missing)}: map it to a column of the file")
     if unknown := [name for name in columns if name not in CANONICAL.get(table, columns)]:
@@ -244,218 +189,11 @@ def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
         raise LabError(f'{path}: [purchases] lacks files: files = ["receipts.csv"], for example')
     if table == "purchases" and ("ts" in columns) == ("order" in columns):
         raise LabError(
-            f"{where} needs either ts (a date) or order (a basket's number where there are no dates)"
+            f"{where} needs either ts (a date) or order (a basket's number where there are no"
+            " dates)"
         )
     if table == "purchases" and "order" in columns and made.protocol == "window":
         raise LabError(
-            f'{where} has order and no ts: set protocol = "next_basket", a calendar window needs dates'
+            f'{where} has order and no ts: set protocol = "next_basket", a calendar window needs'
+            " dates"
         )
-
-
-def _matching(root: Path, file: str) -> list[Path]:
-    """The file, or those that match it in the order of their names."""
-    return [
-        root / name
-        for name in (sorted(glob.glob(file, root_dir=root)) if "*" in file else [file])
-        if (root / name).is_file()
-    ]
-
-
-def _read_one(con: ibis.BaseBackend, path: Path, origin: Source, columns: dict[str, str]) -> Table:
-    readers = {".parquet": _parquet, ".xlsx": _xlsx, ".xls": _xlsx}
-    try:
-        raw = readers.get(path.suffix.lower(), _csv)(con, path, origin, columns)
-        empty = raw.limit(1).count().to_pandas() == 0
-    except LabError:
-        raise
-    except Exception as error:
-        raise LabError(f"{path} cannot be read: {_first_line(error)}") from error
-    if empty:
-        raise LabError(f"{path} has a header and no rows")
-    return raw
-
-
-def _parquet(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, str]) -> Table:
-    return con.read_parquet(str(path))
-
-
-def _csv(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, str]) -> Table:
-    if path.suffix == ".gz":
-        _check_gzip(path)
-    sep, header = _header(path, source)
-    text = _texts(source, columns, header)
-    if source.encoding.lower() not in ("utf-8", "utf8"):
-        frame = pd.read_csv(
-            path,
-            sep=sep,
-            encoding=source.encoding,
-            dtype=dict.fromkeys(text, str),
-            keep_default_na=False,
-            na_values=[""],
-        )
-        return con.create_table(ibis.util.gen_name("raw"), frame, temp=True)
-    # Everything but text DuckDB finds out from the whole file.
-    try:
-        rows = con.read_csv(
-            str(path), sample_size=-1, header=True, delim=sep, **({"types": text} if text else {})
-        )
-        return con.create_table(
-            ibis.util.gen_name("raw"), rows, temp=True
-        )  # now, so that a broken row is found here
-    except Exception as error:
-        _check_rows(path, sep, len(header))
-        raise error
-
-
-def _check_rows(path: Path, sep: str, width: int) -> None:
-    """Name the first row that has more or fewer fields than the header."""
-    with (gzip.open if path.suffix == ".gz" else open)(
-        path, "rt", encoding="utf-8", errors="replace", newline=""
-    ) as file:
-        for n, row in enumerate(csv.reader(file, delimiter=sep)):
-            if row and len(row) != width:
-                raise LabError(
-                    f"{path}, row {n}: it has {len(row)} fields, the header {width}: correct it, or set sep"
-                )
-            if any("\ufffd" in field for field in row):
-                raise LabError(
-                    f'{path}, row {n} is not utf-8: set encoding, e.g. encoding = "latin-1"'
-                )
-
-
-def _texts(source: Source, columns: dict[str, str], header: list[str]) -> dict[str, str]:
-    """Columns that stay text: 007 must not become 7, nor 01.02.2024 what the reader makes of it where a pattern is given."""
-    return {
-        raw: "VARCHAR"
-        for name, raw in columns.items()
-        if raw in header and (name.endswith("_id") or (name == "ts" and source.ts_format))
-    }
-
-
-def _header(path: Path, source: Source) -> tuple[str, list[str]]:
-    """The separator, given or the most frequent in the first line, and the column names."""
-    if source.sep is not None and len(source.sep) != 1:
-        raise LabError(f"sep = '{source.sep}' for {path.name} is not one character")
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(
-            path, "rt", encoding=source.encoding.lower().replace("utf-8", "utf-8-sig")
-        ) as file:
-            line = file.readline().rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise LabError(
-            f'{path} is not {source.encoding}: set encoding, e.g. encoding = "latin-1"'
-        ) from error
-    if not line:
-        raise LabError(f"{path} is empty")
-    sep = source.sep or max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
-    names = next(csv.reader([line], delimiter=sep))
-    if twice := [name for name, n in Counter(names).items() if n > 1]:
-        raise LabError(f"{path} has the column '{twice[0]}' twice: rename one")
-    return sep, names
-
-
-def _check_gzip(path: Path) -> None:
-    """DuckDB reads a truncated gzip in silence, so read it to its end once."""
-    try:
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
-    except (EOFError, OSError) as error:
-        raise LabError(
-            f"{path} is a damaged or truncated gzip file ({error}): fetch it again"
-        ) from error
-
-
-def _xlsx(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, str]) -> Table:
-    with pd.ExcelFile(path, engine="calamine") as book:
-        if missing := [sheet for sheet in source.sheets if sheet not in book.sheet_names]:
-            raise LabError(
-                f"{path} has no sheet '{missing[0]}': it has {', '.join(map(str, book.sheet_names))}"
-            )
-        wanted = source.sheets or book.sheet_names[:1]
-        text = dict.fromkeys(
-            _texts(source.model_copy(update={"ts_format": None}), columns, list(columns.values())),
-            str,
-        )
-        sheets = [
-            book.parse(sheet, dtype=text, keep_default_na=False, na_values=[""]) for sheet in wanted
-        ]
-    if source.drop_overlap:
-        if absent := [
-            s for s, sheet in zip(wanted, sheets) if source.columns.get("ts") not in sheet
-        ]:
-            raise LabError(
-                f"{path}, sheet '{absent[0]}' has no column '{source.columns.get('ts')}', which drop_overlap compares"
-            )
-        sheets = _without_overlap(sheets, source.columns["ts"])
-    frame = pd.concat(sheets, ignore_index=True)
-    mixed = frame.select_dtypes("object").columns  # a column of codes holds both numbers and text
-    frame[mixed] = frame[mixed].astype("string")
-    return con.create_table(ibis.util.gen_name("raw"), frame, temp=True)
-
-
-def _without_overlap(sheets: list[pd.DataFrame], ts: str) -> list[pd.DataFrame]:
-    """Later sheets lose the rows of the time that earlier sheets cover."""
-    kept = sheets[:1]
-    for sheet in sheets[1:]:
-        kept.append(sheet[sheet[ts] > max(k[ts].max() for k in kept)])
-    return kept
-
-
-def _sql(raw: Table, source: Source, name: str, table: str, path: Path) -> str:
-    """SQL of one mapped column: the quoted raw column, or the expression as it stands."""
-    value = source.columns[name]
-    table, name = (
-        name.split("__") if "__" in name else (table, name)
-    )  # an attribute that rides on the receipts
-    if value in raw.columns:
-        return _identifier(value)
-    hint = f": it was read as one column, set sep in [{table}]" if len(raw.columns) == 1 else ""
-    known = re.fullmatch(r"[\w.]+ - [\w.]+", value)
-    if re.fullmatch(r"[\w .:-]+", value) and not known and not value.replace(".", "").isdigit():
-        raise LabError(
-            f"{path} has no column '{value}' (mapped to {name}), it has {', '.join(raw.columns)}{hint}"
-        )
-    _query(
-        raw,
-        f"max({value}) AS most",
-        f"[{table}.columns] {name} = '{value}' for {path.name}",
-        run=True,
-    )
-    return value
-
-
-def _query(raw: Table, what: str, where: str, run: bool = False) -> Table:
-    """SELECT `what` from the raw rows; `run` finds out what fails on a value."""
-    view = ibis.util.gen_name("raw")
-    try:
-        made = raw.alias(view).sql(f"SELECT {what} FROM {view}")
-        return made.to_pandas() if run else made
-    except Exception as error:
-        for column in (c for c in raw.columns if c in what and raw[c].type().is_string()):
-            words = (
-                raw.filter(raw[column].notnull() & raw[column].try_cast("float64").isnull())
-                .select(column)
-                .limit(1)
-                .to_pandas()[column]
-            )
-            if len(words) and "No function matches" in str(error):
-                raise LabError(
-                    f"{where} cannot be computed: {column} '{words[0]}' is not a number"
-                ) from error
-        raise LabError(
-            f"{where} is not valid: {_first_line(error)}; the file has {', '.join(raw.columns)}"
-        ) from error
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"^([A-Z]\w+ )+Error: ", "", line)

@@ -1,4 +1,7 @@
-"""Recommendation tables: the only currency. (user_id, item_id, score, rank) plus a small JSON about who made it."""
+"""Recommendation tables: the only currency.
+
+(user_id, item_id, score, rank) plus a small JSON about who made it.
+"""
 
 import resource
 from pathlib import Path
@@ -32,7 +35,9 @@ def save_run(
     note: str = "",
     seed_spread: dict[str, float] | None = None,
 ) -> None:
-    """Check and write a model's lists for a fold's test users, `data/<dataset>/runs/<fold>/<model>.parquet`."""
+    """Check and write a model's lists for a fold's test users,
+    `data/<dataset>/runs/<fold>/<model>.parquet`.
+    """
     _check(recs, fold, model)
     folder = fold.folder("runs")
     path = write_parquet(recs[list(COLUMNS)], folder / f"{model}.parquet")
@@ -57,7 +62,10 @@ def save_run(
 
 
 def load_runs(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """All tables saved for this very fold, by model, and what is known of them; tables of an older cut are left out."""
+    """All tables saved for this very fold, by model, and what is known of them.
+
+    Tables of an older cut are left out.
+    """
     metas = load_metas(fold)
     folder = fold.folder("runs")
     return {
@@ -96,7 +104,10 @@ def seed_spreads(metas: pd.DataFrame, measure: str = "precision@5") -> pd.Series
 
 
 def save_study(table: pd.DataFrame, fold: Fold, name: str, note: str = "") -> None:
-    """Write a notebook's finding for the report, `data/<dataset>/studies/<fold>/<name>.parquet`: a tidy table and what it shows."""
+    """Write a notebook's finding for the report, `data/<dataset>/studies/<fold>/<name>.parquet`.
+
+    A tidy table and what it shows.
+    """
     folder = fold.folder("studies")
     path = write_parquet(table, folder / f"{name}.parquet")
     write_json(
@@ -128,9 +139,11 @@ def _check(recs: pd.DataFrame, fold: Fold, model: str) -> None:
         )
     if recs["score"].isna().any() or recs.duplicated(["user_id", "item_id"]).any():
         raise LabError(
-            f"the table of '{model}' has an empty score or one item twice for a user: recommend() gives neither"
+            f"the table of '{model}' has an empty score or one item twice for a user: recommend()"
+            " gives neither"
         )
     if strangers := set(recs["user_id"].unique()) - set(fold.testing.users):
         raise LabError(
-            f"the table of '{model}' has users outside the test window, e.g. {min(strangers)}: use fold.testing.users"
+            f"the table of '{model}' has users outside the test window, e.g. {min(strangers)}: use"
+            " fold.testing.users"
         )

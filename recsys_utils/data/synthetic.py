@@ -1,7 +1,7 @@
 """A seeded shop: two years of receipts with planted tastes, habits, seasons and promotions.
 
-Customers are made in chunks, each from its own seed, so that `write` streams what `generate` returns:
-the same lines and seed give the same tables on every machine.
+Customers are made in chunks, each from its own seed, so that `write` streams what `generate`
+returns: the same lines and seed give the same tables on every machine.
 """
 
 from __future__ import annotations
@@ -33,63 +33,69 @@ from recsys_utils.data.synthetic_words import (
 
 Rng = np.random.Generator
 
-# Calendar: 104 whole weeks ending on 2025-06-30; day 0 is 2023-07-04. Weeks end where the last-3-weeks test window ends.
-WEEKS, DAYS = 104, 728
+# Calendar: 104 whole weeks ending on 2025-06-30; day 0 is 2023-07-04. Weeks end where the
+# last-3-weeks test window ends.
+WEEKS = 104
+DAYS = 728
 START = np.datetime64("2025-07-01", "us") - np.timedelta64(DAYS, "D")
 EVENT_DAYS = 56  # events are kept for the last 8 weeks only: a shop's log is large and short
 
 # Size: every other number follows from `lines`.
 LINES_PER_USER = 86  # about 11 baskets of 8 items
-ITEMS_AT_200K, GROWTH, MAX_ITEMS = (
-    1_500,
-    0.4,
-    20_000,
-)  # items grow slower than lines, as in real catalogues
+# items grow slower than lines, as in real catalogues
+ITEMS_AT_200K = 1_500
+GROWTH = 0.4
+MAX_ITEMS = 20_000
 CHUNK = 2_500  # users made at once: bounds memory to some hundred MB
 
 # Activity: few baskets for most, many for some; the shops we measured have medians of 3 and 39.
-ONE_BASKET, BASKETS_MEDIAN, BASKETS_SPREAD = (
-    0.15,
-    7.5,
-    0.9,
-)  # share; median and log-spread of the others
+# share; median and log-spread of the others
+ONE_BASKET = 0.15
+BASKETS_MEDIAN = 7.5
+BASKETS_SPREAD = 0.9
 OLD_CUSTOMERS = (
     0.87  # came before day 0; the others join through time, so some are cold in the test window
 )
 STAY_DAYS = 900  # mean days until a customer leaves for good
 
-# Loyalty: staples are bought again in a rhythm, so own purchases beat popularity and being due carries signal.
+# Loyalty: staples are bought again in a rhythm, so own purchases beat popularity and being due
+# carries signal.
 STAPLES = 12.0  # staples a customer has at any time
 STAPLE_DAYS = (
     300  # mean life of a staple: people abandon old ones and adopt new ones, so recency helps
 )
-CYCLE, CYCLE_SPREAD = (
-    4.0,
-    0.6,
-)  # cycle / the customer's usual gap between visits: median and log-spread
-JITTER, FORGET = 0.06, 0.1  # spread of a due date / cycle; share of due staples left out
+# cycle / the customer's usual gap between visits: median and log-spread
+CYCLE = 4.0
+CYCLE_SPREAD = 0.6
+# spread of a due date / cycle; share of due staples left out
+JITTER = 0.06
+FORGET = 0.1
 FINDS = 3.0  # further items per basket, chosen by taste
 
 # Taste: what is chosen among PROPOSALS items met by their popularity of the week. In log-odds:
 PROPOSALS = 32
-KINDS, TASTE, OWN_TASTE = (
-    12,
-    2.8,
-    0.3,
-)  # kinds of people; spread of their tastes (low rank, so neighbours help), and of one's own
-PROFILE, PERSON, DRIFT = (
-    2.0,
-    2.0,
-    1.5,
-)  # what moves the mix of kinds: age, gender, country, income; chance; two years of time
+# kinds of people; spread of their tastes (low rank, so neighbours help), and of one's own
+KINDS = 12
+TASTE = 2.8
+OWN_TASTE = 0.3
+# what moves the mix of kinds: age, gender, country, income; chance; two years of time
+PROFILE = 2.0
+PERSON = 2.0
+DRIFT = 1.5
 OCCASION = 1.6  # for items of the basket's collection: complements across categories
 THRIFT = 5.0  # per unit of discount, for an average purse: offers move the price-sensitive most
-STARS, STARS_SPREAD = 2.2, 0.8  # ratings: of an item neither liked nor disliked; of the mood
+# ratings: of an item neither liked nor disliked; of the mood
+STARS = 2.2
+STARS_SPREAD = 0.8
 
-# Popularity: heavy tail (Gumbel), change over two years, share of new and dropped items, share on offer in a week, lift for all.
-TAIL, TREND = 0.48, 0.75
-NEW_ITEMS, DROPPED = 0.16, 0.04
-PROMOTED, PROMO_LIFT = 0.04, 3.0
+# Popularity: heavy tail (Gumbel), change over two years, share of new and dropped items, share on
+# offer in a week, lift for all.
+TAIL = 0.48
+TREND = 0.75
+NEW_ITEMS = 0.16
+DROPPED = 0.04
+PROMOTED = 0.04
+PROMO_LIFT = 3.0
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,8 @@ def generate(lines: int = 200_000, seed: int = 42) -> dict[str, pd.DataFrame]:
 
 def write(folder: Path | str, lines: int = 200_000, seed: int = 42) -> None:
     """The tables of `generate` as `folder/<table>.parquet`, in the memory of one chunk of users."""
-    folder, writers = Path(folder), {}
+    folder = Path(folder)
+    writers = {}
     folder.mkdir(parents=True, exist_ok=True)
     for part in _parts(lines, seed):
         for name, frame in part.items():
@@ -201,7 +208,10 @@ def _shop(rng: Rng, n: int) -> Shop:
 
 
 def _catalogue(rng: Rng, n: int) -> tuple[pd.DataFrame, dict[str, np.ndarray], np.ndarray]:
-    """n items, their hidden traits and (W, n) season; a sample of collection x type x variant, so names are unique."""
+    """n items, their hidden traits and (W, n) season.
+
+    A sample of collection x type x variant, so names are unique.
+    """
     grid = _grid()
     pick = grid.iloc[rng.choice(len(grid), n, replace=False)].reset_index(drop=True)
     brand = rng.integers(len(BRANDS), size=n)
@@ -265,8 +275,11 @@ def _grid() -> pd.DataFrame:
 
 
 def _on_sale(rng: Rng, n: int) -> np.ndarray:
-    """(W, n) bool: new items start in the second year up to the last week but one, dropped ones end in it."""
-    kind, week = rng.random(n), rng.integers(WEEKS // 2, WEEKS - 1, n)
+    """(W, n) bool: new items start in the second year up to the last week but one, dropped ones end
+    in it.
+    """
+    kind = rng.random(n)
+    week = rng.integers(WEEKS // 2, WEEKS - 1, n)
     first = np.where(kind < NEW_ITEMS, week, 0)
     last = np.where(kind > 1 - DROPPED, week, WEEKS)
     weeks = np.arange(WEEKS)[:, None]
@@ -274,7 +287,10 @@ def _on_sale(rng: Rng, n: int) -> np.ndarray:
 
 
 def _stock(rng: Rng, shop: Shop) -> pd.DataFrame:
-    """Units per item and country at the end: 10 % of the pairs missing, 12 % of the others sold out."""
+    """Units per item and country at the end.
+
+    10 % of the pairs missing, 12 % of the others sold out.
+    """
     stock = shop.items[["item_id"]].merge(pd.DataFrame({"country": COUNTRIES}), how="cross")
     left = rng.negative_binomial(2, 0.05, len(stock)) + 1
     stock["quantity"] = np.where(rng.random(len(stock)) < 0.12, 0, left)
@@ -288,8 +304,10 @@ def _people(rng: Rng, shop: Shop, number: np.ndarray) -> People:
     """Profiles first; tastes, purse and activity follow from them and from chance."""
     n = len(number)
     age = np.clip(rng.normal(44, 16, n), 18, 90).astype(int)
-    place, country = rng.integers(len(PLACES), size=n), pd.factorize(PLACES[:, 2])[0]
-    gender, income = rng.choice(3, n, p=[0.52, 0.42, 0.06]), rng.choice(3, n, p=[0.3, 0.5, 0.2])
+    place = rng.integers(len(PLACES), size=n)
+    country = pd.factorize(PLACES[:, 2])[0]
+    gender = rng.choice(3, n, p=[0.52, 0.42, 0.06])
+    income = rng.choice(3, n, p=[0.3, 0.5, 0.2])
     codes = {
         "age": np.digitize(age, AGE_BANDS),
         "gender": gender,
@@ -323,9 +341,12 @@ def _people(rng: Rng, shop: Shop, number: np.ndarray) -> People:
 
 
 def _first_order(rng: Rng, rate: np.ndarray, income: np.ndarray) -> dict[str, np.ndarray]:
-    """Profile fields written down at sign-up: one trial order, and purchases at the shop's former outlet.
+    """Profile fields written down at sign-up.
 
-    They depend on the hidden rate and income only, never on a receipt of these two years, so they cannot leak the future.
+    One trial order, and purchases at the shop's former outlet.
+
+    They depend on the hidden rate and income only, never on a receipt of these two years, so they
+    cannot leak the future.
     """
     n = len(rate)
     total = np.clip(rng.poisson(3 * rate**0.7), 1, 10)
@@ -343,8 +364,12 @@ def _first_order(rng: Rng, rate: np.ndarray, income: np.ndarray) -> dict[str, np
 
 
 def _tastes(rng: Rng, shop: Shop, codes: dict[str, np.ndarray]) -> np.ndarray:
-    """(2n, F) log-odds at the beginning and at the end: a mix of the kinds of people, partly foretold by the profile."""
-    n, n_tastes = len(codes["age"]), shop.kinds.shape[1]
+    """(2n, F) log-odds at the beginning and at the end.
+
+    A mix of the kinds of people, partly foretold by the profile.
+    """
+    n = len(codes["age"])
+    n_tastes = shop.kinds.shape[1]
     logit = sum(shop.leaning[field][code] for field, code in codes.items()) + rng.normal(
         0, PERSON, (n, KINDS)
     )
@@ -364,7 +389,9 @@ def _spans(rng: Rng, n: int) -> np.ndarray:
 
 
 def _activity(eagerness: np.ndarray) -> np.ndarray:
-    """(n,) baskets: the wanted distribution dealt out by rank, so that totals are right for any number of users."""
+    """(n,) baskets: the wanted distribution dealt out by rank, so that totals are right for any
+    number of users.
+    """
     rank = (eagerness.argsort().argsort() + 0.5) / len(eagerness)
     z = ndtri(np.maximum(rank - ONE_BASKET, 0) / (1 - ONE_BASKET))
     return 1 + np.where(
@@ -384,7 +411,9 @@ def _choose(
     occasion: np.ndarray,
     loyalty: float = 0.0,
 ) -> np.ndarray:
-    """(n,) items: each chooser meets PROPOSALS items of the week and takes the one liked best (with Gumbel noise)."""
+    """(n,) items: each chooser meets PROPOSALS items of the week and takes the one liked best (with
+    Gumbel noise).
+    """
     week = day.astype(int) // 7
     n_items = len(shop.items)
     met = np.searchsorted(
@@ -401,8 +430,12 @@ def _choose(
 def _liking(
     rng: Rng, shop: Shop, people: People, user: np.ndarray, day: np.ndarray, item: np.ndarray
 ) -> np.ndarray:
-    """Log-odds of a user's liking for an item; drift: the later taste speaks with probability day / DAYS."""
-    taste, traits = people.taste, shop.traits
+    """Log-odds of a user's liking for an item.
+
+    Drift: the later taste speaks with probability day / DAYS.
+    """
+    taste = people.taste
+    traits = shop.traits
     row = user + len(people.users) * (rng.random(user.shape) < day / DAYS)
     return (
         taste[row, traits["subcategory"][item]]
@@ -412,7 +445,10 @@ def _liking(
 
 
 def _visits(rng: Rng, people: People) -> tuple[np.ndarray, np.ndarray]:
-    """User and day of every visit, in order: evenly spread over the user's span, in days stretched by how busy they are."""
+    """User and day of every visit, in order.
+
+    Evenly spread over the user's span, in days stretched by how busy they are.
+    """
     user, k = _expand(people.baskets)
     date = START.astype("datetime64[D]").astype(int) + np.arange(DAYS)
     weekday = np.array([1.0, 1.2, 1.6, 0.5, 0.8, 0.9, 1.0])[
@@ -425,7 +461,9 @@ def _visits(rng: Rng, people: People) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _lines(rng: Rng, shop: Shop, people: People, prefix: str) -> pd.DataFrame:
-    """One row per visit and distinct item, in time order of each user: staples that are due, and finds of one occasion.
+    """One row per visit and distinct item, in time order of each user.
+
+    Staples that are due, and finds of one occasion.
 
     The first find of a visit sets its occasion, a collection that the others then tend to share.
     """
@@ -457,7 +495,10 @@ def _lines(rng: Rng, shop: Shop, people: People, prefix: str) -> pd.DataFrame:
 def _staples(
     rng: Rng, shop: Shop, people: People, user: np.ndarray, day: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Visit and item of every staple bought: at adoption, and then at the first visit after each tick of its own clock."""
+    """Visit and item of every staple bought.
+
+    At adoption, and then at the first visit after each tick of its own clock.
+    """
     length = people.span[:, 1] - people.span[:, 0]
     owner, _ = _expand(
         rng.poisson(STAPLES * people.appetite * (1 + length / STAPLE_DAYS))
@@ -483,13 +524,14 @@ def _staples(
 
 
 def _receipts(rng: Rng, shop: Shop, people: People, lines: pd.DataFrame) -> pd.DataFrame:
-    """The public table `purchases`: prices paid per unit, after the discount; ratings on about 30 % of the lines."""
-    user, item, day, n = (
-        lines.user.to_numpy(),
-        lines.item.to_numpy(),
-        lines.day.to_numpy(),
-        len(lines),
-    )
+    """The public table `purchases`: prices paid per unit, after the discount.
+
+    Ratings on about 30 % of the lines.
+    """
+    user = lines.user.to_numpy()
+    item = lines.item.to_numpy()
+    day = lines.day.to_numpy()
+    n = len(lines)
     discount = shop.discount[day.astype(int) // 7, item]
     price = (shop.items.price.to_numpy()[item] * (1 - discount)).round(2)
     liking = _liking(rng, shop, people, user, day, item) + shop.traits["quality"][item]
@@ -510,7 +552,10 @@ def _receipts(rng: Rng, shop: Shop, people: People, lines: pd.DataFrame) -> pd.D
 
 
 def _events(rng: Rng, shop: Shop, people: People, lines: pd.DataFrame, prefix: str) -> pd.DataFrame:
-    """The log of the last weeks: views, then carts, before each purchase; and browsing, by the same tastes, that buys nothing."""
+    """The log of the last weeks: views, then carts, before each purchase.
+
+    And browsing, by the same tastes, that buys nothing.
+    """
     bought = lines[lines.day >= DAYS - EVENT_DAYS]
     seen = bought[rng.random(len(bought)) < 0.6]
     item = _choose(
@@ -560,7 +605,10 @@ def _expand(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _near(day: np.ndarray, peak: np.ndarray | int, width: float) -> np.ndarray:
-    """1 at a day of the year, falling to 0 around it; `day` counts from START, the 185th day of its year."""
+    """1 at a day of the year, falling to 0 around it.
+
+    `day` counts from START, the 185th day of its year.
+    """
     away = np.abs((day + 185 - peak + 182) % 365 - 182)
     return np.exp(-((away / width) ** 2))
 

@@ -11,7 +11,8 @@ from ibis.expr.types import Table
 from recsys_utils import LabError
 from recsys_utils.data import synthetic
 from recsys_utils.data.engine import connect
-from recsys_utils.data.registry import EVENT_TYPES, Source, Spec, raw_files, read_raw, select, spec
+from recsys_utils.data.readers import raw_files, read_raw, select
+from recsys_utils.data.registry import EVENT_TYPES, Source, Spec, spec
 from recsys_utils.store import atomic, data_dir, digest, read_json, read_parquet, write_json
 
 TABLES = ("purchases", "items", "users", "events", "stock", "stores")
@@ -21,7 +22,7 @@ PERSONAL = re.compile(
 KEYS = {"items": "item_id", "users": "user_id", "stores": "store_id"}
 MAKERS = [
     Path(__file__).with_name(f"{name}.py")
-    for name in ("registry", "tables", "synthetic", "synthetic_words")
+    for name in ("readers", "registry", "tables", "synthetic", "synthetic_words")
 ]
 MICROSECONDS = "timestamp(6)"
 
@@ -46,24 +47,31 @@ class Tables:
 
 
 def load(dataset: str) -> Tables:
-    """Read the canonical tables, after building them where the raw files or their description changed."""
-    made = spec(dataset)
-    folder = data_dir(made.name, "tables")
-    wanted = fingerprint(made)
+    """Read the canonical tables, after building them where the raw files or their description
+    changed.
+    """
+    result = spec(dataset)
+    folder = data_dir(result.name, "tables")
+    wanted = fingerprint(result)
     current = folder / "manifest.json"
     if not current.exists() or read_json(current).get("fingerprint") != wanted:
-        build(made, folder, wanted)
+        build(result, folder, wanted)
     frames = {
-        t: read_parquet(folder / f"{t}.parquet")
-        if (folder / f"{t}.parquet").exists()
-        else pd.DataFrame()
+        t: (
+            read_parquet(folder / f"{t}.parquet")
+            if (folder / f"{t}.parquet").exists()
+            else pd.DataFrame()
+        )
         for t in TABLES
     }
-    return Tables(made, read_json(current), **frames)
+    return Tables(result, read_json(current), **frames)
 
 
 def fingerprint(made: Spec) -> dict:
-    """What the tables depend on: the description, the raw files' names, sizes and times, and the code that makes them."""
+    """What the tables depend on.
+
+    The description, the raw files' names, sizes and times, and the code that makes them.
+    """
     sources = [s for s in (getattr(made, t) for t in TABLES) if s]
     files = sorted({path for source in sources for path in raw_files(source, made)})
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
@@ -77,7 +85,9 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         old.unlink()
     if made.synthetic:
         synthetic.write(folder, made.lines, seed=42)
-        audit, dropped, raw = _synthetic_audit(folder), [], []
+        audit = _synthetic_audit(folder)
+        dropped = []
+        raw = []
     else:
         con = connect()
         cleaned, path = _clean(con, made)
@@ -103,7 +113,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
 
 
 def summary(folder: Path) -> dict:
-    """Lines, users, items, baskets, money and dates of the purchases table, computed by the engine."""
+    """Lines, users, items, baskets, money and dates of the purchases, computed by the engine."""
     t = connect().read_parquet(str(folder / "purchases.parquet"))
     money = (t.quantity * t.price).sum().round(2) if "price" in t.columns else ibis.null("float64")
     row = (
@@ -134,7 +144,9 @@ def summary(folder: Path) -> dict:
 
 
 def _clean(con: ibis.BaseBackend, made: Spec) -> tuple[Table, Path]:
-    """All receipt rows with canonical types, `rejected`, and the attributes that items and users take from them."""
+    """All receipt rows with canonical types, `rejected`, and the attributes that items and users
+    take from them.
+    """
     source = made.purchases
     riders = {
         f"{table}__{c}": v
@@ -152,12 +164,16 @@ def _clean(con: ibis.BaseBackend, made: Spec) -> tuple[Table, Path]:
 def _purchases(
     con: ibis.BaseBackend, made: Spec, cleaned: Table, path: Path, folder: Path
 ) -> list[dict]:
-    """Count what the rules reject, merge the rest to one line per (user, item, basket), write; return the audit."""
+    """Count what the rules reject, merge the rest to one line per (user, item, basket), write.
+
+    Return the audit.
+    """
     audit = _audit(cleaned)
     if audit[-1]["rows"] == 0:
         worst = max(audit[:-1], key=lambda row: row["rows"])
         raise LabError(
-            f"every row of {path} was rejected, most by '{worst['rule']}': check [purchases] of '{made.name}'"
+            f"every row of {path} was rejected, most by '{worst['rule']}': check [purchases] of"
+            f" '{made.name}'"
         )
     _write(
         _merge(cleaned.filter(cleaned.rejected.isnull())),
@@ -176,18 +192,21 @@ def _purchases(
 
 
 def _typed(t: Table, source: Source, path: Path) -> Table:
-    """Canonical types; a value that cannot become a date or a number is an error that names its row."""
+    """Canonical types; a value that cannot become a date or a number is an error that names its
+    row.
+    """
     numbers = [c for c in ("quantity", "price", "discount", "rating", "order") if c in t.columns]
-    made = {c: _text(t[c]) for c in t.columns if c.endswith("_id")} | {
+    result = {c: _text(t[c]) for c in t.columns if c.endswith("_id")} | {
         c: t[c].try_cast("float64") for c in numbers
     }
     if "ts" in t.columns:
-        made["ts"] = _time(t.ts, source.ts_format)
-    _complain(t, {c: made[c] for c in made if not c.endswith("_id")}, source, path)
-    t = t.mutate(**made)
+        result["ts"] = _time(t.ts, source.ts_format)
+    _complain(t, {c: result[c] for c in result if not c.endswith("_id")}, source, path)
+    t = t.mutate(**result)
     if "order" in t.columns and (most := t.order.abs().max().to_pandas()) > 1e6:
         raise LabError(
-            f"{path}: order ({source.columns['order']}) goes up to {most:.0f}: number each shopper's baskets 1, 2, 3, …"
+            f"{path}: order ({source.columns['order']}) goes up to {most:.0f}: number each"
+            " shopper's baskets 1, 2, 3, …"
         )
     if (
         "order" in t.columns
@@ -197,7 +216,8 @@ def _typed(t: Table, source: Source, path: Path) -> Table:
         ).drop("order")
     if source.ts_format == "unix" and (last := t.ts.max().to_pandas()) > pd.Timestamp("2200-01-01"):
         raise LabError(
-            f'{path}: ts ({source.columns["ts"]}) reaches the year {last.year} when read as seconds: set ts_format = "unix_ms"'
+            f"{path}: ts ({source.columns['ts']}) reaches the year {last.year} when read as"
+            ' seconds: set ts_format = "unix_ms"'
         )
     defaults = {"quantity": ibis.literal(1.0)} if "quantity" not in t.columns else {}
     if "basket_id" not in t.columns:
@@ -227,7 +247,10 @@ def _time(column: ibis.expr.types.Column, form: str | None) -> ibis.expr.types.C
 def _complain(
     t: Table, casts: dict[str, ibis.expr.types.Column], source: Source, path: Path
 ) -> None:
-    """Raise where a value is present and its cast is not: one pass over all columns, a second only to find the row."""
+    """Raise where a value is present and its cast is not.
+
+    One pass over all columns, a second only to find the row.
+    """
     lost = {
         c: t[c].notnull() & (t[c].cast("string").strip() != "") & cast.isnull()
         for c, cast in casts.items()
@@ -259,12 +282,16 @@ def _complain(
                 else "a number: correct the file or the mapping"
             )
             raise LabError(
-                f"{path}, row {first['__row']}: {source.columns[column]} '{first[column]}' is not {kind} ({int(n):,} such rows)"
+                f"{path}, row {first['__row']}: {source.columns[column]} '{first[column]}' is not"
+                f" {kind} ({int(n):,} such rows)"
             )
 
 
 def _with_rules(t: Table, source: Source) -> Table:
-    """Add the built-in rules after the data set's own; `rejected` is the first rule that a row breaks."""
+    """Add the built-in rules after the data set's own.
+
+    `rejected` is the first rule that a row breaks.
+    """
     rules = [
         (t.user_id.isnull(), "no customer"),
         (t.item_id.isnull(), "no item"),
@@ -307,7 +334,10 @@ def _audit(t: Table) -> list[dict]:
 
 
 def _merge(t: Table) -> Table:
-    """One line per (user, item, basket): quantities add up, the price is their money divided by them."""
+    """One line per (user, item, basket).
+
+    Quantities add up, the price is their money divided by them.
+    """
     measures = {"ts": t.ts.min(), "quantity": t.quantity.sum()}
     if (
         "price" in t.columns
@@ -334,16 +364,21 @@ def _personal(name: str) -> bool:
 def _attributes(
     con: ibis.BaseBackend, made: Spec, table: str, cleaned: Table, folder: Path
 ) -> list[str]:
-    """Write items, users or stores: one row per id, the first-seen value of each attribute; return personal columns dropped.
+    """Write items, users or stores: one row per id, the first-seen value of each attribute.
 
-    First seen, not most frequent: a later row then never changes what a model fitted before it has seen.
+    Return personal columns dropped.
+
+    First seen, not most frequent: a later row then never changes what a model fitted before it has
+    seen.
     """
-    source, key = getattr(made, table), KEYS[table]
+    source = getattr(made, table)
+    key = KEYS[table]
     columns = _public(source, table) if source else {}
     if table == "stores" and (not source or key not in cleaned.columns):
         if source:
             raise LabError(
-                f"[stores] of '{made.name}' has nothing to join on: map store_id in [purchases.columns]"
+                f"[stores] of '{made.name}' has nothing to join on: map store_id in"
+                " [purchases.columns]"
             )
         return []
     if source and source.files:
@@ -399,7 +434,8 @@ def _plain(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> list[
                 .over(order_by=["ts", "user_id", "item_id", "event_type"])
                 .cast("string")
             )
-    total, t = int(t.count().to_pandas()), t.drop("rejected").drop_null()
+    total = int(t.count().to_pandas())
+    t = t.drop("rejected").drop_null()
     _write(
         t,
         folder / f"{table}.parquet",
@@ -415,14 +451,14 @@ def _plain(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> list[
 
 
 def _typed_plain(t: Table, source: Source, path: Path) -> Table:
-    made = {c: _text(t[c]) for c in t.columns if c.endswith("_id")}
+    result = {c: _text(t[c]) for c in t.columns if c.endswith("_id")}
     checked = (
         {"ts": _time(t.ts, source.ts_format)}
         if "ts" in t.columns
         else {"quantity": t.quantity.try_cast("float64")}
     )
     _complain(t, checked, source, path)
-    return t.mutate(**made, **checked)
+    return t.mutate(**result, **checked)
 
 
 def _write(t: Table, path: Path, order: tuple[str, ...]) -> None:
@@ -431,7 +467,12 @@ def _write(t: Table, path: Path, order: tuple[str, ...]) -> None:
 
 
 def _synthetic_audit(folder: Path) -> list[dict]:
-    made = summary(folder)
+    result = summary(folder)
     return [
-        {"table": "purchases", "rule": "generated", "rows": made["lines"], "money": made["money"]}
+        {
+            "table": "purchases",
+            "rule": "generated",
+            "rows": result["lines"],
+            "money": result["money"],
+        }
     ]

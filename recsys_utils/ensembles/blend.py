@@ -1,4 +1,6 @@
-"""Blends: several models' recommendation tables in, one table out, with the model that spoke loudest for each item."""
+"""Blends: several models' recommendation tables in, one table out, with the model that spoke
+loudest for each item.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -9,7 +11,7 @@ from tqdm import tqdm
 
 from recsys_utils import LabError
 from recsys_utils.data.folds import Fold, Stage
-from recsys_utils.data.interactions import codes
+from recsys_utils.data.interactions import codes, pair_ids
 from recsys_utils.data.runs import COLUMNS, DEPTH, save_run
 from recsys_utils.models import Recommender
 
@@ -19,10 +21,13 @@ FEWEST = 30  # users of a segment below which its best model is luck
 def weighted(
     runs: Mapping[str, pd.DataFrame], weights: Mapping[str, float], n: int = DEPTH
 ) -> pd.DataFrame:
-    """Weighted mean of scores that are min-max scaled per user and model: user_id, item_id, score in 0…1, rank, source.
+    """Weighted mean of scores that are min-max scaled per user and model.
 
-    A list of equal scores counts 1, an item that a model does not list 0. A user's weights are shared among the models that
-    list the user. Models of weight 0 are not asked. Ties go to the more popular item: the lower category of the first table.
+    User_id, item_id, score in 0…1, rank, source.
+
+    A list of equal scores counts 1, an item that a model does not list 0. A user's weights are
+    shared among the models that list the user. Models of weight 0 are not asked. Ties go to the
+    more popular item: the lower category of the first table.
     """
     weights, runs = (
         _asked(runs, weights),
@@ -43,7 +48,10 @@ def rrf(
     weights: Mapping[str, float] | None = None,
     n: int = DEPTH,
 ) -> pd.DataFrame:
-    """Reciprocal rank fusion, Σ weight / (k + rank) (Cormack, Clarke, Büttcher 2009): it needs no scores, only places."""
+    """Reciprocal rank fusion, Σ weight / (k + rank) (Cormack, Clarke, Büttcher 2009).
+
+    It needs no scores, only places.
+    """
     if not k >= 0:
         raise LabError(f"rrf(k={k}): k takes 0 or more")
     weights = _asked(runs, weights if weights is not None else dict.fromkeys(runs, 1.0))
@@ -76,7 +84,10 @@ def cascade(
 def route(
     runs: Mapping[str, pd.DataFrame], choice: pd.Series, default: str, n: int = DEPTH
 ) -> pd.DataFrame:
-    """Each user's list from one model, scores as they are: choice[user_id], or `default` where there is no choice or no list of its."""
+    """Each user's list from one model, scores as they are.
+
+    Choice[user_id], or `default` where there is no choice or no list of its.
+    """
     if strange := set(choice.dropna()) - set(runs) | {default} - set(runs):
         raise LabError(f"route() was given no table of '{min(strange)}': it has {', '.join(runs)}")
     stack = _Stack(runs, n)
@@ -159,13 +170,15 @@ def _judged(
         else 1 / (rank_k + stack.rank)
     )
     pairs, parts, at = stack.spread(value)
-    user = codes(truth["user_id"], stack.users).astype(np.int64)
+    user = codes(truth["user_id"], stack.users)
     item = codes(truth["item_id"], stack.items)
     row = pairs // max(1, len(stack.items))
     near = np.zeros(len(pairs), bool)
     near[at[stack.rank <= depth]] = True
     near &= np.isin(row, user)
-    hit = np.isin(pairs, (user * len(stack.items) + item)[(user >= 0) & (item >= 0)])
+    known = (user >= 0) & (item >= 0)
+    bought = pair_ids(user[known], item[known], len(stack.items))
+    hit = np.isin(pairs, bought)
     return parts[:, near], row[near], hit[near], truth["user_id"].nunique()
 
 
@@ -179,7 +192,10 @@ def _hits(user: np.ndarray, score: np.ndarray, hit: np.ndarray, k: int) -> int:
 def lists(
     models: Mapping[str, Recommender], stage: Stage, n: int = DEPTH
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Fit models on a stage's history: their tables for its users, and the seconds that fitting and recommending took, by model."""
+    """Fit models on a stage's history.
+
+    Their tables for its users, and the seconds that fitting and recommending took, by model.
+    """
     tables = {}
     seconds = {}
     for name, model in models.items():
@@ -200,7 +216,9 @@ def record(
     note: str = "",
     **options: object,
 ) -> pd.DataFrame:
-    """Fuse tables of a fold's test users and save the result as a run that costs what its parts cost; `seconds` as of `lists`."""
+    """Fuse tables of a fold's test users and save the result as a run that costs what its parts
+    cost; `seconds` as of `lists`.
+    """
     start = time.perf_counter()
     recs = fuse(runs, **options)
     cost = seconds.loc[list(runs)].sum()
@@ -221,7 +239,10 @@ def record(
 
 
 class _Stack:
-    """The rows of several tables one below the other, as codes: run, user, item (by popularity), score, rank, and pair = (user, item)."""
+    """The rows of several tables one below the other, as codes.
+
+    Run, user, item (by popularity), score, rank, and pair = (user, item).
+    """
 
     def __init__(self, runs: Mapping[str, pd.DataFrame], n: int) -> None:
         _check(runs, n)
@@ -235,7 +256,8 @@ class _Stack:
         self.pair = self.user * max(1, len(self.items)) + self.item
         if np.isnan(self.score).any():
             raise LabError(
-                f"the table of '{self.names[self.run[np.isnan(self.score).argmax()]]}' has an empty score: recommend() gives none"
+                f"the table of '{self.names[self.run[np.isnan(self.score).argmax()]]}' has an empty"
+                " score: recommend() gives none"
             )
 
     def ranked(self, part: np.ndarray) -> pd.DataFrame:
@@ -338,7 +360,8 @@ def _known(
 ) -> dict[str, float]:
     if strange := [name for name in options if name not in runs]:
         raise LabError(
-            f"a {what} is given for '{strange[0]}', of which there is no table: there is {', '.join(runs) or 'none at all'}"
+            f"a {what} is given for '{strange[0]}', of which there is no table: there is"
+            f" {', '.join(runs) or 'none at all'}"
         )
     return dict(options)
 
@@ -351,5 +374,6 @@ def _check(runs: Mapping[str, pd.DataFrame], n: int) -> None:
     for name, recs in runs.items():
         if missing := [c for c in COLUMNS if c not in recs]:
             raise LabError(
-                f"the table of '{name}' lacks the column {missing[0]}: it needs {', '.join(COLUMNS)}"
+                f"the table of '{name}' lacks the column {missing[0]}: it needs"
+                f" {', '.join(COLUMNS)}"
             )

@@ -11,7 +11,8 @@ import pandas as pd
 from scipy import sparse
 
 from recsys_utils import LabError
-from recsys_utils.data.interactions import SPENDING, Interactions, codes
+from recsys_utils.data.interactions import Interactions, codes, pair_ids
+from recsys_utils.data.segments import spending_bounds, spending_codes
 from recsys_utils.ensembles.rule_settings import DEFAULTS, Tuning, UserSegments
 
 GRAIN = 1 + 1e-9  # a price equal to a limit is within it, whatever the last bit of the limit says
@@ -44,10 +45,13 @@ class Facts:
 def rerank(
     candidates: pd.DataFrame, facts: Facts, tuning: Tuning = DEFAULTS, later: float = 0
 ) -> pd.DataFrame:
-    """Apply every rule to candidates (user_id, item_id, score in 0…1, …): what a rule drops is gone, score is final, rank anew.
+    """Apply every rule to candidates (user_id, item_id, score in 0…1, …).
 
-    Any model's table will do once its scores are in 0…1, as `blend.weighted` makes them. Adds `relevance`, the score over the
-    largest that anything could attain. later: days from the facts' as_of to now.
+    What a rule drops is gone, score is final, rank anew.
+
+    Any model's table will do once its scores are in 0…1, as `blend.weighted` makes them. Adds
+    `relevance`, the score over the largest that anything could attain. later: days from the facts'
+    as_of to now.
     """
     if missing := [c for c in ("user_id", "item_id", "score") if c not in candidates]:
         raise LabError(
@@ -55,7 +59,8 @@ def rerank(
         )
     if len(odd := candidates["score"][~candidates["score"].between(0, 1)]):
         raise LabError(
-            f"a candidate's score is {odd.iloc[0]:g}: rerank needs scores in 0…1, as blend.weighted makes them"
+            f"a candidate's score is {odd.iloc[0]:g}: rerank needs scores in 0…1, as blend.weighted"
+            " makes them"
         )
     user = codes(candidates["user_id"], facts.user_ids)
     item = codes(candidates["item_id"], facts.item_ids)
@@ -94,7 +99,7 @@ def positive(mean: np.ndarray) -> np.ndarray:
 
 def last_purchases(data: Interactions) -> sparse.csr_matrix:
     """Users × items CSR float64: days from a pair's last purchase to as_of, 0 too."""
-    pair = data.user.astype(np.int64) * data.shape[1] + data.item
+    pair = pair_ids(data.user, data.item, data.shape[1])
     pairs, at = np.unique(pair, return_inverse=True)
     days = np.full(len(pairs), np.inf)
     np.minimum.at(days, at, data.age)
@@ -105,27 +110,20 @@ def last_purchases(data: Interactions) -> sparse.csr_matrix:
 
 
 def segment_bounds(mean_price: np.ndarray, knobs: UserSegments) -> np.ndarray:
-    """Upper bounds of the four segments: quantiles of users' mean prices; none for the highest."""
-    known = mean_price[~np.isnan(mean_price)]
-    lower = (
-        np.quantile(known, [knobs.small, knobs.low_average, knobs.average])
-        if len(known)
-        else np.full(3, np.inf)
-    )
-    return np.append(lower, np.inf)
+    """(4,) upper bounds of the spending segments under the settings."""
+    return spending_bounds(mean_price, (knobs.small, knobs.low_average, knobs.average))
 
 
 def segments(mean_price: np.ndarray, bounds: np.ndarray, knobs: UserSegments) -> np.ndarray:
-    """Codes 0…3 of small, low_average, average, high.
-
-    The upper bound belongs to the segment, an unknown mean to the default.
-    """
-    found = np.searchsorted(bounds[:3], mean_price, side="left")
-    return np.where(np.isnan(mean_price), SPENDING.index(knobs.default), found)
+    """Codes of the spending segments under the settings."""
+    return spending_codes(mean_price, bounds, knobs.default)
 
 
 def price_limits(mean_price: np.ndarray, bounds: np.ndarray, tuning: Tuning) -> np.ndarray:
-    """The dearest price that each user is offered: the tolerance times their segment's upper bound and, mode "cap", their mean."""
+    """The dearest price that each user is offered.
+
+    The tolerance times their segment's upper bound and, mode "cap", their mean.
+    """
     tolerance = tuning.price_sensitivity.budget_tolerance
     limit = np.full(np.shape(mean_price), np.inf)
     if tuning.user_segments.enabled:
@@ -174,7 +172,10 @@ def adjusted(
 
 
 def attainable(price: np.ndarray, tuning: Tuning) -> float:
-    """The largest final score that any item could reach: 1, and the whole boost where there are prices."""
+    """The largest final score that any item could reach.
+
+    1, and the whole boost where there are prices.
+    """
     boost = (
         tuning.upsell.enabled
         and tuning.price_sensitivity.budget_tolerance > 1
@@ -184,7 +185,10 @@ def attainable(price: np.ndarray, tuning: Tuning) -> float:
 
 
 def in_force(price: np.ndarray, tuning: Tuning) -> dict[str, str]:
-    """Each rule with "on", "off", or why it cannot act: price rules leave items without a price alone."""
+    """Each rule with "on", "off", or why it cannot act.
+
+    Price rules leave items without a price alone.
+    """
     bare = "off: no prices in the receipts" if np.isnan(price).all() else ""
     wanted = {
         "user_segments": tuning.user_segments.enabled,
@@ -238,7 +242,7 @@ def observed_cycles(data: Interactions) -> np.ndarray:
     day = data.purchases["ts"].to_numpy().astype("datetime64[D]").astype(np.int64)
     span = np.ptp(day) + 1
     pair, day = np.divmod(
-        np.sort((data.user.astype(np.int64) * data.shape[1] + data.item) * span + day - day.min()),
+        np.sort(pair_ids(data.user, data.item, data.shape[1]) * span + day - day.min()),
         span,
     )
     same = (pair[1:] == pair[:-1]) & (day[1:] > day[:-1])
@@ -256,11 +260,10 @@ def _days(last: sparse.csr_matrix, user: np.ndarray, item: np.ndarray) -> np.nda
 
     Stored zeros are purchases too, so pairs are looked up, not values.
     """
-    held = (
-        np.repeat(np.arange(last.shape[0], dtype=np.int64), np.diff(last.indptr)) * last.shape[1]
-        + last.indices
+    held = pair_ids(
+        np.repeat(np.arange(last.shape[0]), np.diff(last.indptr)), last.indices, last.shape[1]
     )
-    wanted = user.astype(np.int64) * last.shape[1] + item
+    wanted = pair_ids(user, item, last.shape[1])
     at = np.minimum(np.searchsorted(held, wanted), len(held) - 1)
     found = (user >= 0) & (item >= 0) & (held[at] == wanted)
     return np.where(found, last.data[at], np.nan)

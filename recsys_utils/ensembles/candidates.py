@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.data.interactions import Interactions, codes, pair_ids
 from recsys_utils.models import Recommender
-from recsys_utils.models.base import BLOCK_BYTES
-from recsys_utils.topk import in_blocks, top_k
+from recsys_utils.topk import BLOCK_BYTES, in_blocks, top_k
 
 
 @dataclass
 class Candidates:
-    """(user, item) pairs by code, sorted by both, with each generator's score of every pair, whoever proposed it."""
+    """(user, item) pairs by code, sorted by both, with each generator's score of every pair,
+    whoever proposed it.
+    """
 
     user: np.ndarray  # (pairs,) int32
     item: np.ndarray  # (pairs,) int32
@@ -83,8 +84,8 @@ def held(candidates: Candidates, truth: pd.DataFrame, data: Interactions) -> np.
     item = codes(truth["item_id"], data.item_ids)
     known = (user >= 0) & (item >= 0)
     return np.isin(
-        candidates.user.astype(np.int64) * data.shape[1] + candidates.item,
-        user[known] * data.shape[1] + item[known],
+        pair_ids(candidates.user, candidates.item, data.shape[1]),
+        pair_ids(user[known], item[known], data.shape[1]),
     )
 
 
@@ -94,7 +95,8 @@ def recall_curve(
     data: Interactions,
     depths: tuple[int, ...] = (10, 25, 50, 100, 200, 400),
 ) -> pd.DataFrame:
-    """Share of the warm truth's pairs among each generator's first n items, and among the union of all: generator, n, recall, candidates.
+    """Share of the warm truth's pairs among each generator's first n items, and among the union of
+    all: generator, n, recall, candidates.
 
     candidates: mean number per user. Each generator scores once, for the deepest n.
     """
@@ -129,7 +131,9 @@ def _reached(
     item: np.ndarray,
     depths: tuple[int, ...],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(generators + 1, truth's pairs of these users that are known) ranks, and (generators + 1, depths) numbers of candidates."""
+    """(generators + 1, truth's pairs of these users that are known) ranks, and (generators + 1,
+    depths) numbers of candidates.
+    """
     ranks = [
         _ranks(np.asarray(model._scores(users[rows]), np.float32), max(depths))
         for model in generators.values()

@@ -103,7 +103,9 @@ def _pair(t: Table) -> Table:
 
 
 def _user(t: Table, pair: Table) -> Table:
-    """A user's habits at large, and how many of the items of the last window they had bought before."""
+    """A user's habits at large, and how many of the items of the last window they had bought
+    before.
+    """
     baskets = t.group_by("user", "place").agg(
         size=t.count(), money=(t.quantity * t.price).sum(), age=t.age.max()
     )
@@ -131,7 +133,10 @@ def _user(t: Table, pair: Table) -> Table:
 
 
 def _item(t: Table, pair: Table, user: Table) -> Table:
-    """An item's sales now, before and in the same weeks of last year, also as shares of the shop's; how it is bought again; its price."""
+    """An item's sales now, before and in the same weeks of last year, also as shares of the shop's.
+
+    How it is bought again; its price.
+    """
 
     def sold(low: float, high: float) -> ibis.expr.types.IntegerScalar:
         return ((t.age > low) & (t.age <= high)).sum()
@@ -215,7 +220,10 @@ def _both(made: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _kinds(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
-    """What the user buys of the item's category and subcategory, by recency: how much, its share of all, and this item's share of it."""
+    """What the user buys of the item's category and subcategory, by recency.
+
+    How much, its share of all, and this item's share of it.
+    """
     result = {}
     habits = {tau: history.matrix(tau) for tau in TAUS[:2]}
     for column in (c for c in ("category", "subcategory") if c in history.items):
@@ -233,14 +241,17 @@ def _kinds(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
             result |= {
                 f"{column}_decayed_{tau}": bought,
                 f"{column}_share_{tau}": bought / np.maximum(whole, 1e-9),
-                f"{column}_item_{tau}": cells(own, pairs.user, pairs.item)
-                / np.maximum(bought, 1e-9),
+                f"{column}_item_{tau}": (
+                    cells(own, pairs.user, pairs.item) / np.maximum(bought, 1e-9)
+                ),
             }
     return result
 
 
 def _stores(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
-    """The item's share of sales in the stores that the user visits, by recency, and that over its share everywhere."""
+    """The item's share of sales in the stores that the user visits, by recency, and that over its
+    share everywhere.
+    """
     if "store_id" not in history.purchases:
         return {}
     store = codes(history.purchases["store_id"])
@@ -260,7 +271,9 @@ def cells(x: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarr
 
 
 def _generators(pairs: Candidates) -> dict[str, np.ndarray]:
-    """Each generator's score, the same as a share of the user's best, and its rank among the user's candidates."""
+    """Each generator's score, the same as a share of the user's best, and its rank among the user's
+    candidates.
+    """
     starts = np.flatnonzero(np.diff(pairs.user, prepend=-1))
     sizes = np.diff(np.append(starts, len(pairs)))
     result = {}

@@ -11,7 +11,8 @@ import pandas as pd
 from scipy import sparse
 
 from recsys_utils import LabError
-from recsys_utils.data.interactions import SPENDING, Interactions, codes
+from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.data.segments import SPENDING
 from recsys_utils.ensembles.business_rules import (
     adjusted,
     attainable,
@@ -264,7 +265,8 @@ class Hybrid(Recommender):
         return ~((self.price_ >= low) & (self.price_ <= high))
 
     def shares(self, shopper: Shopper, model: str) -> tuple[np.ndarray, np.ndarray]:
-        """(models, 1, items) contributions to a shopper's blend, and the models' (models, 1) shares.
+        """(models, 1, items) contributions to a shopper's blend, and the models' (models, 1)
+        shares.
 
         A stranger's purchases are what item_cf goes by. An item is most like itself, so that a few
         purchases would leave their neighbours next to nothing of the scale: what was bought scores

@@ -29,7 +29,9 @@ class ModelWeights:
 
 @dataclass(frozen=True)
 class Upsell:
-    """Dearer items, up to budget_tolerance times the user's mean price, gain at most factor · price_boost_weight."""
+    """Dearer items, up to budget_tolerance times the user's mean price, gain at most factor ·
+    price_boost_weight.
+    """
 
     enabled: bool = True
     factor: float = knob(0.1, 0, 1)
@@ -53,7 +55,9 @@ class UserSegments:
 
 @dataclass(frozen=True)
 class RepurchaseCycle:
-    """An item stays away until exclusion_factor of its usual cycle has passed since the user bought it."""
+    """An item stays away until exclusion_factor of its usual cycle has passed since the user bought
+    it.
+    """
 
     enabled: bool = True
     default_cycle_days: float = knob(30, 0.01, 10_000)
@@ -75,7 +79,9 @@ class PriceSensitivity:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Every knob; `load_tuning` reads them from TOML, `tuned` from a dictionary of what differs from the defaults."""
+    """Every knob; `load_tuning` reads them from TOML, `tuned` from a dictionary of what differs
+    from the defaults.
+    """
 
     candidate_pool_size: int = knob(200, 1, 1_000_000)
     loyal_purchases: int = knob(10, 1, 1_000_000)
@@ -124,11 +130,13 @@ def tuned(values: Mapping, where: str = "tuning") -> Tuning:
 def _built(cls: type, values: Mapping, prefix: str, where: str) -> object:
     if not isinstance(values, Mapping):
         raise LabError(
-            f"{where}: {prefix.rstrip('.') or 'tuning'} is {values!r}: it takes a table of {_names(cls)}"
+            f"{where}: {prefix.rstrip('.') or 'tuning'} is {values!r}: it takes a table of"
+            f" {_names(cls)}"
         )
     if unknown := [key for key in values if key not in {f.name for f in fields(cls)}]:
         raise LabError(
-            f"{where}: '{prefix}{unknown[0]}' is an unknown key: {prefix.rstrip('.') or 'tuning'} takes {_names(cls)}"
+            f"{where}: '{prefix}{unknown[0]}' is an unknown key: {prefix.rstrip('.') or 'tuning'}"
+            f" takes {_names(cls)}"
         )
     hints = get_type_hints(cls)
     known = {f.name: f for f in fields(cls)}
@@ -155,25 +163,31 @@ def _value(kind: object, known: Field, value: object, key: str, where: str) -> o
     right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
     if not (right and low <= value <= high):
         raise LabError(
-            f"{where}: {key} is {value!r}: it takes a {'whole ' * (kind is int)}number from {low:g} to {high:g}"
+            f"{where}: {key} is {value!r}: it takes a {'whole ' * (kind is int)}number from {low:g}"
+            f" to {high:g}"
         )
     return kind(value)
 
 
 def _check_sums(made: Tuning, where: str) -> None:
-    """What no single knob can be wrong about: weights sum to 1, quantiles rise, the full penalty is above the tolerance."""
+    """What no single knob can be wrong about.
+
+    Weights sum to 1, quantiles rise, the full penalty is above the tolerance.
+    """
     weights = made.model_weights
     segments = made.user_segments
     price = made.price_sensitivity
     if abs(sum(asdict(weights).values()) - 1) > 1e-6:
         shown = " + ".join(f"{v:g}" for v in asdict(weights).values())
         raise LabError(
-            f"{where}: model_weights are {shown} = {sum(asdict(weights).values()):g}: they must sum to 1"
+            f"{where}: model_weights are {shown} = {sum(asdict(weights).values()):g}: they must sum"
+            " to 1"
         )
     quantiles = [segments.small, segments.low_average, segments.average, segments.high]
     if sorted(set(quantiles)) != quantiles:
         raise LabError(
-            f"{where}: user_segments are {', '.join(f'{q:g}' for q in quantiles)}: they must rise from small to high"
+            f"{where}: user_segments are {', '.join(f'{q:g}' for q in quantiles)}: they must rise"
+            " from small to high"
         )
     if price.mode == "penalty" and price.full_penalty_at <= price.budget_tolerance:
         raise LabError(

@@ -1,4 +1,7 @@
-"""Offline training of the hybrid: receipts in, six files out, which a service loads at its start."""
+"""Offline training of the hybrid.
+
+Receipts in, six files out, which a service loads at its start.
+"""
 
 import argparse
 import sys
@@ -10,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from recsys_utils import LabError, __version__
-from recsys_utils.data.interactions import SPENDING, Interactions
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.data.segments import SPENDING
 from recsys_utils.data.tables import load
 from recsys_utils.ensembles.business_rules import segment_bounds, segments
 from recsys_utils.ensembles.hybrid import Hybrid
@@ -140,7 +144,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(
-        f"{meta['n_purchases']:,} lines, {meta['n_users']:,} users, {meta['n_items']:,} items, {meta['seconds']:.1f} s: {options.output_path}"
+        f"{meta['n_purchases']:,} lines, {meta['n_users']:,} users, {meta['n_items']:,} items,"
+        f" {meta['seconds']:.1f} s: {options.output_path}"
     )
     return 0
 
@@ -160,7 +165,8 @@ def _receipts(data_path: Path | str) -> Interactions:
         )
     if folder.is_dir():
         raise LabError(
-            f"{folder} has no purchases.parquet: give a data set's name, a .toml file or a folder that has one"
+            f"{folder} has no purchases.parquet: give a data set's name, a .toml file or a folder"
+            " that has one"
         )
     data = load(str(data_path))
     return Interactions.of(

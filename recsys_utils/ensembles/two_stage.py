@@ -51,7 +51,10 @@ GENERATORS = {
 
 @dataclass
 class Examples:
-    """One window as the ranker sees it: candidates, a row of features for each, and whether it was bought (None: not known yet)."""
+    """One window as the ranker sees it.
+
+    Candidates, a row of features for each, and whether it was bought (None: not known yet).
+    """
 
     pairs: Candidates
     table: pd.DataFrame
@@ -131,7 +134,9 @@ class TwoStage(Recommender):
     def asked(
         self, history: Interactions, generators: dict[str, Recommender], users: np.ndarray
     ) -> Examples:
-        """Candidates of users (ascending codes) and their features on the day that the history ends."""
+        """Candidates of users (ascending codes) and their features on the day that the history
+        ends.
+        """
         n = {name: round(self.depth * n) for name, (_, n) in GENERATORS[self.generators].items()}
         pairs = union(generators, users, n, self.target == "new")
         factors = generators["als"] if self.embeddings else None
@@ -196,9 +201,11 @@ class TwoStage(Recommender):
                 (
                     result.pairs.user,
                     result.pairs.item,
-                    sum(scores)
-                    if scores
-                    else next(iter(result.pairs.scores.values())).astype(float),
+                    (
+                        sum(scores)
+                        if scores
+                        else next(iter(result.pairs.scores.values())).astype(float)
+                    ),
                 )
             )
         user, item, score = (np.concatenate(column) for column in zip(*parts))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from recsys_utils.data.interactions import Interactions, codes, distinct
+from recsys_utils.data.interactions import Interactions, codes, distinct, pair_ids
 
 
 def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
@@ -64,10 +64,10 @@ def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
 
 def pair_keys(rows: pd.DataFrame, users: pd.Index, items: pd.Index) -> np.ndarray:
     """(rows,) int64: one number for each (user_id, item_id); −1 if either is unknown."""
-    user = codes(rows["user_id"], users).astype(np.int64)
+    user = codes(rows["user_id"], users)
     item = codes(rows["item_id"], items)
     known = (user >= 0) & (item >= 0)
-    return np.where(known, user * len(items) + item, -1)
+    return np.where(known, pair_ids(user, item, len(items)), -1)
 
 
 def beyond_accuracy(recs: pd.DataFrame, history: Interactions, k: int) -> dict[str, float]:

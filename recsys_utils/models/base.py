@@ -14,9 +14,8 @@ from scipy import sparse
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct
 from recsys_utils.store import load_bundle, save_bundle
-from recsys_utils.topk import in_blocks, top_k
+from recsys_utils.topk import BLOCK_BYTES, in_blocks, top_k
 
-BLOCK_BYTES = 8 << 20  # scores of one block: small enough for the cache of a laptop's processor
 REGISTRY: dict[str, type["Recommender"]] = {}
 
 
@@ -126,7 +125,8 @@ class Recommender:
         code = self.item_ids_.get_indexer([str(item_id)])[0]
         if code < 0:
             raise LabError(
-                f"item '{item_id}' is not among the {len(self.item_ids_):,} items that {type(self).__name__} was fitted on"
+                f"item '{item_id}' is not among the {len(self.item_ids_):,} items that"
+                f" {type(self).__name__} was fitted on"
             )
         scores = np.asarray(self._similar(code), np.float32).copy()
         scores[code] = -np.inf
@@ -178,7 +178,10 @@ class Recommender:
     def _all_scores(
         self, users: np.ndarray, names: pd.Index, profiles: pd.DataFrame | None
     ) -> np.ndarray:
-        """Scores of any users by code and id: code −1, a user without history, scores by profile or by recent popularity."""
+        """Scores of any users by code and id.
+
+        Code −1, a user without history, scores by profile or by recent popularity.
+        """
         known = np.flatnonzero(users >= 0)
         cold = np.flatnonzero(users < 0)
         if not len(cold):
@@ -211,7 +214,8 @@ class Recommender:
         if isinstance(exclude, str):
             if exclude != "bought":
                 raise LabError(
-                    f"exclude is '{exclude}': it takes 'bought', a list of item ids or a table of user_id, item_id"
+                    f"exclude is '{exclude}': it takes 'bought', a list of item ids or a table of"
+                    " user_id, item_id"
                 )
             empty = sparse.csr_matrix((1, len(self.item_ids_)), dtype=np.float32)
             return sparse.vstack([self.seen_, empty], format="csr")[
@@ -250,7 +254,9 @@ def cosines(vectors: np.ndarray, item: int) -> np.ndarray:
 
 
 def with_habits(scores: np.ndarray, own: float, habits: sparse.csr_matrix) -> np.ndarray:
-    """Scores standardised per user plus `own` times what they buy anyway (users × items, decayed counts); as they are where own is 0."""
+    """Scores standardised per user plus `own` times what they buy anyway (users × items, decayed
+    counts); as they are where own is 0.
+    """
     return np.asarray(standardised(scores) + own * habits.toarray(), np.float32) if own else scores
 
 
@@ -264,8 +270,10 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 def load_model(folder: Path) -> Recommender:
     """Load what `save` wrote; a changed byte or an unknown model is refused by name."""
     parts, meta = load_bundle(folder, "model", "train and save the model")
-    with suppress(ModuleNotFoundError):
-        import_module(meta["module"])  # a model joins the registry when its file is loaded
+    # A model of ours joins the registry when its file is loaded; a user's own must be imported.
+    if meta["model"] not in REGISTRY and meta["module"].startswith("recsys_utils."):
+        with suppress(ModuleNotFoundError):
+            import_module(meta["module"])
     if meta["model"] not in REGISTRY:
         raise LabError(
             f"{folder}/manifest.json names the unknown model '{meta['model']}':"
@@ -297,5 +305,6 @@ def check_params(model: Recommender, **bounds: tuple[float, float]) -> None:
             and getattr(model, field.name) not in options
         ):
             raise LabError(
-                f"{type(model).__name__}({field.name}='{getattr(model, field.name)}'): choose {', '.join(options)}"
+                f"{type(model).__name__}({field.name}='{getattr(model, field.name)}'): choose"
+                f" {', '.join(options)}"
             )

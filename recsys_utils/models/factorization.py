@@ -16,7 +16,11 @@ from recsys_utils.models.item_cf import signal
 
 
 def weigh(data: Interactions, weighting: str, tau: float | None) -> sparse.csr_matrix:
-    """Users × items strengths: basket counts (decayed by `tau`), their log, their BM25 weights (implicit's, items as documents), or the spending signal."""
+    """Users × items strengths.
+
+    Basket counts (decayed by `tau`), their log, their BM25 weights (implicit's, items as
+    documents), or the spending signal.
+    """
     if weighting == "signal":
         return data.matrix(weights=signal(data) * (1 if tau is None else np.exp(-data.age / tau)))
     x = data.matrix(tau)
@@ -47,7 +51,10 @@ class Factors(Recommender):
 
 @dataclass
 class ALS(Factors):
-    """Implicit-feedback ALS (Hu, Koren, Volinsky 2008): confidence 1 + alpha · strength, unobserved pairs included."""
+    """Implicit-feedback ALS (Hu, Koren, Volinsky 2008).
+
+    Confidence 1 + alpha · strength, unobserved pairs included.
+    """
 
     factors: int = 128
     regularization: float = 1.0

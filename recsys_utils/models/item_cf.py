@@ -14,8 +14,8 @@ from recsys_utils.models.base import Recommender, check_params
 def signal(data: Interactions) -> np.ndarray:
     """Implicit feedback of each line: √(spending · quantity), both log1p and clipped to 0.1…5.
 
-    Spending is the line's price over the user's mean price, quantity its units over the item's mean units; a mean of
-    zero or receipts without prices count as a ratio of 1.
+    Spending is the line's price over the user's mean price, quantity its units over the item's mean
+    units; a mean of zero or receipts without prices count as a ratio of 1.
     """
     rows = data.purchases
     quantity = _ratio(rows["quantity"].to_numpy(float), data.item)
@@ -48,11 +48,13 @@ class Neighbours(Recommender):
 
 @dataclass
 class ItemCF(Neighbours):
-    """Neighbours by shoppers in common: cosine, TF-IDF or BM25 of users × items (implicit's weights).
+    """Neighbours by shoppers in common.
 
-    neighbours: how many each item keeps, itself included. tau: a basket counts exp(−age in days / tau) in the shopper's
-    taste, and in the similarity too unless that is binary. own: weight of an item's similarity to itself; 0 leaves
-    repeats to other items.
+    Cosine, TF-IDF or BM25 of users × items (implicit's weights).
+
+    neighbours: how many each item keeps, itself included. tau: a basket counts exp(−age in days /
+    tau) in the shopper's taste, and in the similarity too unless that is binary. own: weight of an
+    item's similarity to itself; 0 leaves repeats to other items.
     """
 
     weighting: Literal["cosine", "tfidf", "bm25"] = "bm25"
@@ -123,7 +125,10 @@ class CoPurchase(Neighbours):
 
 
 def knn(items_users: sparse.csr_matrix, neighbours: int) -> sparse.csr_matrix:
-    """Each item's nearest items by dot product of its row, itself included: items × items CSR float32, symmetric cut by row."""
+    """Each item's nearest items by dot product of its row, itself included.
+
+    Items × items CSR float32, symmetric cut by row.
+    """
     similarity = all_pairs_knn(
         items_users.T.tocsr(),
         min(neighbours, items_users.shape[0]),

@@ -1,4 +1,6 @@
-"""LightFM: factors of users and items that are sums over what is known of them, so that strangers have factors too."""
+"""LightFM: factors of users and items that are sums over what is known of them, so that strangers
+have factors too.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -23,12 +25,14 @@ FAINT = (
 
 @dataclass
 class LightFM(Recommender):
-    """Score = user vector · item vector + item bias, each vector the sum of an own part and of its attributes' (Kula 2015).
+    """Score = user vector · item vector + item bias, each vector the sum of an own part and of its
+    attributes' (Kula 2015).
 
-    Ranking loss is WARP (Weston, Bengio, Usunier 2011) or BPR (Rendle et al. 2009), on one thread, so seeded. A pair counts
-    its baskets, each exp(−age in days / tau). features: whose attributes are read; "none" leaves pure ids. metadata: length
-    of the attributes' part beside the own part's 1. Users and items without purchases have no own part. own: weight of the
-    own baskets, as OwnPurchases decays them, added to scores standardised per user; 0 is LightFM alone.
+    Ranking loss is WARP (Weston, Bengio, Usunier 2011) or BPR (Rendle et al. 2009), on one thread,
+    so seeded. A pair counts its baskets, each exp(−age in days / tau). features: whose attributes
+    are read; "none" leaves pure ids. metadata: length of the attributes' part beside the own part's
+    1. Users and items without purchases have no own part. own: weight of the own baskets, as
+    OwnPurchases decays them, added to scores standardised per user; 0 is LightFM alone.
     """
 
     family: ClassVar[str] = "lightfm"
@@ -77,7 +81,10 @@ class LightFM(Recommender):
         )
 
     def _told(self, frame: pd.DataFrame, words: np.ndarray) -> sparse.csr_matrix:
-        """(rows, vocabulary) attributes as rows of length `metadata`: ten columns must not outweigh the own part."""
+        """(rows, vocabulary) attributes as rows of length `metadata`.
+
+        Ten columns must not outweigh the own part.
+        """
         told = hot(frame, words)
         told.data *= self.metadata / np.sqrt(np.repeat(np.diff(told.indptr), np.diff(told.indptr)))
         return told
@@ -114,7 +121,8 @@ class LightFM(Recommender):
                 model.fit_partial(ones, users[:, user], items[sold][:, item], weights)
         except ValueError as error:
             raise LabError(
-                f"LightFM(learning_rate={self.learning_rate:g}) diverged: lower learning_rate, user_alpha or item_alpha"
+                f"LightFM(learning_rate={self.learning_rate:g}) diverged: lower learning_rate,"
+                " user_alpha or item_alpha"
             ) from error
         return _spread(model.user_embeddings, user), _spread(
             np.column_stack([model.item_embeddings, model.item_biases]), item

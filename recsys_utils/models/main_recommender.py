@@ -1,4 +1,7 @@
-"""The first stage of two-stage retail: what a shopper buys anyway, then what ALS makes of it, then what everybody buys."""
+"""The first stage of two-stage retail.
+
+What a shopper buys anyway, then what ALS makes of it, then what everybody buys.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -94,7 +97,9 @@ class MainRecommender(ALS, UserNeighbours):
         return self.own_[users].toarray()
 
     def _similar_items(self, users: np.ndarray) -> np.ndarray:
-        """Cosines of an item's factors to those of each item bought, but for itself, summed over baskets."""
+        """Cosines of an item's factors to those of each item bought, but for itself, summed over
+        baskets.
+        """
         unit = _length_one(self.item_factors_)
         bought = self.seen_[users]
         return np.maximum((bought @ unit) @ unit.T - bought.toarray(), 0)
@@ -112,7 +117,10 @@ class MainRecommender(ALS, UserNeighbours):
 
 
 def habits(data: Interactions) -> sparse.csr_matrix:
-    """Users × items CSR float32: baskets of a pair plus a fraction, the larger the more recent the last of them."""
+    """Users × items CSR float32.
+
+    Baskets of a pair plus a fraction, the larger the more recent the last of them.
+    """
     order = np.lexsort((data.age, data.item, data.user))
     first = np.diff(data.user[order] * np.int64(data.shape[1]) + data.item[order], prepend=-1) > 0
     last = data.age[order][first]

@@ -10,13 +10,14 @@ import numpy as np
 from scipy import sparse
 
 from recsys_utils.data.interactions import Interactions, codes, distinct
-from recsys_utils.models.base import BLOCK_BYTES, Recommender, check_params
-from recsys_utils.topk import top_k
+from recsys_utils.models.base import Recommender, check_params
+from recsys_utils.topk import BLOCK_BYTES, top_k
 
 
 def basket_positions(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
-    """For each row: its basket's place among the shopper's, 0 the last one, and how many they have; int64.
+    """For each row, its basket's place among the shopper's (0: the last) and how many they have.
 
+    Both int64.
     A basket is as old as its first line; of two at the same time, the higher id is the later one.
     """
     names = distinct(data.purchases["basket_id"])
@@ -143,10 +144,10 @@ class TIFUKNN(UserNeighbours):
 class UPCF(UserNeighbours):
     """User popularity and collaborative filtering, UP-CF@r (Faggioli, Polato, Aiolli 2020).
 
-    A shopper's popularity of an item is its share of their last r baskets (None: of all). Score = Σ likeness^q ·
-    popularity over shoppers, themselves included; likeness is the asymmetric cosine of their sets of items,
-    |I_u ∩ I_v| / (|I_u|^alpha |I_v|^(1−alpha)). Beyond the paper: only the k nearest are asked, which bounds the work, and a basket
-    counts exp(−age in days / tau).
+    A shopper's popularity of an item is its share of their last r baskets (None: of all). Score = Σ
+    likeness^q · popularity over shoppers, themselves included; likeness is the asymmetric cosine of
+    their sets of items, |I_u ∩ I_v| / (|I_u|^alpha |I_v|^(1−alpha)). Beyond the paper: only the k
+    nearest are asked, which bounds the work, and a basket counts exp(−age in days / tau).
     """
 
     r: int | None = 40
@@ -186,7 +187,10 @@ class UPCF(UserNeighbours):
 
 
 def _vectors(data: Interactions, weights: np.ndarray, tau: float | None) -> sparse.csr_matrix:
-    """Users × items CSR float64: sums of decayed weights, all divided by the mean shopper's total."""
+    """Users × items CSR float64.
+
+    Sums of decayed weights, all divided by the mean shopper's total.
+    """
     result = data.matrix(
         weights=weights if tau is None else weights * np.exp(-data.age / tau)
     ).astype(float)

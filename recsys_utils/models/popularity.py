@@ -14,10 +14,12 @@ MIX = (0.4, 0.4, 0.2)  # of lines, shoppers and units in the mixed popularity
 
 @dataclass
 class Popular(Recommender):
-    """The same list for everybody: lines sold, or distinct shoppers who bought, in the last `days` (None: ever).
+    """The same list for everybody.
 
-    count="mixed" is the hybrid's popularity: 0.4 lines + 0.4 shoppers + 0.2 units, each min-max scaled over the
-    catalogue, divided by the largest sum.
+    Lines sold, or distinct shoppers who bought, in the last `days` (None: ever).
+
+    count="mixed" is the hybrid's popularity: 0.4 lines + 0.4 shoppers + 0.2 units, each min-max
+    scaled over the catalogue, divided by the largest sum.
     """
 
     family: ClassVar[str] = "popularity"

@@ -1,4 +1,6 @@
-"""Preference pairs: a small neural ranker of preference pairs, with users' attributes for those without history."""
+"""Preference pairs: a small neural ranker of preference pairs, with users' attributes for those
+without history.
+"""
 
 from copy import deepcopy
 from dataclasses import dataclass
@@ -24,9 +26,9 @@ Parts = Literal["both", "cf", "content"]
 
 
 def pairwise_loss(gap: torch.Tensor) -> torch.Tensor:
-    """Mean softplus(−gap) of score(preferred) − score(dispreferred): BPR's loss (Rendle et al.
+    """Mean softplus(−gap) of score(preferred) − score(dispreferred).
 
-    2009).
+    The loss of BPR (Rendle et al. 2009).
     """
     return F.softplus(-gap).mean()
 
@@ -141,7 +143,8 @@ class PreferencePairs(Recommender):
         self.vocabulary_ = vocabulary(data.users, METADATA)
         if self.parts == "content" and not len(self.vocabulary_):
             raise LabError(
-                f"PreferencePairs(parts='content') needs {', '.join(METADATA)} of users, and there is none: take parts='cf'"
+                f"PreferencePairs(parts='content') needs {', '.join(METADATA)} of users, and there"
+                " is none: take parts='cf'"
             )
         features = torch.from_numpy(hot(data.users, self.vocabulary_).toarray())
         with torch.random.fork_rng(devices=[]):
@@ -157,7 +160,9 @@ class PreferencePairs(Recommender):
         self.own_ = data.matrix(self.tau)
 
     def _train(self, net: PreferenceNet, features: torch.Tensor, sampler: "_Sampler") -> np.ndarray:
-        """(epochs, 2) float32: mean pairwise loss of the training pairs, while they were learnt, and of the held-out pairs."""
+        """(epochs, 2) float32: mean pairwise loss of the training pairs, while they were learnt,
+        and of the held-out pairs.
+        """
         optimiser = torch.optim.Adam(net.parameters(), self.learning_rate, fused=True)
         reference = deepcopy(net)
         best = deepcopy(net)
@@ -256,7 +261,10 @@ class _Sampler:
         )
 
     def epoch(self) -> np.ndarray:
-        """(3, n) int64 in random order: the training pairs, or `pairs_per_epoch` of them, and fresh negatives."""
+        """(3, n) int64 in random order.
+
+        The training pairs, or `pairs_per_epoch` of them, and fresh negatives.
+        """
         size = len(self.numbers)
         most = self.model.pairs_per_epoch
         chosen = (
@@ -269,9 +277,10 @@ class _Sampler:
 
     def _split(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mixed = self.rng.permutation(numbers)
-        return mixed[: int(self.model.held * len(mixed))], mixed[
-            int(self.model.held * len(mixed)) :
-        ]
+        return (
+            mixed[: int(self.model.held * len(mixed))],
+            mixed[int(self.model.held * len(mixed)) :],
+        )
 
     def _unbought(self, cells: np.ndarray) -> np.ndarray:
         """(3, n): kept products, each as often as it was bought, above random ones.

@@ -17,10 +17,13 @@ MOST = 200  # pairs per client among which examples are looked for
 def preferences(
     data: Interactions, signal: Signal = "quantity", top_items: int = 50, tau: float | None = None
 ) -> sparse.csr_matrix:
-    """Users × items CSR float64: what a client's purchases of a product add up to, for the `top_items` largest of each client.
+    """Users × items CSR float64.
 
-    quantity: units. spend: money. price_adjusted: units × unit price / mean price of a unit in the item's category, so that
-    rare purchases of a premium product can outweigh many of a cheap one. tau: a purchase counts exp(−age in days / tau).
+    What a client's purchases of a product add up to, for the `top_items` largest of each client.
+
+    quantity: units. spend: money. price_adjusted: units × unit price / mean price of a unit in the
+    item's category, so that rare purchases of a premium product can outweigh many of a cheap one.
+    tau: a purchase counts exp(−age in days / tau).
     """
     worth = _worth(data, signal) * (1 if tau is None else np.exp(-data.age / tau))
     totals = sparse.csr_matrix((worth, (data.user, data.item)), shape=data.shape)
@@ -34,7 +37,10 @@ def preferences(
 
 @dataclass(frozen=True)
 class Pairs:
-    """All pairs of one client's products with the first strictly above the second, numbered: any of them is found without the rest."""
+    """All pairs of one client's products with the first strictly above the second, numbered.
+
+    Any of them is found without the rest.
+    """
 
     user: np.ndarray  # (cells,) by client, then value descending, then item code
     item: np.ndarray
@@ -70,7 +76,9 @@ class Pairs:
         return np.stack([self.user[cell], self.item[cell], self.item[other]])
 
     def numbers(self, max_pairs_per_user: int | None = None, seed: int = 0) -> np.ndarray:
-        """Numbers of all pairs, or of at most so many per client, evenly spread from a random start."""
+        """Numbers of all pairs, or of at most so many per client, evenly spread from a random
+        start.
+        """
         if max_pairs_per_user is None:
             return np.arange(len(self))
         each = np.minimum(self.totals, max_pairs_per_user)
@@ -89,15 +97,19 @@ class Pairs:
 def pairs(
     table: sparse.csr_matrix, max_pairs_per_user: int | None = None, seed: int = 0
 ) -> np.ndarray:
-    """(3, n) int64: user, preferred, dispreferred, for every two products of a client of which one was strictly above the other."""
+    """(3, n) int64: user, preferred, dispreferred, for every two products of a client of which one
+    was strictly above the other.
+    """
     result = Pairs.of(table)
     return result.take(result.numbers(max_pairs_per_user, seed))
 
 
 def flips(data: Interactions, n: int = 5) -> pd.DataFrame:
-    """Two products of a category, both bought repeatedly, that change places from `quantity` to `price_adjusted`; clearest first.
+    """Two products of a category, both bought repeatedly, that change places from `quantity` to
+    `price_adjusted`; clearest first.
 
-    client, more_units, units, price, premium, premium_units, premium_price, adjusted, premium_adjusted. Empty without prices.
+    client, more_units, units, price, premium, premium_units, premium_price, adjusted,
+    premium_adjusted. Empty without prices.
     """
     columns = [
         "client",
@@ -133,7 +145,10 @@ def flips(data: Interactions, n: int = 5) -> pd.DataFrame:
 
 
 def _ranked(table: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """(user, order) of a table's cells: by user, then value descending, then item code, which is C4's rule for ties."""
+    """(user, order) of a table's cells.
+
+    By user, then value descending, then item code, which is C4's rule for ties.
+    """
     user = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
     return user, np.lexsort((table.indices, -table.data, user))
 

@@ -1,4 +1,7 @@
-"""Progressive online as a model among models: a cold network, updated day by day with what shoppers looked at, put into carts and bought."""
+"""Progressive online as a model among models.
+
+A cold network, updated day by day with what shoppers looked at, put into carts and bought.
+"""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -16,12 +19,14 @@ from recsys_utils.models.purchase_net import INTEREST, PurchaseNet, labels, log_
 
 @dataclass
 class Progressive(Recommender):
-    """A network of purchase probability, trained on `days` of history, then updated with each of the last `online_days`; and the queue.
+    """A network of purchase probability, trained on `days` of history, then updated with each of
+    the last `online_days`; and the queue.
 
-    The score is the network's log-odds standardised per shopper, plus `own` times what they buy anyway, plus `queue` times the queue's score
-    (view +1, cart +3, removal −1; none once it is bought), which fades with `fade` days; None: it never does.
-    The rule never to recommend what was bought is `recommend(…, exclude="bought")`. A shop that keeps receipts only has
-    purchases for events: then the queue is empty. network: parameters of `PurchaseNet`.
+    The score is the network's log-odds standardised per shopper, plus `own` times what they buy
+    anyway, plus `queue` times the queue's score (view +1, cart +3, removal −1; none once it is
+    bought), which fades with `fade` days; None: it never does. The rule never to recommend what was
+    bought is `recommend(…, exclude="bought")`. A shop that keeps receipts only has purchases for
+    events: then the queue is empty. network: parameters of `PurchaseNet`.
     """
 
     family: ClassVar[str] = "online"

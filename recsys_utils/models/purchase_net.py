@@ -1,4 +1,8 @@
-"""The network of progressive online: embeddings of shoppers and products, fully connected layers, a probability of purchase. It grows and keeps learning."""
+"""The network of progressive online.
+
+Embeddings of shoppers and products, fully connected layers, a probability of purchase. It grows and
+keeps learning.
+"""
 
 import hashlib
 import io
@@ -18,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, embedding
 from tqdm import tqdm
 
 from recsys_utils import LabError
-from recsys_utils.data.interactions import codes
+from recsys_utils.data.interactions import codes, pair_ids
 from recsys_utils.store import atomic
 
 BLOCK = (
@@ -44,10 +48,13 @@ VALID = 0.1  # share of the cold pairs that say when to stop
 def labels(
     events: pd.DataFrame, bought: pd.MultiIndex | None = None, interest: float = INTEREST
 ) -> pd.DataFrame:
-    """(user_id, item_id, label): one row per pair of events, 1 where it was ever purchased, in them or in `bought` before.
+    """(user_id, item_id, label).
 
-    One row per pair, so the views before a purchase do not contradict it. A pair that was not purchased is 0 if it was removed
-    from the cart, else `interest`, the part of a purchase that a pair is worth whose outcome is open. For a window that is over it is 0.
+    One row per pair of events, 1 where it was ever purchased, in them or in `bought` before.
+
+    One row per pair, so the views before a purchase do not contradict it. A pair that was not
+    purchased is 0 if it was removed from the cart, else `interest`, the part of a purchase that a
+    pair is worth whose outcome is open. For a window that is over it is 0.
     """
     kinds = pd.DataFrame(
         {
@@ -63,10 +70,13 @@ def labels(
 
 @dataclass
 class PurchaseNet:
-    """P(purchase) = σ(w₂·relu(W₁[u; v] + b₁) + b₂) of a shopper's and a product's embedding (He et al. 2017).
+    """P(purchase) = σ(w₂·relu(W₁[u.
 
-    Pairs are trained beside `negatives` random unseen pairs per purchase. `memory` pairs met so far, a uniform sample of all (Vitter 1985),
-    are replayed 1:1 with every update, so that what is new does not wash out what was learnt.
+    V] + b₁) + b₂) of a shopper's and a product's embedding (He et al. 2017).
+
+    Pairs are trained beside `negatives` random unseen pairs per purchase. `memory` pairs met so
+    far, a uniform sample of all (Vitter 1985), are replayed 1:1 with every update, so that what is
+    new does not wash out what was learnt.
     """
 
     dim: int = 32
@@ -90,7 +100,9 @@ class PurchaseNet:
 
     @classmethod
     def cold(cls, pairs: pd.DataFrame, seed: int = 42, **params: object) -> Self:
-        """Train from scratch on (user_id, item_id, label) until the loss of a tenth of the pairs, held out, stops falling."""
+        """Train from scratch on (user_id, item_id, label) until the loss of a tenth of the pairs,
+        held out, stops falling.
+        """
         net = cls(**params)
         if not len(pairs):
             raise LabError(
@@ -304,8 +316,12 @@ class PurchaseNet:
     def _beside_negatives(
         self, pairs: np.ndarray, seen: np.ndarray, rng: np.random.Generator
     ) -> np.ndarray:
-        """(4, n) users, items, goals, weights: the pairs and, for each that is part of a purchase, up to `negatives` random products not
-        `seen` with its shopper. These weigh what it weighs: were a look worth less than its negatives, every update would lower all."""
+        """(4, n) users, items, goals, weights.
+
+        The pairs and, for each that is part of a purchase, up to `negatives` random products not
+        `seen` with its shopper. These weigh what it weighs: were a look worth less than its
+        negatives, every update would lower all.
+        """
         part = pairs[:, pairs[2] > 0]
         user, weight = np.repeat(part[[0, 2]], self.negatives, axis=1)
         item = rng.integers(0, len(self.item_ids), len(user))
@@ -334,7 +350,10 @@ class PurchaseNet:
             )
 
     def _reconcile(self, new: np.ndarray) -> None:
-        """A pair has one label: purchased once is purchased for ever, in what is remembered and in what is new."""
+        """A pair has one label.
+
+        Purchased once is purchased for ever, in what is remembered and in what is new.
+        """
         old = _keys(*self.kept[:2])
         now = _keys(*new[:2])
         self.kept[2] = np.maximum(self.kept[2], np.isin(old, now[new[2] == 1]))
@@ -359,7 +378,9 @@ class PurchaseNet:
         self.met += new.shape[1]
 
     def with_mean(self) -> dict[str, np.ndarray]:
-        """The weights, with the mean of each table of embeddings below it, where the code −1 of an unknown id finds it."""
+        """The weights, with the mean of each table of embeddings below it, where the code −1 of an
+        unknown id finds it.
+        """
         return self.weights | {
             name: np.vstack([self.weights[name], self.weights[name].mean(axis=0)])
             for name in ("user", "item")
@@ -409,4 +430,4 @@ def _grown(
 
 
 def _keys(user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    return user.astype(np.int64) * KEY + item.astype(np.int64)
+    return pair_ids(user, item.astype(np.int64), KEY)

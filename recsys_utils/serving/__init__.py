@@ -1,4 +1,7 @@
-"""The service: one process, one page, every model of the lab behind the same answer.
+"""The product recommendation service: one process, one page, every model behind the same answer.
 
-Trained offline, loaded once, reloaded without a pause.
+`train` fits and writes a version, `artifacts` loads it · `app` and `routes`, `live` take requests ·
+`lists` makes a list for a `Query`, `explain` says why · `service` caches and counts · `schemas`,
+`answers`, `answers_live`: what comes in and goes out · `online`: events and queues · `settings`,
+`guard`, `errors`, `telemetry`: what protects it · `static`: the page.
 """

@@ -77,8 +77,9 @@ def _serve(options: argparse.Namespace) -> int:
     settings = Settings.from_env().placed(options.artifacts, options.host)
     manifest = _trained(options)
     print(
-        f"{manifest['title']}{' (synthetic data)' if manifest['synthetic'] else ''}, trained {manifest['trained_at']}: hybrid, als, item_cf, "
-        f"popularity, {', '.join(manifest['lists'])}\nhttp://{options.host}:{options.port}",
+        f"{manifest['title']}{' (synthetic data)' if manifest['synthetic'] else ''}, trained"
+        f" {manifest['trained_at']}: hybrid, als, item_cf, popularity,"
+        f" {', '.join(manifest['lists'])}\nhttp://{options.host}:{options.port}",
         flush=True,
     )
     log_to_stderr(settings.debug)

@@ -1,4 +1,7 @@
-"""What is refused and why, in our own words: the routes answer 503, 404 and 401, and 422 for any other LabError and for bad input."""
+"""What is refused and why, in our own words.
+
+The routes answer 503, 404 and 401, and 422 for any other LabError and for bad input.
+"""
 
 from collections.abc import Sequence
 
@@ -72,7 +75,10 @@ def sentence(errors: Sequence[dict], body: object = None) -> str:
             else f"{name} is no field here: leave it out"
         )
     takes = dict.fromkeys(_takes(error) for error, there in zip(errors, wheres) if there == where)
-    return f"{name} is {_given(first['input'])}: it takes {' or '.join(takes)}{'' if where else ', sent as application/json'}"
+    return (
+        f"{name} is {_given(first['input'])}: it takes"
+        f" {' or '.join(takes)}{'' if where else ', sent as application/json'}"
+    )
 
 
 def _takes(error: dict) -> str:

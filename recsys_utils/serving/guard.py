@@ -1,4 +1,6 @@
-"""Who may ask: only by the service's own names, so that no page elsewhere can pose as it, and to write only from its own pages."""
+"""Who may ask: only by the service's own names, so that no page elsewhere can pose as it, and to
+write only from its own pages.
+"""
 
 import re
 from urllib.parse import urlsplit
@@ -34,7 +36,10 @@ def refusal(scope: Scope, config: Settings) -> tuple[int, str] | None:
         return None
     return (
         403,
-        f"the origin is {origin[:60]!r}: a page of another site may not write here unless CORS_ORIGINS names it",
+        (
+            f"the origin is {origin[:60]!r}: a page of another site may not write here unless"
+            " CORS_ORIGINS names it"
+        ),
     )
 
 

@@ -68,7 +68,9 @@ def queue_next(
     user_id: Id,
     n: int = fastapi.Query(3, ge=1, le=20, description="how many, 1 to 20"),
 ) -> QueueResponse:
-    """Show the next n products of a shopper's queue, filled where it is short, and count them as shown."""
+    """Show the next n products of a shopper's queue, filled where it is short, and count them as
+    shown.
+    """
     now = loaded(request)
     rows = now.online.show(user_id, n, naive(service(request).clock)).drop(columns="user_id")
     return _queue(now, user_id, queue_rows(now.art, user_id, rows))
@@ -131,7 +133,7 @@ def predict_user_list(request: Request, body: PredictListRequest) -> list[Predic
 
 def _queue(now: Loaded, user: str, rows: list[Shown]) -> QueueResponse:
     names = now.art.name_of
-    (pool, purchased) = now.online.standing(user)
+    pool, purchased = now.online.standing(user)
     return QueueResponse(
         user_id=user,
         pool=pool,
@@ -158,7 +160,8 @@ def _tower(request: Request) -> StandaloneRecommender:
     tower = loaded(request).art.tower
     if tower is None:
         raise NotFound(
-            "this shop's data hold no ratings, so there is no model for new customers: train on data with ratings"
+            "this shop's data hold no ratings, so there is no model for new customers: train on"
+            " data with ratings"
         )
     return tower
 

@@ -20,7 +20,10 @@ from recsys_utils.serving.errors import Unavailable
 from recsys_utils.serving.schemas import Event
 
 log = logging.getLogger("recsys_utils.serving")
-BOUGHT = "SELECT user_id, item_id, event_time FROM events WHERE event_type = 'purchase' AND event_time > ?"
+BOUGHT = (
+    "SELECT user_id, item_id, event_time FROM events WHERE event_type = 'purchase' AND"
+    " event_time > ?"
+)
 
 
 class Online:
@@ -109,7 +112,8 @@ def _unavailable_on_failure() -> Iterator[None]:
     except LabError as error:
         log.error("queue: %s", error)
         raise Unavailable(
-            "the queue's database cannot be used now, nothing was changed: ask again, the log says why"
+            "the queue's database cannot be used now, nothing was changed: ask again, the log"
+            " says why"
         ) from error
 
 
@@ -118,7 +122,8 @@ def _canonical(events: Sequence[Event], now: pd.Timestamp) -> pd.DataFrame:
     times = [pd.Timestamp(event.timestamp) if event.timestamp else now for event in events]
     if late := [n for n, ts in enumerate(times) if ts > now + AHEAD]:
         raise LabError(
-            f"events.{late[0]}.timestamp is {times[late[0]]}, from the future: it is {now} (UTC), correct the clock or leave it out"
+            f"events.{late[0]}.timestamp is {times[late[0]]}, from the future: it is {now} (UTC),"
+            " correct the clock or leave it out"
         )
     frame = pd.DataFrame(
         {

@@ -48,7 +48,9 @@ from recsys_utils.serving.views import catalogue, popular, profile, similar, use
 
 
 class Whole(PathConvertor):
-    """An id in a path: a slash or a line end is a part of it, so what has more path behind the id is declared before what has not."""
+    """An id in a path: a slash or a line end is a part of it, so what has more path behind the id
+    is declared before what has not.
+    """
 
     regex = "(?s:.+)"
 
@@ -63,7 +65,9 @@ key_header = APIKeyHeader(
 DESCRIPTION = {
     "tuning": "every knob of the hybrid",
     "service": "settings from the environment; the key itself is never shown",
-    "event_weights": "what an event adds to a product's score in the queue; a purchase ends its place there",
+    "event_weights": (
+        "what an event adds to a product's score in the queue; a purchase ends its place there"
+    ),
     "queue": "sizes of a shopper's queue",
 }
 NONE = fastapi.Query([], max_length=1000)
@@ -329,6 +333,7 @@ def _code(now: Loaded, item_id: str) -> int:
     code = int(now.art.items.index.get_indexer([item_id])[0])
     if code < 0:
         raise NotFound(
-            f"item '{item_id[:60]}' is not in the catalogue of {len(now.art.items):,}: find items at /api/v1/items?q="
+            f"item '{item_id[:60]}' is not in the catalogue of {len(now.art.items):,}: find items"
+            " at /api/v1/items?q="
         )
     return code

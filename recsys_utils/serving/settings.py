@@ -1,4 +1,7 @@
-"""What the environment may set, checked at the start: an unknown or impossible value is an error and never a surprise."""
+"""What the environment may set, checked at the start.
+
+An unknown or impossible value is an error and never a surprise.
+"""
 
 import json
 import os
@@ -60,12 +63,16 @@ class Settings(BaseModel):
             raise LabError(f"{name.upper()} {said}") from error
         if result.environment == "production" and result.api_key is None:
             raise LabError(
-                "ENVIRONMENT is production and API_KEY is empty: set a key that writing requests must bring"
+                "ENVIRONMENT is production and API_KEY is empty: set a key that writing requests"
+                " must bring"
             )
         return result
 
     def placed(self, folder: Path, host: str) -> Self:
-        """The same, started for a folder at an address: it answers to that too, unless it was told its names."""
+        """The same, started for a folder at an address.
+
+        It answers to that too, unless it was told its names.
+        """
         named = (
             self.allowed_hosts
             if "allowed_hosts" in self.model_fields_set
@@ -104,7 +111,8 @@ def hosts(text: str) -> list[str]:
         not result
     ):
         raise LabError(
-            f"ALLOWED_HOSTS names {odd[0]!r}: a host is a name or an address without scheme, port and path"
+            f"ALLOWED_HOSTS names {odd[0]!r}: a host is a name or an address without scheme, port"
+            " and path"
         )
     return result
 

@@ -1,4 +1,7 @@
-"""What the service loads, made offline: the hybrid, every leaderboard model's lists, confidence, the towers, the queue with its cold model."""
+"""What the service loads, made offline.
+
+The hybrid, every leaderboard model's lists, confidence, the towers, the queue with its cold model.
+"""
 
 import shutil
 import sys
@@ -82,7 +85,10 @@ def train(
             folder,
             result,
             about
-            | {"trained_at": f"{now.isoformat(timespec='seconds')}Z", "dataset": data.spec.name},
+            | {
+                "trained_at": f"{now.isoformat(timespec='seconds')}Z",
+                "dataset": data.spec.name,
+            },
         )
     except BaseException:
         shutil.rmtree(result, ignore_errors=True)
@@ -168,7 +174,9 @@ def all_interactions(data: tables.Tables, until: pd.Timestamp | None = None) -> 
 
 
 def chosen_model(name: str, dataset: str) -> Recommender:
-    """A leaderboard model, with the parameters that the notebooks chose for this data set where they have run."""
+    """A leaderboard model, with the parameters that the notebooks chose for this data set where
+    they have run.
+    """
     params = {}
     if has_folds(dataset):
         newest = fold_names(dataset)[0]
@@ -302,6 +310,7 @@ def main(options: object) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(
-        f"{manifest['title']}: {len(manifest['sha256'])} files in {time.perf_counter() - start:.0f} s"
+        f"{manifest['title']}: {len(manifest['sha256'])} files in"
+        f" {time.perf_counter() - start:.0f} s"
     )
     return 0

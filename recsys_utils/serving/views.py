@@ -60,7 +60,9 @@ def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
 
 
 def queue_rows(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
-    """Rows of a queue (rank, item_id, score, counter, source) with what the shop knows of the products; the queue may know more of them."""
+    """Rows of a queue (rank, item_id, score, counter, source) with what the shop knows of the
+    products; the queue may know more of them.
+    """
     codes = art.items.index.get_indexer(rows["item_id"])
     stock = np.append(art.stock_of(user_code(art, user)), UNKNOWN)
     price = np.append(art.hybrid.price_, np.nan)

@@ -1,4 +1,4 @@
-"""The rooms of the package: a room imports only from rooms below its own, and nobody's private names."""
+"""A room imports only from rooms below its own, and nobody imports private names."""
 
 import ast
 from collections.abc import Iterator

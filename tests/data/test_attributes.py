@@ -95,9 +95,9 @@ def test_columns_that_say_nothing_are_left_out() -> None:
 def test_exactly_one_1_per_block_whatever_the_values(rows: list) -> None:
     frame = pd.DataFrame(rows, columns=["kind", "level"])
     vocab = vocabulary(frame, ["kind", "level"])
-    made = hot(frame, vocab).toarray()
-    assert all((made[:, place].sum(axis=1) == 1).all() for place in blocks(vocab).values())
-    assert (made[np.arange(len(frame))[:, None], codes(frame, vocab)] == 1).all()
+    result = hot(frame, vocab).toarray()
+    assert all((result[:, place].sum(axis=1) == 1).all() for place in blocks(vocab).values())
+    assert (result[np.arange(len(frame))[:, None], codes(frame, vocab)] == 1).all()
 
 
 def test_items_on_sale_that_nobody_bought_are_numbered_last_and_profiles_are_at_hand(

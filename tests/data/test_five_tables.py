@@ -1,4 +1,7 @@
-"""Five files through `data/five_tables.example.toml`: joined by id, counted, nothing multiplied or made up."""
+"""Five files through `data/five_tables.example.toml`.
+
+Joined by id, counted, nothing multiplied or made up.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -18,28 +21,35 @@ from recsys_utils.models.preferences import preferences
 
 EXAMPLE = Path(__file__).parents[2] / "data" / "five_tables.example.toml"
 FILES = {
-    "clients.csv": """ClientID,ClientSegment,ClientCountry,ClientGender,Age
+    "clients.csv": (
+        """ClientID,ClientSegment,ClientCountry,ClientGender,Age
 007,LOYAL,FRA,F,34
 8,TOP,BRA,M,200
 9,,DEU,C,
 10,PROSPECT,,,-3
 8,INACTIVE_1Y,BRA,M,41
-""",
-    "products.csv": """ProductID,Category,FamilyLevel1,FamilyLevel2
+"""
+    ),
+    "products.csv": (
+        """ProductID,Category,FamilyLevel1,FamilyLevel2
 P1,Power,Chargers,Cheap
 P2,Power,Chargers,Premium
 P3,Ball sports,Football,
 P1,Power,Chargers,Cheap
 P4,Ball sports,Football,Balls
-""",
-    "stocks.csv": """StoreCountry,ProductID,Quantity
+"""
+    ),
+    "stocks.csv": (
+        """StoreCountry,ProductID,Quantity
 FRA,P1,5
 BRA,P1,0
 DEU,P1,7
 FRA,P2,1.0
-""",
+"""
+    ),
     "stores.csv": "StoreID,StoreCountry\nS1,FRA\nS2,BRA\n",
-    "transactions.csv": """ClientID,ProductID,StoreID,SaleTransactionDate,Quantity,SalesNetAmountEuro
+    "transactions.csv": (
+        """ClientID,ProductID,StoreID,SaleTransactionDate,Quantity,SalesNetAmountEuro
 007,P1,S1,2024-01-01 10:00:00,12,60
 007,P2,S1,2024-01-02 10:00:00,3,120
 8,P1,S2,2024-01-03 10:00:00,2,10
@@ -49,7 +59,8 @@ FRA,P2,1.0
 9,P2,S1,2024-01-05 10:00:00,0,0
 10,P3,S9,2024-01-06 10:00:00,1,25
 11,P1,S1,2024-01-07 10:00:00,1,5
-""",
+"""
+    ),
 }
 Load = Callable[..., tables.Tables]
 
@@ -58,13 +69,13 @@ Load = Callable[..., tables.Tables]
 def load(home: Path) -> Load:
     """Write the five files, some of them changed, beside the example and load them."""
 
-    def made(**changed: str) -> tables.Tables:
+    def load_changed(**changed: str) -> tables.Tables:
         for name, text in (FILES | {f"{stem}.csv": text for stem, text in changed.items()}).items():
             (home / name).write_text(text)
         shutil.copy(EXAMPLE, home / "corner.toml")
         return tables.load(str(home / "corner.toml"))
 
-    return made
+    return load_changed
 
 
 def interactions(made: tables.Tables) -> Interactions:
@@ -73,16 +84,19 @@ def interactions(made: tables.Tables) -> Interactions:
 
 @pytest.mark.spec("S1-02")
 def test_merging_keeps_every_line_and_no_quantity_is_multiplied(load: Load) -> None:
-    """P1 has three rows of stock and two of products, client 8 two rows: a careless join would count them all."""
-    made = load()
-    assert len(made.purchases) == 7
-    assert made.purchases["quantity"].sum() == 12 + 3 + 2 + 1 + 1 + 1 + 1
-    joined = made.purchases.merge(made.users, on="user_id", how="left", validate="m:1").merge(
-        made.items, on="item_id", how="left", validate="m:1"
+    """P1 has three rows of stock and two of products, client 8 two rows.
+
+    A careless join would count them all.
+    """
+    result = load()
+    assert len(result.purchases) == 7
+    assert result.purchases["quantity"].sum() == 12 + 3 + 2 + 1 + 1 + 1 + 1
+    joined = result.purchases.merge(result.users, on="user_id", how="left", validate="m:1").merge(
+        result.items, on="item_id", how="left", validate="m:1"
     )
-    assert len(joined) == len(made.purchases)
-    assert joined["quantity"].sum() == made.purchases["quantity"].sum()
-    assert (made.purchases["quantity"] * made.purchases["price"]).sum() == pytest.approx(
+    assert len(joined) == len(result.purchases)
+    assert joined["quantity"].sum() == result.purchases["quantity"].sum()
+    assert (result.purchases["quantity"] * result.purchases["price"]).sum() == pytest.approx(
         60 + 120 + 10 + 25 + 40 + 25 + 5
     )
 
@@ -91,25 +105,25 @@ def test_merging_keeps_every_line_and_no_quantity_is_multiplied(load: Load) -> N
 def test_a_repeated_client_or_product_is_one_row_and_its_first_value_stays(
     load: Load,
 ) -> None:
-    made = load()
-    assert not made.users["user_id"].duplicated().any()
-    assert not made.items["item_id"].duplicated().any()
-    assert made.users.set_index("user_id").loc["8", ["segment", "country"]].tolist() == [
+    result = load()
+    assert not result.users["user_id"].duplicated().any()
+    assert not result.items["item_id"].duplicated().any()
+    assert result.users.set_index("user_id").loc["8", ["segment", "country"]].tolist() == [
         "TOP",
         "BRA",
     ]
     again = load(
         transactions=FILES["transactions.csv"], stocks=FILES["stocks.csv"] + "GBR,P1,9\nGBR,P2,9\n"
     )
-    pd.testing.assert_frame_equal(again.purchases, made.purchases)
+    pd.testing.assert_frame_equal(again.purchases, result.purchases)
 
 
 @pytest.mark.spec("S1-02")
 def test_ids_stay_text_and_lines_of_unknown_clients_and_stores_stay(load: Load) -> None:
-    made = load()
-    assert {"007", "11"} <= set(made.purchases["user_id"].astype(str))
-    assert "S9" in set(made.purchases["store_id"].astype(str))
-    stranger = made.users.set_index("user_id").loc["11"]
+    result = load()
+    assert {"007", "11"} <= set(result.purchases["user_id"].astype(str))
+    assert "S9" in set(result.purchases["store_id"].astype(str))
+    stranger = result.users.set_index("user_id").loc["11"]
     assert stranger[["segment", "country", "gender", "age"]].isna().all()
 
 
@@ -125,9 +139,9 @@ def test_returns_and_zeros_are_rejected_and_counted(load: Load) -> None:
 def test_a_copy_of_a_line_is_dropped_and_counted_with_its_money(home: Path, load: Load) -> None:
     """With drop_copies duplicates go; without drop_copies equal lines are two scans and add up."""
     twice = FILES["transactions.csv"] + "11,P1,S1,2024-01-07 10:00:00,1,5\n"
-    made = load(transactions=twice)
-    assert made.purchases.set_index("user_id").loc["11", "quantity"] == 1
-    audit = made.audit.query("table == 'purchases'").set_index("rule")
+    result = load(transactions=twice)
+    assert result.purchases.set_index("user_id").loc["11", "quantity"] == 1
+    audit = result.audit.query("table == 'purchases'").set_index("rule")
     assert audit.loc["copy of another line", ["rows", "money"]].tolist() == [1, 5]
     assert audit.loc["kept", "rows"] == 7
     (home / "corner.toml").write_text(EXAMPLE.read_text().replace("drop_copies = true", ""))
@@ -139,14 +153,14 @@ def test_a_copy_of_a_line_is_dropped_and_counted_with_its_money(home: Path, load
 
 @pytest.mark.spec("S1-02")
 def test_stores_join_on_their_id(home: Path, load: Load) -> None:
-    made = load(stores="StoreID,StoreCountry\nS1,FRA\nS1,DEU\nS2,BRA\n")
-    assert made.stores.set_index("store_id")["country"].dropna().to_dict() == {
+    result = load(stores="StoreID,StoreCountry\nS1,FRA\nS1,DEU\nS2,BRA\n")
+    assert result.stores.set_index("store_id")["country"].dropna().to_dict() == {
         "S1": "FRA",
         "S2": "BRA",
     }
-    assert len(made.purchases.merge(made.stores, on="store_id", how="left", validate="m:1")) == len(
-        made.purchases
-    )
+    assert len(
+        result.purchases.merge(result.stores, on="store_id", how="left", validate="m:1")
+    ) == len(result.purchases)
     (home / "corner.toml").write_text(EXAMPLE.read_text().replace('store_id = "StoreID"\nts', "ts"))
     with pytest.raises(
         LabError, match=r"\[stores\] of 'corner' has nothing to join on: map store_id"
@@ -172,19 +186,22 @@ def test_stock_is_by_country_and_separate(load: Load) -> None:
 
 @pytest.mark.spec("S1-09")
 def test_ages_out_of_range_are_unknown_and_age_is_no_feature(load: Load) -> None:
-    made = load()
-    ages = made.users.set_index("user_id")["age"]
+    result = load()
+    ages = result.users.set_index("user_id")["age"]
     assert ages["007"] == 34
     assert ages[["9", "10", "11"]].isna().all()
     # 200 is no age, the next row's is
     assert ages["8"] == 41
-    model = PreferencePairs(epochs=1).fit(interactions(made))
+    model = PreferencePairs(epochs=1).fit(interactions(result))
     assert list(blocks(model.vocabulary_)) == list(METADATA)
 
 
 @pytest.mark.spec("S1-11")
 def test_an_unknown_value_is_unknown_and_not_somebody_s_segment(load: Load) -> None:
-    """Client 9 has no segment and an odd gender, 10 no country, 11 is in no file: none becomes PROSPECT, BRA or U."""
+    """Client 9 has no segment and an odd gender, 10 no country, 11 is in no file.
+
+    None becomes PROSPECT, BRA or U.
+    """
     data = interactions(load())
     vocab = vocabulary(data.users, METADATA)
     table = pd.DataFrame(hot(data.users, vocab).toarray(), data.user_ids, vocab)
@@ -230,10 +247,10 @@ def test_personal_columns_are_not_kept(home: Path, load: Load) -> None:
         + "\n"
     )
     (home / "corner.toml").write_text(text)
-    made = tables.load(str(home / "corner.toml"))
-    assert not {"email", "phone"} & set(made.users)
-    assert "a@b.example" not in made.users.to_string()
-    assert made.manifest["personal_columns_dropped"] == ["email", "phone"]
+    result = tables.load(str(home / "corner.toml"))
+    assert not {"email", "phone"} & set(result.users)
+    assert "a@b.example" not in result.users.to_string()
+    assert result.manifest["personal_columns_dropped"] == ["email", "phone"]
 
 
 @pytest.mark.spec("S1-02")

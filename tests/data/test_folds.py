@@ -120,7 +120,8 @@ def test_trap_the_split_is_by_date_not_by_row(shop: Shop) -> None:
 
 def test_older_folds_move_whole_windows_into_the_past() -> None:
     ts = days(range(200))["ts"]
-    new, old = window_borders(ts), window_borders(ts, back=1)
+    new = window_borders(ts)
+    old = window_borders(ts, back=1)
     assert old["end"] == new["test"]
     assert all(new[name] - old[name] == 21 * DAY for name in new)
 

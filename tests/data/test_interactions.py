@@ -1,4 +1,7 @@
-"""Receipts as arrays: ids, order of items, ages, matrices; and the exploration that stands on them."""
+"""Receipts as arrays: ids, order of items, ages, matrices.
+
+And the exploration that stands on them.
+"""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +45,10 @@ def test_numbers_become_text() -> None:
 
 
 def test_an_unused_category_is_no_item(tiny: pd.DataFrame) -> None:
-    """The parts of a fold share their categories: those of the test window must not enter the vocabulary."""
+    """The parts of a fold share their categories.
+
+    Those of the test window must not enter the vocabulary.
+    """
     known = tiny.astype({"item_id": "category"})
     assert "beer" not in Interactions.of(known[known["user_id"] != "bob"]).item_ids
 
@@ -72,18 +78,18 @@ def test_exactly_28_days_is_recent_and_a_second_more_is_not(tiny: pd.DataFrame) 
 
 def test_matrix_counts_baskets_not_units(tiny: pd.DataFrame) -> None:
     data = Interactions.of(tiny)
-    made = pd.DataFrame(data.matrix().toarray(), data.user_ids, data.item_ids)
-    assert made.loc["ann", "milk"] == 3
-    assert made.loc["bob", "beer"] == 2
-    assert made.loc["cat", "bread"] == 0
+    result = pd.DataFrame(data.matrix().toarray(), data.user_ids, data.item_ids)
+    assert result.loc["ann", "milk"] == 3
+    assert result.loc["bob", "beer"] == 2
+    assert result.loc["cat", "bread"] == 0
     assert data.matrix().dtype == np.float32
     assert data.matrix().sum() == len(tiny)
 
 
 def test_matrix_decays_by_age(tiny: pd.DataFrame) -> None:
     data = Interactions.of(tiny)
-    made = pd.DataFrame(data.matrix(tau=30).toarray(), data.user_ids, data.item_ids)
-    assert made.loc["bob", "beer"] == pytest.approx(np.exp(-29 / 30) + np.exp(-1 / 30))
+    result = pd.DataFrame(data.matrix(tau=30).toarray(), data.user_ids, data.item_ids)
+    assert result.loc["bob", "beer"] == pytest.approx(np.exp(-29 / 30) + np.exp(-1 / 30))
 
 
 def test_price_is_the_median_and_absent_without_prices(tiny: pd.DataFrame) -> None:
@@ -124,7 +130,10 @@ def test_rows_in_another_order_change_nothing(shop) -> None:
 
 @pytest.mark.spec("S5-15")
 def test_segments_are_quartiles_with_the_upper_bound_inside() -> None:
-    """Mean prices 1, 2, 3, 4, 5: the quartiles are 2, 3, 4, and a user on a bound belongs below it."""
+    """Mean prices 1, 2, 3, 4, 5.
+
+    The quartiles are 2, 3, 4, and a user on a bound belongs below it.
+    """
     rows = receipts("\n".join(f"u{i} x b{i} 2024-01-01 1 {i}" for i in range(1, 6)))
     assert eda.spending_segments(Interactions.of(rows)).tolist() == [
         "small",
@@ -137,11 +146,11 @@ def test_segments_are_quartiles_with_the_upper_bound_inside() -> None:
 
 @pytest.mark.spec("S5-15")
 def test_the_segment_is_of_the_mean_price_per_line(shop) -> None:
-    made = eda.spending_segments(shop.history)
+    result = eda.spending_segments(shop.history)
     means = shop.history.purchases.groupby("user_id")["price"].mean()
-    assert made.index.equals(shop.history.user_ids)
-    assert means.groupby(made).max().loc[list(eda.SPENDING)].is_monotonic_increasing
-    assert (made == "high").sum() == (means > means.quantile(0.75)).sum()
+    assert result.index.equals(shop.history.user_ids)
+    assert means.groupby(result).max().loc[list(eda.SPENDING)].is_monotonic_increasing
+    assert (result == "high").sum() == (means > means.quantile(0.75)).sum()
 
 
 @pytest.mark.spec("S5-63")
@@ -168,7 +177,7 @@ def test_repeat_share_and_gaps_by_hand(tiny: pd.DataFrame) -> None:
 
 
 def test_statistics_without_prices(tiny: pd.DataFrame) -> None:
-    made = eda.statistics(tiny.drop(columns="price"))
-    assert made["lines"] == 10
-    assert made["users with one basket"] == pytest.approx(1 / 3, abs=1e-3)
-    assert not any("price" in name for name in made)
+    result = eda.statistics(tiny.drop(columns="price"))
+    assert result["lines"] == 10
+    assert result["users with one basket"] == pytest.approx(1 / 3, abs=1e-3)
+    assert not any("price" in name for name in result)

@@ -169,7 +169,8 @@ def test_the_funnel_of_the_defaults_only_narrows(shop: Shop) -> None:
 def test_rows_in_another_order_give_the_same_catalogue(random) -> None:
     rows = lines(
         *(
-            f"u{random.randrange(5)} i{random.randrange(12)} 2024-01-0{random.randint(1, 9)} {random.randint(1, 2)} 5"
+            f"u{random.randrange(5)} i{random.randrange(12)} 2024-01-0{random.randint(1, 9)}"
+            f" {random.randint(1, 2)} 5"
             for _ in range(30)
         )
     )
@@ -208,11 +209,11 @@ def test_trap_the_catalogue_sees_train_only(shop: Shop) -> None:
 
 @pytest.mark.spec("S3-10")
 def test_purchases_outside_are_relabelled_and_stay_history(tiny: pd.DataFrame) -> None:
-    made = relabel(tiny.astype({"item_id": "category"}), pd.Index(["milk", "jam"]))
-    assert len(made) == len(tiny)
-    assert set(made["item_id"]) == {"milk", "jam", OTHER}
-    assert (made["item_id"] == OTHER).sum() == tiny["item_id"].isin(["bread", "beer"]).sum()
-    assert made.drop(columns="item_id").equals(tiny.drop(columns="item_id"))
+    result = relabel(tiny.astype({"item_id": "category"}), pd.Index(["milk", "jam"]))
+    assert len(result) == len(tiny)
+    assert set(result["item_id"]) == {"milk", "jam", OTHER}
+    assert (result["item_id"] == OTHER).sum() == tiny["item_id"].isin(["bread", "beer"]).sum()
+    assert result.drop(columns="item_id").equals(tiny.drop(columns="item_id"))
 
 
 @pytest.mark.spec("S3-10")
@@ -220,5 +221,5 @@ def test_purchases_outside_are_relabelled_and_stay_history(tiny: pd.DataFrame) -
 def test_the_fake_item_is_never_recommended_where_it_is_excluded(tiny: pd.DataFrame, model) -> None:
     data = Interactions.of(relabel(tiny, pd.Index(["milk", "jam"])))
     assert OTHER in data.item_ids
-    made = model.fit(data).recommend(data.user_ids, 9, exclude=[OTHER])
-    assert set(made["item_id"]) == {"milk", "jam"}
+    result = model.fit(data).recommend(data.user_ids, 9, exclude=[OTHER])
+    assert set(result["item_id"]) == {"milk", "jam"}

@@ -1,4 +1,8 @@
-"""The reader of raw files: every format and mapping a shop may bring, and one clear sentence for everything that it cannot read."""
+"""The reader of raw files.
+
+Every format and mapping a shop may bring, and one clear sentence for everything that it cannot
+read.
+"""
 
 import gzip
 import re
@@ -13,10 +17,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from recsys_utils import LabError
-from recsys_utils.data import folds, registry, synthetic, tables
+from recsys_utils.data import folds, readers, registry, synthetic, tables
 from recsys_utils.online.events import write_csv
 from recsys_utils.pipeline import plan
 from recsys_utils.pipeline.__main__ import main
+from recsys_utils.store import ROOT
 
 COLUMNS = {
     "user_id": "customer",
@@ -27,9 +32,13 @@ COLUMNS = {
     "price": "line_total / units",
 }
 HEAD = "customer,sku,sold_at,receipt,units,line_total\n"
-ROWS = "007,010,2024-01-01 10:00,R1,2,5\n007,A-1,2024-01-09 11:30,R2,1,1.5\n042,010,2024-01-20 09:00,R3,4,10\n"
+ROWS = (
+    "007,010,2024-01-01 10:00,R1,2,5\n007,A-1,2024-01-09 11:30,R2,1,1.5\n042,010,2024-01-20"
+    " 09:00,R3,4,10\n"
+)
 JARGON = re.compile(
-    r"Binder|Parser Error|Conversion|NoneType|'None'|codec|delimiter|tokeniz|syntax error|Traceback|COLUMN_TYPES",
+    r"Binder|Parser Error|Conversion|NoneType|'None'|codec|delimiter|tokeniz|syntax"
+    r" error|Traceback|COLUMN_TYPES",
     re.I,
 )
 Files = dict[str, str | bytes | None]
@@ -54,18 +63,21 @@ def mapped(**changed: str | None) -> dict[str, str]:
 
 
 def book(path: Path, **sheets: list[list]) -> None:
-    made = openpyxl.Workbook()
-    made.remove(made.active)
+    result = openpyxl.Workbook()
+    result.remove(result.active)
     for name, rows in sheets.items():
-        sheet = made.create_sheet(name)
+        sheet = result.create_sheet(name)
         for row in rows:
             sheet.append(row)
-    made.save(path)
+    result.save(path)
 
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Write a shop's TOML and its raw files (None: a folder of that name); return the path that --dataset takes."""
+    """Write a shop's TOML and its raw files (None: a folder of that name).
+
+    Return the path that --dataset takes.
+    """
     monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("RECSYS_ENGINE", "duckdb")
     monkeypatch.delenv("RECSYS_DATA", raising=False)
@@ -141,7 +153,10 @@ def test_a_code_called_na_is_a_code_in_every_encoding(shop: Callable) -> None:
 
 def test_quoted_fields_hold_separators_quotes_and_line_breaks(shop: Callable) -> None:
     more = '[items.columns]\nitem_id = "sku"\nname = "title"'
-    rows = 'customer,sku,sold_at,receipt,units,line_total,title\n1,a,2024-01-01,R1,1,2,"Tea, ""green""\n250 g"\n'
+    rows = (
+        'customer,sku,sold_at,receipt,units,line_total,title\n1,a,2024-01-01,R1,1,2,"Tea,'
+        ' ""green""\n250 g"\n'
+    )
     assert list(tables.load(shop(toml(more=more), {"receipts.csv": rows})).items["name"]) == [
         'Tea, "green"\n250 g'
     ]
@@ -184,7 +199,10 @@ HEADER = HEAD.strip().split(",")
 
 
 def test_xlsx_sheets_without_overlap(shop: Callable, tmp_path: Path) -> None:
-    """Two sheets repeat a day: it counts once. Codes may be numbers or text, customers may be missing."""
+    """Two sheets repeat a day: it counts once.
+
+    Codes may be numbers or text, customers may be missing.
+    """
     dataset = shop(toml(source='files = ["r.xlsx"]\nsheets = ["a", "b"]\ndrop_overlap = true'), {})
     book(
         tmp_path / "r.xlsx",
@@ -298,8 +316,8 @@ def test_order_in_the_place_of_dates(shop: Callable) -> None:
 def test_missing_quantity_basket_and_price(shop: Callable) -> None:
     """Quantity is 1, a basket is the user's day, and there is no money anywhere."""
     rows = (
-        HEAD
-        + "1,a,2024-01-01 09:00,,,\n1,b,2024-01-01 18:00,,,\n1,a,2024-01-02 09:00,,,\n2,a,2024-01-01 09:00,,,\n"
+        HEAD + "1,a,2024-01-01 09:00,,,\n1,b,2024-01-01 18:00,,,\n1,a,2024-01-02"
+        " 09:00,,,\n2,a,2024-01-01 09:00,,,\n"
     )
     data = tables.load(
         shop(toml(mapped(basket_id=None, quantity=None, price=None)), {"receipts.csv": rows})
@@ -315,20 +333,19 @@ def test_raw_files_are_looked_for_in_three_places(
     shop: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """$RECSYS_DATA/<name> before data/raw/<name> before the TOML's own folder."""
-    dataset, monkey = shop(), tmp_path / "elsewhere"
+    dataset = shop()
+    monkey = tmp_path / "elsewhere"
     spec = registry.spec(dataset)
     for root in (tmp_path, tmp_path / "home" / "data" / "raw" / "shop", monkey / "shop"):
         root.mkdir(parents=True, exist_ok=True)
         (root / "receipts.csv").write_text(HEAD + ROWS)
         monkeypatch.setenv("RECSYS_DATA", str(monkey))
-        assert registry.raw_files(spec.purchases, spec) == [root / "receipts.csv"]
+        assert readers.raw_files(spec.purchases, spec) == [root / "receipts.csv"]
 
 
 def test_a_pattern_reads_all_files_that_match_as_one_table(shop: Callable, tmp_path: Path) -> None:
-    lines, other = (
-        ROWS.splitlines(keepends=True),
-        "sku,customer,units,line_total,receipt,sold_at\nA-1,007,1,1.5,R2,2024-01-09 11:30\n",
-    )
+    lines = ROWS.splitlines(keepends=True)
+    other = "sku,customer,units,line_total,receipt,sold_at\nA-1,007,1,1.5,R2,2024-01-09 11:30\n"
     months = {
         "2024-02.csv": HEAD + lines[2],
         "2024-01.csv": other,
@@ -338,7 +355,7 @@ def test_a_pattern_reads_all_files_that_match_as_one_table(shop: Callable, tmp_p
     assert bought(shop(toml(source='files = ["2024-*"]'), months)) == EXPECTED
     assert (
         len(
-            registry.raw_files(
+            readers.raw_files(
                 registry.spec(str(tmp_path / "shop.toml")).purchases,
                 registry.spec(str(tmp_path / "shop.toml")),
             )
@@ -367,8 +384,8 @@ def test_the_cosmetics_shops_months_are_read_as_one_data_set(
 ) -> None:
     monkeypatch.setenv("RECSYS_HOME", str(tmp_path))
     monkeypatch.setenv("RECSYS_DATA", str(tmp_path / "raw"))
-    made = synthetic.generate(6_000, seed=3)
-    days = write_csv(made["events"], made["items"], tmp_path / "days")
+    result = synthetic.generate(6_000, seed=3)
+    days = write_csv(result["events"], result["items"], tmp_path / "days")
     (tmp_path / "raw" / "cosmetics_events").mkdir(parents=True)
     for month in ("2025-05", "2025-06"):
         parts = [
@@ -380,15 +397,15 @@ def test_the_cosmetics_shops_months_are_read_as_one_data_set(
             "".join([parts[0][0], *(row for part in parts for row in part[1:])])
         )
     data = tables.load("cosmetics_events")
-    assert len(data.events) == len(made["events"])
-    assert len(data.purchases) == (made["events"]["event_type"] == "purchase").sum()
+    assert len(data.events) == len(result["events"])
+    assert len(data.purchases) == (result["events"]["event_type"] == "purchase").sum()
     assert data.items["category"].notna().all()
     assert set(data.events["event_type"]) == set(registry.EVENT_TYPES)
 
 
 def test_the_example_of_a_shop_runs_as_it_is(shop: Callable) -> None:
     """data/my_shop.example.toml, copied and not changed, reads receipts with its column names."""
-    example = Path(registry.__file__).parent.parent / "data" / "my_shop.example.toml"
+    example = ROOT / "data" / "my_shop.example.toml"
     assert bought(shop(example.read_text())) == EXPECTED
 
 
@@ -399,7 +416,10 @@ def test_every_built_in_description_is_valid() -> None:
 
 SHEETS = toml(source='files = ["r.xlsx"]\nsheets = ["2024", "2025"]')
 GZ = toml(source='files = ["receipts.csv.gz"]')
-EVENTS = '[events]\nfiles = ["events.csv"]\n[events.columns]\nuser_id = "u"\nitem_id = "i"\nevent_type = "e"\nts = "t"\n'
+EVENTS = (
+    '[events]\nfiles = ["events.csv"]\n[events.columns]\nuser_id = "u"\nitem_id = "i"\nevent_type ='
+    ' "e"\nts = "t"\n'
+)
 FOUR = ["view", "cart", "remove_from_cart", "purchase"]
 FINE = {"receipts.csv": HEAD + ROWS}
 
@@ -408,7 +428,8 @@ def more_rows(line: str, head: str = HEAD) -> Files:
     return {"receipts.csv": head + ROWS + line + "\n"}
 
 
-# Name: (TOML, raw files, words that the sentence must hold). Those of PLAN are said before any notebook starts.
+# Name: (TOML, raw files, words that the sentence must hold). Those of PLAN are said before any
+# notebook starts.
 PLAN = {
     "file missing": (toml(), {}, ["receipts.csv", "not found"]),
     "folder in the place of a file": (
@@ -602,7 +623,9 @@ def one_sentence(message: str, words: list[str], tmp_path: Path) -> None:
 def test_bad_input_is_one_sentence(
     shop: Callable, tmp_path: Path, text: str, files: Files, words: list[str]
 ) -> None:
-    """A LabError that names what is wrong, and no manifest that would make half-written tables valid."""
+    """A LabError that names what is wrong, and no manifest that would make half-written tables
+    valid.
+    """
     dataset = shop(text, files)
     with pytest.raises(LabError) as caught:
         tables.load(dataset)
@@ -676,7 +699,10 @@ def test_a_shop_must_not_be_called_like_a_built_in_set(shop: Callable, tmp_path:
 
 
 def test_windows_longer_than_the_data(shop: Callable) -> None:
-    """The sentence names both dates and the three values to lower; no fold is left that would look written."""
+    """The sentence names both dates and the three values to lower.
+
+    No fold is left that would look written.
+    """
     dataset = shop()
     with pytest.raises(LabError, match="2024-01-01: lower test_weeks, valid_weeks or folds$"):
         folds.write_folds(dataset)

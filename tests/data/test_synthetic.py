@@ -1,4 +1,4 @@
-"""The synthetic shop is deterministic, keeps the data contract, and shows what was planted in it."""
+"""The synthetic shop is deterministic, keeps the data contract, and shows what was planted."""
 
 from pathlib import Path
 
@@ -75,7 +75,9 @@ def check_contract(tables: Tables) -> None:
         assert list(frame.columns) == COLUMNS[name], name
         assert not frame.duplicated(KEYS[name]).any(), name
         assert not frame.drop(columns="rating", errors="ignore").isna().any(axis=None), name
-    purchases, items, users = tables["purchases"], tables["items"], tables["users"]
+    purchases = tables["purchases"]
+    items = tables["items"]
+    users = tables["users"]
     assert set(purchases.user_id) == set(users.user_id)
     for table in ("purchases", "events", "stock"):
         assert set(tables[table].item_id) <= set(items.item_id)
@@ -177,7 +179,8 @@ def test_statistics_lie_in_their_bands(shop: Tables) -> None:
 
 def test_window_has_repeats_and_cold_users(shop: Tables) -> None:
     purchases = shop["purchases"]
-    before, window = purchases[purchases.ts < CUT], purchases[purchases.ts >= CUT]
+    before = purchases[purchases.ts < CUT]
+    window = purchases[purchases.ts >= CUT]
     active = window.user_id.unique()
     warm = np.isin(active, before.user_id)
     truth = window[window.user_id.isin(active[warm])][["user_id", "item_id"]].drop_duplicates()
@@ -206,16 +209,18 @@ def counts(
 
 @pytest.fixture(scope="module")
 def scores(shop: Tables) -> dict[str, np.ndarray]:
-    """Score tables (users active before and in the window x items), the truth and what was bought before."""
-    purchases, items = shop["purchases"], pd.Index(shop["items"].item_id)
-    before, window = purchases[purchases.ts < CUT], purchases[purchases.ts >= CUT]
+    """Score tables (users active before and in the window x items), the truth and what was bought
+    before.
+    """
+    purchases = shop["purchases"]
+    items = pd.Index(shop["items"].item_id)
+    before = purchases[purchases.ts < CUT]
+    window = purchases[purchases.ts >= CUT]
     everyone = pd.Index(before.user_id.unique())
     warm = everyone.isin(window.user_id)
     age = ((CUT - before.ts) / pd.Timedelta(days=1)).to_numpy()
-    own, decayed = (
-        counts(before, everyone, items),
-        counts(before, everyone, items, np.exp(-age / 180)),
-    )
+    own = counts(before, everyone, items)
+    decayed = counts(before, everyone, items, np.exp(-age / 180))
     recent = counts(before[age <= 28], everyone, items).sum(axis=0)
     bought = (own > 0).astype(np.float32)
     together = bought.T @ bought
@@ -252,7 +257,9 @@ def test_tastes_carry_over_to_new_items(scores: dict[str, np.ndarray]) -> None:
 
 
 def test_staples_come_due(shop: Tables) -> None:
-    """Gaps of a habitual (user, item), in the user's own visits, vary less than memoryless gaps would."""
+    """Gaps of a habitual (user, item), in the user's own visits, vary less than memoryless gaps
+    would.
+    """
     purchases = shop["purchases"].copy()
     purchases["visit"] = purchases.groupby("user_id").ts.rank("dense")
     groups = purchases.sort_values("ts").groupby(["user_id", "item_id"]).visit
@@ -300,7 +307,9 @@ def test_cities_lie_in_their_state_and_country(shop: Tables) -> None:
 
 
 def test_profiles_predict_taste(shop: Tables) -> None:
-    """Shares of categories among people of the same profile foretell a stranger's better than everybody's shares do."""
+    """Shares of categories among people of the same profile foretell a stranger's better than
+    everybody's shares do.
+    """
     users = shop["users"].set_index("user_id")
     profile = users.income + users.country + np.digitize(users.age, [30, 45, 60]).astype(str)
     lines = shop["purchases"].merge(shop["items"][["item_id", "subcategory"]], on="item_id")
@@ -323,7 +332,10 @@ def test_profiles_predict_taste(shop: Tables) -> None:
 
 
 def test_profile_does_not_know_the_receipts(shop: Tables) -> None:
-    """Total purchases are of a trial order before the data: related to activity, not a count of it."""
+    """Total purchases are of a trial order before the data.
+
+    Related to activity, not a count of it.
+    """
     baskets = shop["purchases"].groupby("user_id").basket_id.nunique()
     total = shop["users"].set_index("user_id").total_purchases
     assert 0.2 < baskets.corr(total, method="spearman") < 0.9
@@ -346,7 +358,8 @@ def test_ratings_follow_taste(shop: Tables) -> None:
 
 
 def test_events_are_recent_and_the_purchases_among_them_are_the_receipts(shop: Tables) -> None:
-    events, purchases = shop["events"], shop["purchases"]
+    events = shop["events"]
+    purchases = shop["purchases"]
     begin = pd.Timestamp("2025-05-06")
     recent = purchases[purchases.ts >= begin]
     assert set(events.event_type) == {"view", "cart", "remove_from_cart", "purchase"}
@@ -382,23 +395,22 @@ def test_views_precede_purchases_and_carts_precede_removals(shop: Tables) -> Non
 
 
 def test_browsing_foretells_new_purchases(shop: Tables) -> None:
-    """Of items never bought before, those viewed in the weeks before the window are bought in it far above chance."""
-    events, purchases = shop["events"], shop["purchases"]
+    """Of items never bought before, those viewed in the weeks before the window are bought in it
+    far above chance.
+    """
+    events = shop["events"]
+    purchases = shop["purchases"]
     pair = ["user_id", "item_id"]
-    before, window = (
-        purchases[purchases.ts < CUT][pair].drop_duplicates(),
-        purchases[purchases.ts >= CUT][pair].drop_duplicates(),
-    )
+    before = purchases[purchases.ts < CUT][pair].drop_duplicates()
+    window = purchases[purchases.ts >= CUT][pair].drop_duplicates()
     active = window.user_id.unique()
     new = window.merge(before, how="left", indicator="seen").query("seen == 'left_only'")[pair]
     viewed = events[
         (events.event_type == "view") & (events.ts < CUT) & events.user_id.isin(active)
     ][pair].drop_duplicates()
     viewed = viewed.merge(before, how="left", indicator="seen").query("seen == 'left_only'")[pair]
-    rate, chance = (
-        len(viewed.merge(new)) / len(viewed),
-        len(new) / (len(active) * len(shop["items"])),
-    )
+    rate = len(viewed.merge(new)) / len(viewed)
+    chance = len(new) / (len(active) * len(shop["items"]))
     assert len(viewed) > 200
     assert rate > 3 * chance
 

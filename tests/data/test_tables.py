@@ -1,4 +1,6 @@
-"""Canonical tables: what is kept, counted, merged and dropped, and that every data set keeps the contract."""
+"""Canonical tables: what is kept, counted, merged and dropped, and that every data set keeps the
+contract.
+"""
 
 import os
 import shutil
@@ -32,9 +34,18 @@ price = "unit_price"
 """
 HEAD = "customer,sku,sold_at,receipt,units,unit_price\n"
 ROWS = HEAD + "1,a,2024-01-01,R1,2,2.5\n1,a,2024-01-01,R1,2,3.5\n2,b,2024-01-02,R2,1,1\n"
-ITEMS = '[items]\nfiles = ["items.csv"]\n[items.columns]\nitem_id = "code"\nname = "title"\ncategory = "dept"\n'
-EVENTS = '[events]\nfiles = ["events.csv"]\n[events.columns]\nuser_id = "u"\nitem_id = "i"\nevent_type = "e"\nts = "t"\n'
-STOCK = '[stock]\nfiles = ["stock.csv"]\n[stock.columns]\nitem_id = "i"\ncountry = "c"\nquantity = "q"\n'
+ITEMS = (
+    '[items]\nfiles = ["items.csv"]\n[items.columns]\nitem_id = "code"\nname = "title"\ncategory ='
+    ' "dept"\n'
+)
+EVENTS = (
+    '[events]\nfiles = ["events.csv"]\n[events.columns]\nuser_id = "u"\nitem_id = "i"\nevent_type ='
+    ' "e"\nts = "t"\n'
+)
+STOCK = (
+    '[stock]\nfiles = ["stock.csv"]\n[stock.columns]\nitem_id = "i"\ncountry = "c"\nquantity ='
+    ' "q"\n'
+)
 MODEST = settings(
     max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -42,7 +53,10 @@ MODEST = settings(
 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Write a shop's TOML (with more tables) and raw files; return the path that --dataset takes."""
+    """Write a shop's TOML (with more tables) and raw files.
+
+    Return the path that --dataset takes.
+    """
     monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("RECSYS_DATA", raising=False)
 
@@ -71,9 +85,14 @@ def test_lines_of_one_receipt_merge_and_keep_their_money(shop: Callable) -> None
 
 @pytest.mark.spec("S5-61")
 def test_every_rule_is_counted_in_rows_and_money(shop: Callable) -> None:
-    """Returns, missing customers and the shop's own rules, each with its money; then what was kept."""
-    rows = ROWS + (
-        "1,a,2024-01-03,R3,-1,5\n,a,2024-01-03,R4,1,7\n3,,2024-01-03,R5,1,8\n3,b,,R6,1,9\n3,b,2024-01-03,,1,10\n"
+    """Returns, missing customers and the shop's own rules, each with its money.
+
+    Then what was kept.
+    """
+    rows = (
+        ROWS
+        + "1,a,2024-01-03,R3,-1,5\n,a,2024-01-03,R4,1,7\n3,,2024-01-03,R5,1,8\n"
+        + "3,b,,R6,1,9\n3,b,2024-01-03,,1,10\n"
         "3,b,2024-01-03,R8,1,\n3,b,2024-01-03,R9,1,-2\n3,b,2024-01-03,R10,1,0\nTEST,b,2024-01-03,R11,2,50\n"
     )
     dataset = shop(
@@ -112,7 +131,10 @@ def test_a_rule_may_have_an_apostrophe_in_its_name(shop: Callable) -> None:
 def test_nan_and_infinity_are_no_quantity_and_no_price(
     shop: Callable, units: str, price: str
 ) -> None:
-    """Quantity > 0 and price >= 0, both finite; one such row must not turn the shop's money into nothing."""
+    """Quantity > 0 and price >= 0, both finite.
+
+    One such row must not turn the shop's money into nothing.
+    """
     data = tables.load(shop(receipts=ROWS + f"3,b,2024-01-03,R3,{units},{price}\n"))
     assert np.isfinite(data.purchases[["quantity", "price"]]).all(axis=None)
     assert len(data.purchases) == 2
@@ -133,14 +155,18 @@ receipt = st.tuples(
 @MODEST
 @given(rows=st.lists(receipt, min_size=1, max_size=60))
 def test_rows_and_money_add_up_to_the_raw_file(shop: Callable, rows: list[tuple]) -> None:
-    """Every raw row and penny is in the audit once; S2 merge: one line per (user, item, basket), the kept money preserved."""
+    """Every raw row and penny is in the audit once.
+
+    S2 merge: one line per (user, item, basket), the kept money preserved.
+    """
     rows = [*rows, ("1", "a", 1, "R1", 1, 1.0)]  # at least one is kept
     text = HEAD + "".join(
         f"{u},{i},2024-01-{d:02d},{b},{q},{'' if p is None else p}\n" for u, i, d, b, q, p in rows
     )
     data = tables.load(shop(receipts=text))
     audit = data.audit.set_index("rule")
-    kept, merged = audit.loc["kept"], audit.iloc[-1]
+    kept = audit.loc["kept"]
+    merged = audit.iloc[-1]
     before = audit.iloc[:-1]
     assert before["rows"].sum() == len(rows)
     assert before["money"].sum() == pytest.approx(
@@ -160,7 +186,10 @@ def test_rows_and_money_add_up_to_the_raw_file(shop: Callable, rows: list[tuple]
 
 
 def test_items_from_their_own_file(shop: Callable) -> None:
-    """Ids of both files are text; items nobody bought yet are on sale too; the first value that is not empty counts."""
+    """Ids of both files are text; items nobody bought yet are on sale too.
+
+    The first value that is not empty counts.
+    """
     items = "code,title,dept\na,,Food\na,Apple,Fruit\nb,Bread,Bakery\nc,Cake,Bakery\n"
     assert tables.load(shop(ITEMS, items=items)).items.to_numpy().tolist() == [
         ["a", "Apple", "Food"],
@@ -184,11 +213,13 @@ def test_attributes_from_the_receipts_own_rows(shop: Callable) -> None:
     """The first-seen value of each attribute: a later row never changes it."""
     rows = (
         HEAD.strip()
-        + ",title,country\n1,a,2024-01-01,R1,1,1,,UK\n1,a,2024-01-02,R2,1,1,Apple,FR\n2,a,2024-01-03,R3,1,1,Apfel,DE\n"
+        + ",title,country\n1,a,2024-01-01,R1,1,1,,UK\n1,a,2024-01-02,R2,1,1,Apple,FR\n"
+        + "2,a,2024-01-03,R3,1,1,Apfel,DE\n"
     )
     data = tables.load(
         shop(
-            '[items.columns]\nitem_id = "sku"\nname = "title"\n[users.columns]\nuser_id = "customer"\ncountry = "country"\n',
+            '[items.columns]\nitem_id = "sku"\nname = "title"\n[users.columns]\nuser_id ='
+            ' "customer"\ncountry = "country"\n',
             receipts=rows,
         )
     )
@@ -228,9 +259,14 @@ def test_items_and_users_without_attributes_are_the_ids(shop: Callable) -> None:
     ],
 )
 def test_personal_columns_are_dropped_and_named(shop: Callable, key: str, raw: str) -> None:
-    """A person's name, mail, phone and address never reach the tables, whatever the TOML calls them."""
+    """A person's name, mail, phone and address never reach the tables, whatever the TOML calls
+    them.
+    """
     column = raw.removeprefix("lower(").removesuffix(")")
-    more = f'[users]\nfiles = ["users.csv"]\n[users.columns]\nuser_id = "id"\nsegment = "seg"\n{key} = "{raw}"\n'
+    more = (
+        f'[users]\nfiles = ["users.csv"]\n[users.columns]\nuser_id = "id"\nsegment = "seg"\n{key} ='
+        f' "{raw}"\n'
+    )
     dataset = shop(more, users=f"id,seg,{column}\n1,gold,SECRET\n2,base,SECRET\n")
     data = tables.load(dataset)
     assert list(data.users) == ["user_id", "segment"]
@@ -241,7 +277,9 @@ def test_personal_columns_are_dropped_and_named(shop: Callable, key: str, raw: s
 
 
 def test_other_attributes_are_kept(shop: Callable) -> None:
-    """A country's name, a mailing group or a film called Streetwise says nothing about a person's address."""
+    """A country's name, a mailing group or a film called Streetwise says nothing about a person's
+    address.
+    """
     keys = {
         "country_name": "Country Name",
         "segment": "segment_name",
@@ -259,7 +297,10 @@ def test_other_attributes_are_kept(shop: Callable) -> None:
 
 @pytest.mark.spec("S4-03")
 def test_events_are_kept_and_numbered(shop: Callable) -> None:
-    rows = "u,i,e,t\n1,a,view,2024-01-01 10:00\n01,a,cart,2024-01-01 10:01\n1,a,remove_from_cart,2024-01-01 10:02\n1,a,purchase,2024-01-01 10:03\n"
+    rows = (
+        "u,i,e,t\n1,a,view,2024-01-01 10:00\n01,a,cart,2024-01-01"
+        " 10:01\n1,a,remove_from_cart,2024-01-01 10:02\n1,a,purchase,2024-01-01 10:03\n"
+    )
     events = tables.load(shop(EVENTS, events=rows)).events
     assert events["user_id"].tolist() == ["1", "01", "1", "1"]
     assert events["event_id"].is_unique
@@ -269,7 +310,8 @@ def test_events_are_kept_and_numbered(shop: Callable) -> None:
 @pytest.mark.spec("S4-03")
 def test_events_with_gaps_are_counted_and_rejected(shop: Callable) -> None:
     """Bad rows counted and rejected, not dropped in silence."""
-    rows = "u,i,e,t\n1,a,view,2024-01-01\n,a,view,2024-01-01\n1,,cart,2024-01-01\n1,a,,2024-01-01\n1,a,cart,\n"
+    rows = "u,i,e,t\n1,a,view,2024-01-01\n,a,view,2024-01-01\n1,,cart,2024-01-01\n"
+    rows += "1,a,,2024-01-01\n1,a,cart,\n"
     rules = counted(shop(EVENTS, events=rows), "events")
     assert rules.pop("kept")[0] == 1
     assert sum(rows for rows, _ in rules.values()) == 4
@@ -377,15 +419,17 @@ def built_in(
 ) -> Iterator[tables.Tables]:
     """Each built-in data set, from its real raw files (of big ones, the first rows)."""
     monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "home"))
-    made = registry.spec(request.param)
-    for source in filter(None, (getattr(made, table) for table in tables.TABLES)):
+    result = registry.spec(request.param)
+    for source in filter(None, (getattr(result, table) for table in tables.TABLES)):
         found = [
-            RAW / made.name / file for file in source.files if (RAW / made.name / file).is_file()
+            RAW / result.name / file
+            for file in source.files
+            if (RAW / result.name / file).is_file()
         ]
         if source.files and not found:
-            pytest.skip(f"{source.files[0]} of {made.name} is not here")
+            pytest.skip(f"{source.files[0]} of {result.name} is not here")
         for file in found[:1]:
-            target = tmp_path / "raw" / made.name / file.name
+            target = tmp_path / "raw" / result.name / file.name
             target.parent.mkdir(parents=True, exist_ok=True)
             if file.suffix == ".parquet":
                 pq.write_table(
@@ -394,7 +438,7 @@ def built_in(
             else:
                 shutil.copy(file, target)
     monkeypatch.setenv("RECSYS_DATA", str(tmp_path / "raw"))
-    return tables.load(made.name)
+    return tables.load(result.name)
 
 
 @pytest.mark.spec("C1", "S2-28")

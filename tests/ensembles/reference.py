@@ -1,11 +1,15 @@
-"""What the hybrid's tests compare with: its pool of candidates, and facts computed from receipts."""
+"""What the hybrid's tests compare with.
+
+Its pool of candidates, and facts computed from receipts.
+"""
 
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
-from recsys_utils.data.interactions import SPENDING, Interactions
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.data.segments import SPENDING
 from recsys_utils.ensembles.business_rules import (
     observed_cycles,
     segment_bounds,
@@ -54,7 +58,8 @@ def candidates(
 
 
 def profiles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
-    """Each user's lines, distinct items, mean unit price, last purchase and spending segment, by user_id.
+    """Each user's lines, distinct items, mean unit price, last purchase and spending segment, by
+    user_id.
 
     A mean of 0 and receipts without prices are no mean: NaN, and the default segment.
     """
@@ -74,7 +79,9 @@ def profiles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
 
 
 def item_features(data: Interactions) -> pd.DataFrame:
-    """Each item's median price (NaN without prices), lines, distinct shoppers and units, by item_id."""
+    """Each item's median price (NaN without prices), lines, distinct shoppers and units, by
+    item_id.
+    """
     units = np.bincount(data.item, data.purchases["quantity"].to_numpy(float), data.shape[1])
     return pd.DataFrame(
         {
@@ -88,10 +95,12 @@ def item_features(data: Interactions) -> pd.DataFrame:
 
 
 def cycles(data: Interactions, tuning: Tuning = DEFAULTS) -> pd.DataFrame:
-    """Each item's usual days between two purchases by the same user, by item_id: cycle_days, observed.
+    """Each item's usual days between two purchases by the same user, by item_id.
 
-    The median over users of the median gap between a user's distinct purchase days. An item that nobody bought on two days
-    takes the default and is not observed.
+    Cycle_days, observed.
+
+    The median over users of the median gap between a user's distinct purchase days. An item that
+    nobody bought on two days takes the default and is not observed.
     """
     cycle = observed_cycles(data)
     return pd.DataFrame(

@@ -182,7 +182,7 @@ def test_rrf_by_hand() -> None:
 
 
 def test_cascade_by_hand() -> None:
-    """als gives its first, cf one item more that is not there yet (d, not c), pop whatever is left."""
+    """als gives its first, cf one item that is not there yet (d, not c), pop what is left."""
     assert shown(blend.cascade(THREE, {"als": 1, "cf": 1}), "u") == [
         ("c", 1.0, "als"),
         ("d", 0.5, "cf"),
@@ -309,7 +309,9 @@ def test_a_fusion_costs_what_its_parts_cost(home: Path) -> None:
 
 
 def test_choose_weights_reaches_what_it_says_and_beats_each_model(shop: Shop) -> None:
-    """The precision it reports is that of the fusion under its weights, and no worse than any single model's."""
+    """The precision it reports is that of the fusion under its weights, and no worse than any
+    single model's.
+    """
     truth = warm(shop.truth, shop.history)
     tables, _ = blend.lists(
         {"own": OwnPurchases(180), "bm25": ItemCF(), "popular": Popular(28)}, shop.stage

@@ -50,7 +50,10 @@ def priced() -> Interactions:
 
 @pytest.mark.spec("S5-15")
 def test_quartiles_of_mean_prices_upper_bound_inclusive() -> None:
-    """Five users, means 1 to 5: the quartiles are users' own means 2, 3, 4 and belong to the lower segment."""
+    """Five users, means 1 to 5.
+
+    The quartiles are users' own means 2, 3, 4 and belong to the lower segment.
+    """
     data = Interactions.of(
         receipts("\n".join(f"u{n} x b{n} 2024-01-01 1 {n}" for n in range(1, 6)))
     )

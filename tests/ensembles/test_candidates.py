@@ -1,4 +1,7 @@
-"""Candidates and their features: unions by hand, features against a slow loop, and nothing from after the cut."""
+"""Candidates and their features.
+
+Unions by hand, features against a slow loop, and nothing from after the cut.
+"""
 
 import numpy as np
 import pandas as pd

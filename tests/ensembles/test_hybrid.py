@@ -149,8 +149,8 @@ def test_all_weight_on_one_model_is_that_model_s_order(
 )
 def test_min_max_ignores_scale_and_shift(scores: list[float], scale: float, shift: float) -> None:
     raw = np.array(scores, np.float64)[None, None]
-    (a, able) = min_max(raw)
-    (b, able_too) = min_max(raw * scale + shift)
+    a, able = min_max(raw)
+    b, able_too = min_max(raw * scale + shift)
     assert np.allclose(a, b)
     assert able == able_too
     assert able[0, 0] == (len(set(scores)) > 1)
@@ -636,7 +636,10 @@ def test_exclude_purchased_leaves_only_what_was_not_bought_before_the_moment(
 
 @pytest.mark.spec("S5-31")
 def test_the_timestamp_drives_the_repurchase_rule() -> None:
-    """a is bought by u every 30 days, so it stays away for 24 days: absent a day later, present 60 days later."""
+    """a is bought by u every 30 days, so it stays away for 24 days.
+
+    Absent a day later, present 60 days later.
+    """
     rows = receipts(
         "u a 1 2024-01-01 1 1\nu a 2 2024-01-31 1 1\nv b 3 2024-01-31 1 1\nw a 4 2024-01-31 1 1"
     )

@@ -251,7 +251,10 @@ def test_a_failure_leaves_the_old_files_and_nothing_half_written(
 def test_the_metadata_is_put_in_its_place_last(
     fitted: Hybrid, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crash between two files leaves the old metadata, which the new files do not fit: refused, not mixed."""
+    """A crash between two files leaves the old metadata, which the new files do not fit.
+
+    Refused, not mixed.
+    """
     renamed = []
     replace = store.os.replace
     monkeypatch.setattr(

@@ -1,4 +1,6 @@
-"""The two-stage model: it learns from earlier windows only, orders better than what it is made of, and serves from its files."""
+"""The two-stage model: it learns from earlier windows only, orders better than what it is made of,
+and serves from its files.
+"""
 
 import subprocess
 import sys
@@ -113,6 +115,10 @@ def test_a_window_in_which_nobody_returned_is_left_out(tiny: pd.DataFrame) -> No
 def test_it_serves_in_a_process_that_never_imported_it(shop: Shop, tmp_path: Path) -> None:
     model = TwoStage(**SMALL).fit(shop.history)
     user = shop.history.user_ids[3]
-    code = f"from pathlib import Path; from recsys_utils.models import load_model; print(*load_model(Path({str(model.save(tmp_path))!r})).recommend(['{user}'], 5)['item_id'])"
+    code = (
+        "from pathlib import Path; from recsys_utils.models import load_model;"
+        f" print(*load_model(Path({str(model.save(tmp_path))!r})).recommend(['{user}'],"
+        " 5)['item_id'])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == model.recommend([user], 5)["item_id"].astype(str).tolist()

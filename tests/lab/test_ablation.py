@@ -1,4 +1,7 @@
-"""Notebook 10's numbers: recall before a ranker, what parts are worth, the original's claim; its stage 2 row by row."""
+"""Notebook 10's numbers: recall before a ranker, what parts are worth, the original's claim.
+
+Its stage 2 row by row.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -105,7 +108,10 @@ def test_candidate_recall_by_hand(tiny: pd.DataFrame) -> None:
 
 
 def toy() -> Bench:
-    """Two judged users (codes 3 and 7; 9 has no candidates), generators `own` (2 items) and `popular` (1)."""
+    """Two judged users (codes 3 and 7.
+
+    9 has no candidates), generators `own` (2 items) and `popular` (1).
+    """
     user = np.array([3, 3, 3, 7, 7, 7], np.int32)
     item = np.array([0, 4, 8, 0, 1, 2], np.int32)
     own = np.array([0, 9, 8, 7, 0, 6], np.float32)
@@ -388,8 +394,8 @@ def test_features_are_unique_on_their_keys(window: tuple) -> None:
 
 @pytest.mark.spec("S3-19")
 def test_embeddings_are_joined_by_user_and_by_item(window: tuple, original: tuple) -> None:
-    (example, history) = window
-    (model, _) = original
+    example, history = window
+    model, _ = original
     als = model.fitted_generators(history)["als"]
     for side, codes, factors in (
         ("user", example.pairs.user, als.user_factors_),
@@ -404,8 +410,8 @@ def test_embeddings_are_joined_by_user_and_by_item(window: tuple, original: tupl
 def test_the_target_is_whether_the_pair_was_bought_in_the_six_weeks(
     window: tuple, original: tuple
 ) -> None:
-    (example, history) = window
-    (_, data) = original
+    example, history = window
+    _, data = original
     late = data.purchases[data.purchases["ts"] >= history.as_of]
     bought = set(zip(late["user_id"].astype(str), late["item_id"].astype(str)))
     pairs = list(zip(history.user_ids[example.pairs.user], history.item_ids[example.pairs.item]))
@@ -417,8 +423,8 @@ def test_the_target_is_whether_the_pair_was_bought_in_the_six_weeks(
 def test_the_fake_item_is_no_candidate_no_target_and_in_no_list(
     window: tuple, original: tuple, kept: pd.Index
 ) -> None:
-    (example, history) = window
-    (model, data) = original
+    example, history = window
+    model, data = original
     assert OTHER in history.item_ids
     assert (data.purchases["item_id"] == OTHER).sum() > 100
     assert history.item_ids.get_loc(OTHER) not in set(example.pairs.item)
@@ -494,7 +500,8 @@ def test_the_claim_by_hand() -> None:
     """
     history = Interactions.of(
         receipts(
-            "ann a 1 2024-01-01 1 1\nbob a 2 2024-01-01 1 1\ncat a 3 2024-01-01 1 1\nann x 1 2024-01-01 1 1"
+            "ann a 1 2024-01-01 1 1\nbob a 2 2024-01-01 1 1\ncat a 3 2024-01-01 1 1\nann x 1"
+            " 2024-01-01 1 1"
         )
     )
     truth = pd.DataFrame(

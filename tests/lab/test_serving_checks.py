@@ -1,4 +1,7 @@
-"""The tour of notebook 14 on a small shop: the real service as a process, what it is asked, and what the tour refuses to overlook."""
+"""The tour of notebook 14 on a small shop.
+
+The real service as a process, what it is asked, and what the tour refuses to overlook.
+"""
 
 import shutil
 from collections.abc import Iterator
@@ -10,7 +13,6 @@ import pandas as pd
 import pytest
 from lab import serving_checks as study
 from lab.serving_tour import API, Server, Tour, refusals, shown
-from test_serving_shop import base  # noqa: F401 - a fixture
 
 from recsys_utils import LabError
 from recsys_utils.data import tables
@@ -44,7 +46,9 @@ def answer(body: object) -> httpx.Response:
 def test_the_server_has_a_copy_of_the_queue_and_settings_of_its_own(
     folder: Path, art: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing that is posted to it reaches the shop's database, whatever another service's settings say."""
+    """Nothing that is posted to it reaches the shop's database, whatever another service's settings
+    say.
+    """
     monkeypatch.setenv("CACHE_TTL_SECONDS", "soon")
     monkeypatch.setenv("ENVIRONMENT", "production")
     monkeypatch.setenv("API_KEY", "another")

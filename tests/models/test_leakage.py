@@ -131,7 +131,10 @@ def test_a_scrambled_end_of_validation_changes_nothing_that_was_tuned_on(
 
 @pytest.mark.spec("C2")
 def test_the_check_would_notice(home: Path, rows: pd.DataFrame) -> None:
-    """Scrambling starts three days before the cut: history and models differ, so the tests above are able to fail."""
+    """Scrambling starts three days before the cut.
+
+    History and models differ, so the tests above are able to fail.
+    """
     before = folded(home, rows)
     after = folded(
         home, scrambled(rows, pd.Timestamp(before.borders["test"]) - pd.Timedelta(days=3), 4)
@@ -144,7 +147,9 @@ def test_the_check_would_notice(home: Path, rows: pd.DataFrame) -> None:
 def test_attributes_come_from_the_past_whatever_the_order_of_the_file(
     home: Path, rows: pd.DataFrame
 ) -> None:
-    """In a file with the newest lines first, a line of the test window must not say what an item's category was."""
+    """In a file with the newest lines first, a line of the test window must not say what an item's
+    category was.
+    """
     newest_first = rows.iloc[::-1].reset_index(drop=True)
     before = folded(home, newest_first)
     renamed = newest_first.assign(

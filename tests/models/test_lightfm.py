@@ -1,4 +1,6 @@
-"""LightFM: sums of parts by hand, strangers and new items from attributes alone, losses, weights, own purchases."""
+"""LightFM: sums of parts by hand, strangers and new items from attributes alone, losses, weights,
+own purchases.
+"""
 
 import lightfm
 import numpy as np
@@ -213,7 +215,8 @@ def test_a_pair_weighs_its_decayed_baskets_by_hand(monkeypatch: pytest.MonkeyPat
     Tau is 20 days.
     """
     rows = receipts(
-        "u a b1 2024-01-21 1 1\nu a b2 2024-02-10 1 1\nu b b1 2024-01-21 1 1\nv b b3 2024-01-01 1 1\nv a b4 2020-01-01 1 1"
+        "u a b1 2024-01-21 1 1\nu a b2 2024-02-10 1 1\nu b b1 2024-01-21 1 1\nv b b3 2024-01-01 1"
+        " 1\nv a b4 2020-01-01 1 1"
     )
     told = []
     monkeypatch.setattr(
@@ -225,7 +228,7 @@ def test_a_pair_weighs_its_decayed_baskets_by_hand(monkeypatch: pytest.MonkeyPat
     )
     data = Interactions.of(rows)
     LightFM(2, epochs=1, tau=20).fit(data)
-    (ones, weights) = told[0]
+    ones, weights = told[0]
     e = np.exp(-1)
     expected = pd.DataFrame([[1 + e, e], [0, e * e]], ["u", "v"], ["a", "b"])[data.item_ids]
     assert np.allclose(weights.toarray(), expected / expected.to_numpy()[expected > 0].mean())

@@ -1,4 +1,7 @@
-"""The first stage of two-stage retail by hand: own purchases first, then what ALS makes of them, then what everybody buys; the fake item never."""
+"""The first stage of two-stage retail by hand.
+
+Own purchases first, then what ALS makes of them, then what everybody buys; the fake item never.
+"""
 
 import numpy as np
 import pandas as pd
@@ -60,11 +63,14 @@ def test_defaults_are_system_3_s_and_the_attributes_of_items_are_an_option() -> 
 
 @pytest.mark.spec("S3-12")
 def test_strengths_are_counts_times_bm25_by_hand() -> None:
-    """implicit's weights, K1 = 100, B = 0.8: items are documents, so long ones (popular items) and ever-present shoppers count less."""
+    """implicit's weights, K1 = 100, B = 0.8.
+
+    Items are documents, so long ones (popular items) and ever-present shoppers count less.
+    """
     data = Interactions.of(
         receipts(
-            "a x 1 2024-01-01 1 1\na x 2 2024-01-02 1 1\nb x 3 2024-01-02 1 1\nb y 3 2024-01-02 1 1\nb z 3 2024-01-02 1 1\n"
-            "c z 4 2024-01-02 1 1\nc w 4 2024-01-02 1 1"
+            "a x 1 2024-01-01 1 1\na x 2 2024-01-02 1 1\nb x 3 2024-01-02 1 1\nb y 3 2024-01-02 1"
+            " 1\nb z 3 2024-01-02 1 1\nc z 4 2024-01-02 1 1\nc w 4 2024-01-02 1 1"
         )
     )
     result = weigh(data, "bm25", None)
@@ -175,7 +181,8 @@ def test_own_purchases_by_count_then_recency_against_a_slow_loop(shop: Shop) -> 
 def test_recency_never_outweighs_a_purchase() -> None:
     data = Interactions.of(
         receipts(
-            "a old 1 2020-01-01 1 1\na old 2 2020-01-02 1 1\na new 3 2024-01-01 1 1\na newer 4 2024-01-02 1 1"
+            "a old 1 2020-01-01 1 1\na old 2 2020-01-02 1 1\na new 3 2024-01-01 1 1\na newer 4"
+            " 2024-01-02 1 1"
         )
     )
     own = dict(zip(data.item_ids, habits(data).toarray()[0]))
@@ -231,7 +238,8 @@ def test_similar_items_are_alike_to_what_was_bought_and_not_it_itself(
     model = MainRecommender().fit(
         Interactions.of(
             receipts(
-                "a tea 1 2024-01-01 1 1\na tea 2 2024-01-02 1 1\nb mint 3 2024-01-01 1 1\nb milk 3 2024-01-01 1 1\nb saw 3 2024-01-01 1 1"
+                "a tea 1 2024-01-01 1 1\na tea 2 2024-01-02 1 1\nb mint 3 2024-01-01 1 1\nb milk 3"
+                " 2024-01-01 1 1\nb saw 3 2024-01-01 1 1"
             )
         )
     )
@@ -244,9 +252,13 @@ def test_similar_items_are_alike_to_what_was_bought_and_not_it_itself(
 
 @pytest.mark.spec("S3-16")
 def test_similar_users_bought_it(circles: MainRecommender) -> None:
-    """With user factors by hand: ann is like bob, at half a right angle to cat, and opposite to dan."""
+    """With user factors by hand.
+
+    Ann is like bob, at half a right angle to cat, and opposite to dan.
+    """
     rows = receipts(
-        "ann tea 1 2024-01-01 1 1\nbob tea 2 2024-01-01 1 1\nbob mint 2 2024-01-01 1 1\nbob mint 3 2024-01-02 1 1\ncat milk 4 2024-01-01 1 1\ndan saw 5 2024-01-01 1 1"
+        "ann tea 1 2024-01-01 1 1\nbob tea 2 2024-01-01 1 1\nbob mint 2 2024-01-01 1 1\nbob mint 3"
+        " 2024-01-02 1 1\ncat milk 4 2024-01-01 1 1\ndan saw 5 2024-01-01 1 1"
     )
     model = MainRecommender().fit(Interactions.of(rows))
     model.user_factors_ = np.array([(1, 0), (5, 0), (1, 1), (-1, 0)], np.float32)

@@ -140,7 +140,10 @@ def test_trap_different_histories_get_different_lists(name: str, fitted, shop: S
 
 @pytest.mark.parametrize("name", sorted(set(concrete()) - SAME_FOR_ALL))
 def test_lists_follow_the_own_history(name: str, fitted, shop: Shop) -> None:
-    """A list fits its own shopper better than the next one: rows are not shifted against their users."""
+    """A list fits its own shopper better than the next one.
+
+    Rows are not shifted against their users.
+    """
     users = shop.history.user_ids
     recs = fitted(name).recommend(users, K)
     right = listed(recs).isin(bought(shop.history)).mean()
@@ -720,7 +723,8 @@ def test_own_purchases_decay_prefers_the_recent() -> None:
 def test_own_purchases_ties_may_go_to_all_time_shoppers_but_never_beat_a_basket() -> None:
     others = "\n".join(f"v{i} ever c{i} 2023-01-01 1 1" for i in range(50))
     rows = receipts(
-        f"u twice b1 2024-01-01 1 1\nu twice b2 2024-03-01 1 1\nu now b3 2024-03-01 1 1\nu ever b4 2024-01-01 1 1\n{others}"
+        "u twice b1 2024-01-01 1 1\nu twice b2 2024-03-01 1 1\nu now b3 2024-03-01 1 1\nu ever b4"
+        f" 2024-01-01 1 1\n{others}"
     )
     assert best(OwnPurchases(None), rows, "u") == ["twice", "now", "ever"]
     assert best(OwnPurchases(None, "all_time"), rows, "u") == ["twice", "ever", "now"]
@@ -901,7 +905,9 @@ def test_planted_tastes_are_found_and_beat_popularity(model: Recommender, clans)
 
 @pytest.mark.spec("S5-01")
 def test_als_solves_hu_koren_volinsky(clans) -> None:
-    """At convergence each user's factors solve (YᵀCY + λI)x = YᵀCp over all items, unobserved ones with confidence 1."""
+    """At convergence each user's factors solve (YᵀCY + λI)x = YᵀCp over all items, unobserved ones
+    with confidence 1.
+    """
     data, _ = clans
     model = ALS(4, regularization=0.5, alpha=3, iterations=200, tau=None).fit(data)
     y = model.item_factors_.astype(float)

@@ -1,4 +1,4 @@
-"""TIFU-KNN and UP-CF against their papers' formulas in loops, and what the calendar adds to them."""
+"""TIFU-KNN and UP-CF against their papers' formulas in loops, and what the calendar adds."""
 
 import numpy as np
 import pandas as pd
@@ -124,7 +124,10 @@ def test_tifu_vector_by_hand() -> None:
     ids=["paper", "calendar", "mixed"],
 )
 def test_tifu_is_the_formula_in_loops(model: TIFUKNN, shop: Shop) -> None:
-    """A few shoppers may have ties at the k-th neighbour: nearly all rows agree to the last digits."""
+    """A few shoppers may have ties at the k-th neighbour.
+
+    Nearly all rows agree to the last digits.
+    """
     right = np.isclose(
         scores(model, shop.history), tifu_in_loops(shop.history, model), rtol=1e-4, atol=1e-6
     ).all(axis=1)
@@ -151,7 +154,8 @@ def test_alpha_one_without_groups_is_own_purchases(shop: Shop) -> None:
 
 def test_a_shopper_is_not_their_own_neighbour() -> None:
     rows = receipts(
-        "u tea b1 2024-01-01 1 1\nu jam b1 2024-01-01 1 1\nv tea b2 2024-01-01 1 1\nv ham b2 2024-01-01 1 1"
+        "u tea b1 2024-01-01 1 1\nu jam b1 2024-01-01 1 1\nv tea b2 2024-01-01 1 1\nv ham b2"
+        " 2024-01-01 1 1"
     )
     for options in (PAPER, {}):
         model = TIFUKNN(k=1, alpha=0, **options).fit(Interactions.of(rows))
@@ -168,8 +172,8 @@ def test_of_two_shoppers_with_equal_vectors_each_is_the_other_s_neighbour() -> N
 def test_nearer_neighbours_weigh_more_by_cosine_and_strangers_nothing() -> None:
     """u and v share both of u's items, w one of two, x none: cosines √⅔, ½ and 0."""
     rows = receipts(
-        "u a 1 2024-01-01 1 1\nu b 1 2024-01-01 1 1\nv a 2 2024-01-01 1 1\nv b 2 2024-01-01 1 1\nv c 2 2024-01-01 1 1\n"
-        "w a 3 2024-01-01 1 1\nw d 3 2024-01-01 1 1\nx e 4 2024-01-01 1 1"
+        "u a 1 2024-01-01 1 1\nu b 1 2024-01-01 1 1\nv a 2 2024-01-01 1 1\nv b 2 2024-01-01 1 1\nv"
+        " c 2 2024-01-01 1 1\nw a 3 2024-01-01 1 1\nw d 3 2024-01-01 1 1\nx e 4 2024-01-01 1 1"
     )
     model = TIFUKNN(k=3, alpha=0, tau=None, tau_neighbours=None).fit(Interactions.of(rows))
     c, d, e = model.score(pd.DataFrame({"user_id": ["u"] * 3, "item_id": list("cde")}))
@@ -180,7 +184,8 @@ def test_nearer_neighbours_weigh_more_by_cosine_and_strangers_nothing() -> None:
 def test_neighbours_fade_by_their_own_calendar() -> None:
     """v and w are equally near and alike in everything but the age of their last discovery."""
     rows = receipts(
-        "u tea 1 2024-03-01 1 1\nv tea 2 2024-01-01 1 1\nv old 3 2024-01-01 1 1\nw tea 4 2024-01-01 1 1\nw new 5 2024-03-01 1 1"
+        "u tea 1 2024-03-01 1 1\nv tea 2 2024-01-01 1 1\nv old 3 2024-01-01 1 1\nw tea 4 2024-01-01"
+        " 1 1\nw new 5 2024-03-01 1 1"
     )
 
     def ratio(days: float | None) -> float:
@@ -199,7 +204,8 @@ def test_summed_vectors_let_those_who_bought_little_hear_more_of_others() -> Non
     """
     heavy = "\n".join(f"heavy tea h{n} 2024-01-0{n} 1 1" for n in range(1, 7))
     rows = receipts(
-        f"{heavy}\nlight tea l1 2024-01-06 1 1\nother tea o1 2024-01-06 1 1\nother jam o1 2024-01-06 1 1"
+        f"{heavy}\nlight tea l1 2024-01-06 1 1\nother tea o1 2024-01-06 1 1\nother jam o1"
+        " 2024-01-06 1 1"
     )
 
     def weight_of_others(pooling: str) -> np.ndarray:

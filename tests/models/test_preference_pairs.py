@@ -1,4 +1,7 @@
-"""Preference pairs by hand: preferences, pairs, both losses, the two towers, and users without history."""
+"""Preference pairs by hand.
+
+Preferences, pairs, both losses, the two towers, and users without history.
+"""
 
 import ast
 from pathlib import Path
@@ -71,7 +74,8 @@ def test_quantities_add_up_per_client_and_product(tiny: pd.DataFrame) -> None:
 @pytest.mark.spec("S1-04")
 def test_the_largest_are_kept_and_ties_go_to_the_more_popular_then_the_lower_id() -> None:
     rows = receipts(
-        "u c b1 2024-01-01 2 1\nu a b1 2024-01-01 2 1\nu b b1 2024-01-01 2 1\nu d b1 2024-01-01 9 1\nv c b2 2024-01-02 1 1\nv e b2 2024-01-02 1 1"
+        "u c b1 2024-01-01 2 1\nu a b1 2024-01-01 2 1\nu b b1 2024-01-01 2 1\nu d b1 2024-01-01 9"
+        " 1\nv c b2 2024-01-02 1 1\nv e b2 2024-01-02 1 1"
     )
     assert values(Interactions.of(rows), top_items=3) == {
         "d": 9,
@@ -404,7 +408,10 @@ def test_all_strangers_without_metadata_get_one_list(learnt: PreferencePairs, sh
 
 @pytest.mark.spec("S1-10")
 def test_only_content_learns_of_planted_countries() -> None:
-    """Two countries with opposite tastes: a stranger's country says which, and ids alone say nothing."""
+    """Two countries with opposite tastes.
+
+    A stranger's country says which, and ids alone say nothing.
+    """
     rng = np.random.default_rng(0)
     lines = []
     for u in range(60):
@@ -493,7 +500,8 @@ def test_nothing_to_compare_leaves_popularity() -> None:
     """One unit of everything: no pair is strict."""
     data = Interactions.of(
         receipts(
-            "u a b1 2024-01-01 1 1\nu b b1 2024-01-01 1 1\nv b b2 2024-01-01 1 1\nw c b3 2024-01-01 1 1"
+            "u a b1 2024-01-01 1 1\nu b b1 2024-01-01 1 1\nv b b2 2024-01-01 1 1\nw c b3"
+            " 2024-01-01 1 1"
         )
     )
     recs = PreferencePairs().fit(data).recommend(data.user_ids, 3)
@@ -517,7 +525,10 @@ def test_negatives_are_unbought_and_fresh_in_every_epoch(shop: Shop) -> None:
 def test_negatives_rank_the_whole_catalogue_and_pairs_alone_do_not(
     learnt: PreferencePairs, shop: Shop
 ) -> None:
-    """The mean place of bought items among all: the middle for the original, near the top with negatives."""
+    """The mean place of bought items among all.
+
+    The middle for the original, near the top with negatives.
+    """
     seen = shop.history.seen.toarray() > 0
     place = [
         (-model._scores(np.arange(len(seen)))).argsort(axis=1).argsort(axis=1)[seen].mean()
@@ -573,7 +584,10 @@ def test_codes_are_dense_one_to_one_and_saved(learnt: PreferencePairs, shop: Sho
 
 
 def test_popularity_is_beaten(shop: Shop, learnt: PreferencePairs) -> None:
-    """What shoppers bought before is nearer the top than in the popular list: an evident lower bound."""
+    """What shoppers bought before is nearer the top than in the popular list.
+
+    An evident lower bound.
+    """
     bought = pd.MultiIndex.from_frame(
         shop.history.purchases[["user_id", "item_id"]].drop_duplicates()
     )

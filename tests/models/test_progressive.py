@@ -1,4 +1,6 @@
-"""Progressive online: its network, the model of the leaderboard, and what an update is worth and costs."""
+"""Progressive online: its network, the model of the leaderboard, and what an update is worth and
+costs.
+"""
 
 import json
 import os
@@ -41,7 +43,10 @@ def events(text: str) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def clans() -> pd.DataFrame:
-    """60 shoppers of two clans: each bought 10 of its clan's 15 products, and looked at 2 of the other clan's."""
+    """60 shoppers of two clans.
+
+    Each bought 10 of its clan's 15 products, and looked at 2 of the other clan's.
+    """
     rng = np.random.default_rng(0)
     rows = []
     for u in range(60):
@@ -89,7 +94,10 @@ def test_scores_of_all_products_are_those_of_single_pairs(net: PurchaseNet) -> N
 
 
 def test_planted_tastes_are_found(net: PurchaseNet, clans: pd.DataFrame) -> None:
-    """What is left of one's own clan stands before what is left of the other: those nobody looked at, too."""
+    """What is left of one's own clan stands before what is left of the other.
+
+    Those nobody looked at, too.
+    """
     scores = (
         pd.DataFrame(net.scores(net.user_ids), net.user_ids, net.item_ids)
         .rename_axis("user_id")
@@ -218,7 +226,10 @@ def test_what_is_purchased_later_is_so_in_the_memory_and_stays_so() -> None:
 
 @pytest.mark.spec("S4-12")
 def test_replay_keeps_what_a_flood_of_one_kind_would_wash_out(clans: pd.DataFrame) -> None:
-    """Ten updates in which the second clan buys the first one's products: with replay less of the old knowledge goes."""
+    """Ten updates in which the second clan buys the first one's products.
+
+    With replay less of the old knowledge goes.
+    """
     flood = pairs([(f"u{u:02d}", f"a{i:02d}", 1) for u in range(1, 60, 2) for i in range(5)])
     first = PurchaseNet.cold(clans, update_rate=3e-3)
     kinds = {}
@@ -295,7 +306,8 @@ FAST = {"network": {"dim": 8, "hidden": 16, "epochs": 5}, "online_days": 5}
 @pytest.mark.spec("S4-14", "S4-15", "S4-16", "S4-17")
 def test_the_queue_of_a_pair_is_its_score_until_it_is_bought() -> None:
     log = events(
-        "ann milk view\nann tea view\nann tea cart\nann jam cart\nann jam remove_from_cart\nbob tea view"
+        "ann milk view\nann tea view\nann tea cart\nann jam cart\nann jam remove_from_cart\nbob tea"
+        " view"
     )
     rows = receipts("ann milk a 2024-01-02 1 1\nbob jam b 2024-01-02 1 1\ncat tea c 2024-01-02 1 1")
     data = Interactions.of(rows, events=log)
@@ -347,7 +359,9 @@ def test_the_rule_is_to_exclude_what_was_bought(shop: Shop) -> None:
 
 
 def test_the_days_arrive_one_by_one(shop: Shop) -> None:
-    """Without the updates of the last days the network is another, and one shorter than its stream is cold altogether."""
+    """Without the updates of the last days the network is another, and one shorter than its stream
+    is cold altogether.
+    """
     data = browsing(shop)
     stream = Progressive(**FAST).fit(data)
     cold = Progressive(**FAST | {"online_days": 0}).fit(data)
@@ -436,7 +450,10 @@ def test_steps_are_days_or_twentieths_and_lose_no_event(shop: Shop) -> None:
 
 
 def test_a_model_is_judged_before_it_learns(shop: Shop) -> None:
-    """What happens within a step changes no list of that step: the future dealt anew changes only the truth and later steps."""
+    """What happens within a step changes no list of that step.
+
+    The future dealt anew changes only the truth and later steps.
+    """
     log = study.stream(a_fold(shop))
     start = shop.borders["test"]
     first = study.first_days(log, start, 1)
@@ -517,7 +534,8 @@ def test_a_replay_is_the_system_itself(shop: Shop, tmp_path: Path) -> None:
 def test_the_story_of_one_pair(tmp_path: Path) -> None:
     story = study.queue_history(
         events(
-            "ann soap view\nann soap view\nann soap cart\nann soap remove_from_cart\nann soap purchase\nann soap view"
+            "ann soap view\nann soap view\nann soap cart\nann soap remove_from_cart\nann soap"
+            " purchase\nann soap view"
         ),
         pd.Series({"soap": "Soap"}),
         tmp_path / "recommendation.db",
@@ -543,7 +561,9 @@ def test_the_story_of_one_pair(tmp_path: Path) -> None:
     not os.environ.get("RECSYS_DATA"), reason="needs RECSYS_DATA with rees46_events"
 )
 def test_three_hours_of_a_real_shop(tmp_path: Path) -> None:
-    """Every line is read; most of what is bought for the first time was in the shopper's queue, and nobody gets a purchased product again."""
+    """Every line is read; most of what is bought for the first time was in the shopper's queue, and
+    nobody gets a purchased product again.
+    """
     file = EventFile(
         Path(os.environ["RECSYS_DATA"]) / "rees46_events" / "2019-Oct.csv.gz",
         pd.Timestamp("2020-01-01"),

@@ -1,4 +1,7 @@
-"""Two towers in service: files in, lists and ratings out, in a process that has never seen the training."""
+"""Two towers in service.
+
+Files in, lists and ratings out, in a process that has never seen the training.
+"""
 
 import json
 import os
@@ -80,8 +83,10 @@ def df_clean(rows: int = 1_500, customers: int = 120, seed: int = 0) -> pd.DataF
     return pd.DataFrame(
         {
             "Customer_ID": 1000.0 + who,
-            "Date": pd.Timestamp("2023-03-01")
-            + pd.to_timedelta(np.sort(rng.integers(0, 360, rows)), "D"),
+            "Date": (
+                pd.Timestamp("2023-03-01")
+                + pd.to_timedelta(np.sort(rng.integers(0, 360, rows)), "D")
+            ),
             "City": cities[who % 3],
             "State": "England",
             "Country": "UK",
@@ -168,7 +173,8 @@ def test_works_in_a_fresh_process_without_training_code(
 import json, sys
 from recsys_utils.models.towers.standalone import StandaloneRecommender
 shop = StandaloneRecommender(**{ {k: str(v) for k, v in paths.items()} }, **{COLUMNS}, device="cpu")
-print(json.dumps([shop.recommend_for_user(customer_id=1000, top_k=5), shop.recommend_for_new_user({NEW_USER}, top_k=5)]))
+known = shop.recommend_for_user(customer_id=1000, top_k=5)
+print(json.dumps([known, shop.recommend_for_new_user({NEW_USER}, top_k=5)]))
 training = ("recsys_utils.models.towers.training", "implicit", "lightfm", "lightgbm", "sklearn")
 assert not [name for name in training if name in sys.modules]
 """
@@ -438,8 +444,10 @@ def test_another_version_or_other_columns_are_refused(copied: dict[str, Path]) -
         StandaloneRecommender(**copied, **COLUMNS)
 
 
-CSV = """Transaction_ID,Customer_ID,Name,Email,Phone,Address,City,State,Zipcode,Country,Age,Gender,Income,Customer_Segment,Date,Year,Month,Time,\
-Total_Purchases,Amount,Total_Amount,Product_Category,Product_Brand,Product_Type,Feedback,Shipping_Method,Payment_Method,Order_Status,Ratings,products
+CSV = """Transaction_ID,Customer_ID,Name,Email,Phone,Address,City,State,Zipcode,Country,Age,Gender,\
+Income,Customer_Segment,Date,\
+Year,Month,Time,Total_Purchases,Amount,Total_Amount,Product_Category,Product_Brand,Product_Type,Feedback,\
+Shipping_Method,Payment_Method,Order_Status,Ratings,products
 {}
 """
 
@@ -448,9 +456,10 @@ def raw(
     n: int, status: str = "Delivered", customer: str = "37249.0", date: str = "9/18/2023"
 ) -> str:
     return (
-        f"{8691788 + n}.0,{customer},Jo Doe,jo@example.org,1414786801,3959 Amanda Burgs,Dortmund,Berlin,77985.0,Germany,21.0,Male,Low,Regular,"
-        f"{date},2023.0,September,22:03:55,{n % 9 + 1}.0,108.03,324.09,Clothing,Nike,Shorts,Excellent,Same-Day,Debit Card,{status},5.0,"
-        f"Cycling shorts {n % 7}"
+        f"{8691788 + n}.0,{customer},Jo Doe,jo@example.org,1414786801,3959 Amanda Burgs,"
+        f"Dortmund,Berlin,77985.0,Germany,21.0,Male,Low,Regular,{date},2023.0,September,22:03:55,"
+        f"{n % 9 + 1}.0,108.03,324.09,Clothing,Nike,Shorts,Excellent,Same-Day,Debit Card,{status},"
+        f"5.0,Cycling shorts {n % 7}"
     )
 
 

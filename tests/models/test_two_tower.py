@@ -444,7 +444,9 @@ def test_each_loss_learns_who_likes_what(made: Prepared, clean: pd.DataFrame, lo
 
 @pytest.mark.spec("S2-29")
 def test_losses_by_hand() -> None:
-    """Equal scores: BCE and BPR are ln 2, the softmax over a batch of equally frequent items is ln n."""
+    """Equal scores: BCE and BPR are ln 2, the softmax over a batch of equally frequent items is ln
+    n.
+    """
     data = TwoTowerDataset(
         np.arange(4),
         np.arange(4),
@@ -623,7 +625,10 @@ def test_every_variant_learns(shop: Shop, options: dict) -> None:
 
 
 def test_around_has_no_user_ids_which_would_give_the_hidden_purchase_away(shop: Shop) -> None:
-    """An id remembers the whole list, the past lacks one item of it: their difference would be the answer."""
+    """An id remembers the whole list, the past lacks one item of it.
+
+    Their difference would be the answer.
+    """
     seen = [TwoTower(past=past) for past in ("around", "before")]
     for model in seen:
         model.user_vocab_ = vocabulary(shop.history.users)

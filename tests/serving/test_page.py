@@ -1,4 +1,7 @@
-"""The page in a real browser against the real service: every tab and dialog, keys, phones, what goes wrong."""
+"""The page in a real browser against the real service.
+
+Every tab and dialog, keys, phones, what goes wrong.
+"""
 
 import json
 import re
@@ -49,16 +52,21 @@ PHONE = {"width": 390, "height": 844}
 STOCK = {"in_stock": "In stock", "out_of_stock": "Sold out", "unknown": "Stock unknown"}
 # Controls without a name, ids that stand twice, headings that leave out a level.
 NAMELESS = """(() => {
-  const seen = (...kinds) => [...document.querySelectorAll(kinds)].filter(one => one.checkVisibility({visibilityProperty: true}));
-  const ids = [...document.querySelectorAll('[id]')].map(one => one.id), levels = seen('h1, h2, h3, h4').map(one => Number(one.tagName[1]));
+  const seen = (...kinds) => [...document.querySelectorAll(kinds)]
+    .filter(one => one.checkVisibility({visibilityProperty: true}));
+  const ids = [...document.querySelectorAll('[id]')].map(one => one.id);
+  const levels = seen('h1, h2, h3, h4').map(one => Number(one.tagName[1]));
   const nameless = one => !(one.labels?.length || one.ariaLabel || one.textContent.trim());
   return [...seen('input, select, button, a[href], summary, dialog[open]').filter(nameless),
-    ...ids.filter((id, n) => ids.indexOf(id) !== n), ...levels.filter((level, n) => level > (levels[n - 1] ?? 0) + 1)].map(String);
+    ...ids.filter((id, n) => ids.indexOf(id) !== n),
+    ...levels.filter((level, n) => level > (levels[n - 1] ?? 0) + 1)].map(String);
 })()"""
 # What is wider than the screen, and what is wider than its own frame.
-WIDE = """[...document.querySelectorAll('header *, main *, dialog[open], dialog[open] *')].filter(one => !one.closest('.vh, .options')).filter(one =>
+WIDE = """[...document.querySelectorAll('header *, main *, dialog[open], dialog[open] *')]
+  .filter(one => !one.closest('.vh, .options')).filter(one =>
     (!one.closest('.scroll') && one.getBoundingClientRect().right > innerWidth + 1)
-    || (one.matches('button, .badge, .tag, .tabs, .scroll') && one.scrollWidth > one.clientWidth + 1)).map(one => one.outerHTML.slice(0, 120))"""
+    || (one.matches('button, .badge, .tag, .tabs, .scroll')
+      && one.scrollWidth > one.clientWidth + 1)).map(one => one.outerHTML.slice(0, 120))"""
 
 
 @dataclass
@@ -228,7 +236,10 @@ def names(panel: Locator, of: str = ".results li h3") -> list[str]:
 
 def widths(panel: Locator, label: str) -> list[float]:
     """Each meter's width as a share of its track."""
-    script = "all => all.map(m => m.querySelector('.fill').getBoundingClientRect().width / m.querySelector('.track').getBoundingClientRect().width)"
+    script = (
+        "all => all.map(m => m.querySelector('.fill').getBoundingClientRect().width /"
+        " m.querySelector('.track').getBoundingClientRect().width)"
+    )
     return panel.get_by_role("meter", name=label).evaluate_all(script)
 
 
@@ -280,7 +291,10 @@ def fits(page: Page) -> None:
 
 
 def walk(page: Page, served: Served) -> None:
-    """Every tab and dialog of whatever is served: names, prices, bars and counts are the service's own."""
+    """Every tab and dialog of whatever is served.
+
+    Names, prices, bars and counts are the service's own.
+    """
     for one in (walk_shopper, walk_analyst, walk_customer, walk_queue, walk_key):
         one(page, served)
 
@@ -339,7 +353,9 @@ def near(page: Page, served: Served, button: Locator, item: dict) -> None:
 
 
 def walk_analyst(page: Page, served: Served) -> None:
-    """Two models side by side, the profile, why an item is there, what is popular and how the service is set."""
+    """Two models side by side, the profile, why an item is there, what is popular and how the
+    service is set.
+    """
     user = served.known[0]
     panel = opened(page, served, "analyst", user=user, versus="als", n=7)
     lists = [
@@ -455,8 +471,10 @@ def walk_customer(page: Page, served: Served) -> None:
     }
     for one in form["fields"]:
         control = panel.locator(f"#customer-{one['field']}")
-        control.select_option(profile[one["field"]]) if one["kind"] == "choice" else control.fill(
-            str(profile[one["field"]])
+        (
+            control.select_option(profile[one["field"]])
+            if one["kind"] == "choice"
+            else control.fill(str(profile[one["field"]]))
         )
     panel.get_by_role("button", name="Recommend").click()
     wanted = served.post("new-customer/recommendations", profile=profile, top_k=6)[
@@ -494,7 +512,7 @@ def walk_queue(page: Page, served: Served) -> None:
     assert [pool[item["item_id"]][0] for item in shown] == [
         before.get(item["item_id"], 0) + 1 for item in shown
     ]
-    (_, score) = pool[shown[0]["item_id"]]
+    _, score = pool[shown[0]["item_id"]]
     item = shown[0]["item_id"]
     row = panel.locator(".pool tbody tr").filter(
         has=page.locator("th", has_text=re.compile(rf"\b{re.escape(item)}\s*$"))
@@ -932,7 +950,8 @@ def test_what_is_new_is_announced_and_what_has_the_focus_is_seen(
     for _ in range(8):  # two checks, a summary, five cards
         page.keyboard.press("Tab")
         ring = page.evaluate(
-            "(({outlineStyle, outlineWidth}) => [outlineStyle, parseFloat(outlineWidth)])(getComputedStyle(document.activeElement))"
+            "(({outlineStyle, outlineWidth}) => [outlineStyle,"
+            " parseFloat(outlineWidth)])(getComputedStyle(document.activeElement))"
         )
         assert ring[0] != "none"
         assert ring[1] >= 2

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
-from test_serving_shop import MODELS, NOW, Clock, art, base, client, current, folder, serving  # noqa: F401 - fixtures
+from test_serving_shop import MODELS, NOW, Clock, current, serving
 
 from recsys_utils.data import tables
 from recsys_utils.ensembles.hybrid import Hybrid
@@ -504,7 +504,10 @@ def test_a_stranger_gets_what_sells_and_is_told(client: TestClient, art: Artifac
 def test_filters_act_before_the_cut(
     client: TestClient, art: Artifacts, user: str, model: str
 ) -> None:
-    """A list is short only where the catalogue is: 20 items of one category, of a narrow range of prices."""
+    """A list is short only where the catalogue is.
+
+    20 items of one category, of a narrow range of prices.
+    """
     category = art.items["category"].value_counts().index[0]
     for who in (user, "nobody"):
         first = rec(client, who, n=3, model=model, category=category)
@@ -674,7 +677,10 @@ def test_one_item_brings_its_neighbours_before_what_sells(
 def test_reasons_are_recomputed_from_the_receipts(
     client: TestClient, base: Path, art: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """n of "Similar to n items", n of "Popular with n shoppers", d of "usual cycle d days": by pandas, without any of the models."""
+    """n of "Similar to n items", n of "Popular with n shoppers", d of "usual cycle d days".
+
+    By pandas, without any of the models.
+    """
     monkeypatch.setenv("RECSYS_HOME", str(base))
     rows = tables.load(str(base / "small.toml")).purchases.astype({"user_id": str, "item_id": str})
     near = _alike(rows)
@@ -685,7 +691,7 @@ def test_reasons_are_recomputed_from_the_receipts(
         mine = rows[rows["user_id"] == who]
         for row in rec(client, who, n=20)["recommendations"]:
             item = row["item_id"]
-            (first, *_) = row["recommendation_reason"].split()
+            first, *_ = row["recommendation_reason"].split()
             text = row["recommendation_reason"]
             if first == "Similar":
                 n = int(near.loc[sorted(set(mine["item_id"]) - {item}), item].sum())
@@ -704,7 +710,10 @@ def test_reasons_are_recomputed_from_the_receipts(
 
 
 def _alike(rows: pd.DataFrame) -> pd.DataFrame:
-    """Which items are neighbours: cosines of √signal over baskets, from 0.01, the nearest 100 of each."""
+    """Which items are neighbours.
+
+    Cosines of √signal over baskets, from 0.01, the nearest 100 of each.
+    """
     ratio = {
         name: (rows[name] / rows.groupby(by)[name].transform("mean")).fillna(1)
         for name, by in (("price", "user_id"), ("quantity", "item_id"))
@@ -987,10 +996,9 @@ def test_metrics_count(folder: Path, user: str) -> None:
         assert 'recommendations_total{model="two_stage"} 1.0' in text
         assert "new_clients_total 1.0" in text
         assert 'cache_lookups_total{outcome="hit"} 1.0' in text
-        assert (
-            f'request_duration_seconds_count{{method="GET",route="{API}/recommendations/{{user_id}}",status="200"}} 2.0'
-            in text
-        )
+        route = f'route="{API}/recommendations/{{user_id}}"'
+        labels = f'method="GET",{route},status="200"'
+        assert f"request_duration_seconds_count{{{labels}}} 2.0" in text
         client.request("BREW", "/x" * 50)
         assert "/x/x" not in client.get("/metrics").text
         # labels stay few
@@ -1115,7 +1123,10 @@ def test_the_same_event_twice_is_one(client: TestClient) -> None:
 
 
 def test_many_at_once_are_answered_by_a_few_threads(folder: Path) -> None:
-    """Each thread keeps a connection with megabytes of pages: as many as there may be requests would be a gigabyte."""
+    """Each thread keeps a connection with megabytes of pages.
+
+    As many as there may be requests would be a gigabyte.
+    """
     with serving(folder) as client, ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(lambda n: client.get(f"{API}/queue/shopper{n}"), range(200)))
         assert {answer.status_code for answer in answers} == {200}
@@ -1125,7 +1136,10 @@ def test_many_at_once_are_answered_by_a_few_threads(folder: Path) -> None:
 
 
 def test_a_posted_purchase_counts_at_once_and_after_a_restart(folder: Path, user: str) -> None:
-    """Repurchase rule, exclude_purchased, the user's facts: what was bought today is known today."""
+    """Repurchase rule, exclude_purchased, the user's facts.
+
+    What was bought today is known today.
+    """
     with serving(folder) as client:
         before = rec(client, user)
         item = ids(before)[0]

@@ -1,4 +1,7 @@
-"""Who may ask and by which address: names and origins, keys, ids that hold what addresses are made of."""
+"""Who may ask and by which address.
+
+Names and origins, keys, ids that hold what addresses are made of.
+"""
 
 import subprocess
 import sys
@@ -9,7 +12,7 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 from test_serving_input import EVENT, problem
-from test_serving_shop import base, client, folder, serving  # noqa: F401 - fixtures
+from test_serving_shop import serving
 
 from recsys_utils import LabError
 from recsys_utils.serving.settings import LOOPBACK, Settings
@@ -323,7 +326,9 @@ def test_looking_at_a_queue_writes_nothing(client: TestClient) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A program that builds the app while another thread undoes the warning filters, as a loading library does, and asks at once."""
+    """A program that builds the app while another thread undoes the warning filters, as a loading
+    library does, and asks at once.
+    """
     yield """
 import threading, warnings
 from fastapi.testclient import TestClient
@@ -332,7 +337,8 @@ from recsys_utils.serving.app import create_app
 app = create_app("nowhere")
 def loud(*args, **kw):
     raise SystemExit(f"warned: {args[0]}")
-warnings.catch_warnings.__enter__ = lambda self: None       # as if somebody else had just restored the filters
+# As if somebody else had just restored the filters.
+warnings.catch_warnings.__enter__ = lambda self: None
 warnings.catch_warnings.__exit__ = lambda self, *_: None
 warnings.simplefilter = lambda *_, **__: None
 warnings.warn = loud
@@ -343,7 +349,10 @@ for path in ("/api/v1/health", "/api/v1/recommendations/u", "/openapi.json"):
 
 
 def test_the_first_requests_do_not_depend_on_process_wide_warning_filters(silent: str) -> None:
-    """FastAPI builds routes late, and mutes pydantic by filters that any other thread may restore: they are built before."""
+    """FastAPI builds routes late, and mutes pydantic by filters that any other thread may restore.
+
+    They are built before.
+    """
     done = subprocess.run(
         [sys.executable, "-c", silent], capture_output=True, text=True, timeout=120, check=False
     )

@@ -1,4 +1,7 @@
-"""Bad input in, a sentence out: the table of the brief, the whole OpenAPI document, keys, origins and headers."""
+"""Bad input in, a sentence out.
+
+The table of the brief, the whole OpenAPI document, keys, origins and headers.
+"""
 
 import json
 import logging
@@ -18,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-from test_serving_shop import Clock, art, base, client, folder, serving  # noqa: F401 - fixtures
+from test_serving_shop import Clock, serving
 
 from recsys_utils.serving.app import create_app
 from recsys_utils.serving.settings import BODY, Settings
@@ -130,7 +133,10 @@ SENTENCES = [
     (
         "recommendations/u?model=magic",
         None,
-        "model 'magic' is unknown: choose als, item_cf, popularity, hybrid, own_decayed, preference_pairs, two_stage",
+        (
+            "model 'magic' is unknown: choose als, item_cf, popularity, hybrid, own_decayed,"
+            " preference_pairs, two_stage"
+        ),
     ),
     (
         "recommendations/u?timestamp=2025-02-30",
@@ -321,7 +327,8 @@ ODD = [
     ["a"] * 1001,
 ]
 OURS = re.compile(
-    r".+ (is .+: it takes .+|is missing: add it|is no field here: leave it out)|model '.*' is unknown: .+|give either .+|"
+    r".+ (is .+: it takes .+|is missing: add it|is no field here: leave it out)|model '.*' is"
+    r" unknown: .+|give either .+|"
     r".* is no .+|price_min is .+: swap them|profile: .+|item .+ is unknown in .+",
     re.DOTALL,
 )
@@ -677,7 +684,10 @@ def document(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
 @schemathesis.openapi.from_asgi("/openapi.json", started).parametrize()
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_undocumented_answer_to_anything(case: schemathesis.Case, document: None) -> None:
-    """Schemathesis over the whole document: no 5xx, only documented status codes, types and bodies."""
+    """Schemathesis over the whole document.
+
+    No 5xx, only documented status codes, types and bodies.
+    """
     case.call_and_validate(
         checks=[
             not_a_server_error,

@@ -1,4 +1,7 @@
-"""The service as a process: it says where it is, stops in peace, reloads under load, and loses no event when it is killed."""
+"""The service as a process.
+
+It says where it is, stops in peace, reloads under load, and loses no event when it is killed.
+"""
 
 import json
 import os
@@ -15,7 +18,7 @@ from urllib.parse import quote
 import httpx
 import psutil
 import pytest
-from test_serving_shop import base, current, folder  # noqa: F401 - fixtures
+from test_serving_shop import current
 
 from recsys_utils.online.queue import Queue
 from recsys_utils.online.update import DATABASE
@@ -225,7 +228,10 @@ def test_bad_settings_end_the_command_with_a_sentence(folder: Path) -> None:
 @pytest.mark.spec("S4-28")
 @pytest.mark.parametrize("after", [21, 90])
 def test_a_killed_server_loses_no_acknowledged_event(folder: Path, after: int) -> None:
-    """kill -9 while four shoppers post: all that was acknowledged is there, once, and the queues agree with the logs."""
+    """kill -9 while four shoppers post.
+
+    All that was acknowledged is there, once, and the queues agree with the logs.
+    """
     acknowledged: list[str] = []
     with process(folder) as (server, client):
         threads = [
@@ -281,7 +287,10 @@ def _post_until_dead(url: str, user: str, acknowledged: list[str]) -> None:
 
 
 def test_reload_under_load_answers_everybody(folder: Path) -> None:
-    """Two versions in turn, twenty reloads, six clients: every answer is whole and of one version, and memory does not pile up."""
+    """Two versions in turn, twenty reloads, six clients.
+
+    Every answer is whole and of one version, and memory does not pile up.
+    """
     first = service_manifest(folder)
     second = _other(folder, first)
     done = threading.Event()

@@ -1,4 +1,7 @@
-"""What the service loads: a small shop trained once for all tests of the service, its files, and what is refused of them."""
+"""What the service loads.
+
+A small shop trained once for all tests of the service, its files, and what is refused of them.
+"""
 
 import fcntl
 import json
@@ -175,7 +178,8 @@ def test_the_notebooks_parameters_are_used_where_they_have_run(home: Path) -> No
     assert training.chosen_model("own_decayed", "small").tau == 180
     for path, text in {
         "folds/folds.json": '{"folds": ["f"]}',
-        "runs/f/own_decayed.json": '{"params": {"tau": 60, "gone": 1}}',
+        "folds/f/fold.json": '{"hash": "h"}',
+        "runs/f/own_decayed.json": '{"fold_hash": "h", "params": {"tau": 60, "gone": 1}}',
     }.items():
         (home / "data" / "small" / path).parent.mkdir(parents=True, exist_ok=True)
         (home / "data" / "small" / path).write_text(text)

@@ -1,0 +1,1 @@
+"""Two towers: `network`, its `training`, rating towers, the retrieval model, and what is served."""

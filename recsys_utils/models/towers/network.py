@@ -1,6 +1,6 @@
 """Two towers and what they read: the network and the encoder, all that serving needs.
 
-Training is in `tower_training`.
+Training is in `towers.training`.
 """
 
 import json
@@ -22,7 +22,10 @@ SCALING = {"Total_Purchases": "min-max", "Amount": "log"}  # any other number is
 
 
 class Tower(nn.Module):
-    """Columns of codes, each with embeddings of its own, beside scaled numbers, through an MLP: (n, dim)."""
+    """Columns of codes, each with its own embeddings, and scaled numbers, through an MLP.
+
+    The result is (n, dim).
+    """
 
     def __init__(
         self,
@@ -64,7 +67,9 @@ class Tower(nn.Module):
     def forward(
         self, codes: Tensor, numbers: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(…, columns) codes and (…, numbers) to vectors (…, dim), biases (…,) and the squared norm of what was looked up."""
+        """(…, columns) codes and (…, numbers) to vectors (…, dim), biases (…,) and the squared norm
+        of what was looked up.
+        """
         places = self.places(codes)
         found = self.embedding(places)
         each = self.bias(places)
@@ -80,7 +85,7 @@ class Tower(nn.Module):
 class TwoTowerHybrid(nn.Module):
     """p = σ(t·⟨u, v⟩ + b), t > 0 and b learnt.
 
-    U and v of unit length where the similarity is the cosine.
+    The vectors u and v have unit length where the similarity is the cosine.
 
     user_cat_sizes, item_cat_sizes: values of each categorical column, the unknown (code 0)
     included. user_num_cols: names or number of the numerical columns. biases: adds what is liked,
@@ -181,7 +186,8 @@ class Encoder:
         items = list(item_cat_cols)
         if missing := [c for c in users + numbers + items if c not in train]:
             raise LabError(
-                f"the transactions lack the column '{missing[0]}': they have {', '.join(map(str, train.columns))}"
+                f"the transactions lack the column '{missing[0]}': they have"
+                f" {', '.join(map(str, train.columns))}"
             )
         mappings = {
             c: {value: n for n, value in enumerate(sorted(set(text(train[c])) - {""}), 1)}
@@ -214,8 +220,8 @@ class Encoder:
             scaled(frame[c] if c in frame else pd.Series(np.nan, frame.index), self.scalers[c])
             for c in self.user_num_cols
         ]
-        return self._codes(frame, self.user_cat_cols), np.stack(result, 1) if result else np.zeros(
-            (len(frame), 0), np.float32
+        return self._codes(frame, self.user_cat_cols), (
+            np.stack(result, 1) if result else np.zeros((len(frame), 0), np.float32)
         )
 
     def items(self, frame: pd.DataFrame) -> np.ndarray:
@@ -239,9 +245,11 @@ class Encoder:
 
     def _codes(self, frame: pd.DataFrame, columns: list[str]) -> np.ndarray:
         result = [
-            pd.Index(self.mappings[c]).get_indexer(text(frame[c])) + 1
-            if c in frame
-            else np.zeros(len(frame), int)
+            (
+                pd.Index(self.mappings[c]).get_indexer(text(frame[c])) + 1
+                if c in frame
+                else np.zeros(len(frame), int)
+            )
             for c in columns
         ]
         return np.stack(result, 1).astype(np.int64)
@@ -282,6 +290,7 @@ def _sizes(sizes: Sizes, name: str) -> list[int]:
     result = [int(n) for n in (sizes.values() if isinstance(sizes, Mapping) else sizes)]
     if not result or min(result) < 1:
         raise LabError(
-            f"{name} is {result}: give one column or more, each with 1 or more values (the unknown included)"
+            f"{name} is {result}: give one column or more, each with 1 or more values (the unknown"
+            " included)"
         )
     return result

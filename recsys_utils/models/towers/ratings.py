@@ -1,4 +1,7 @@
-"""Two towers that predict ratings: which columns of the transactions they use, and their training."""
+"""Two towers that predict ratings.
+
+Which columns of the transactions they use, and their training.
+"""
 
 import pandas as pd
 

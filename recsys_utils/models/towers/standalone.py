@@ -64,10 +64,12 @@ def save_recommender(
 
 
 class StandaloneRecommender:
-    """Recommendations and ratings for known customers and for new ones by profile, from saved files.
+    """Recommendations and ratings for known customers and for new ones by profile, from saved
+    files.
 
-    The first of `user_cat_cols` is the customer's id, the first of `item_cat_cols` the product. Every score is a rating
-    1 + 4p, p = σ(t·⟨u, v⟩ + b). Lists are [(item, rating), …], best first, equal ratings by the product's name.
+    The first of `user_cat_cols` is the customer's id, the first of `item_cat_cols` the product.
+    Every score is a rating 1 + 4p, p = σ(t·⟨u, v⟩ + b). Lists are [(item, rating), …], best first,
+    equal ratings by the product's name.
     """
 
     def __init__(
@@ -95,10 +97,11 @@ class StandaloneRecommender:
         ):
             if list(given) != getattr(self.encoder, name):
                 raise LabError(
-                    f"{name} is {list(given)}, the model was trained with {getattr(self.encoder, name)}: give the same columns"
+                    f"{name} is {list(given)}, the model was trained with"
+                    f" {getattr(self.encoder, name)}: give the same columns"
                 )
-        (self.who, *_) = self.encoder.user_cat_cols
-        (self.product, *_) = self.encoder.item_cat_cols
+        self.who, *_ = self.encoder.user_cat_cols
+        self.product, *_ = self.encoder.item_cat_cols
         self.fields = [*self.encoder.user_cat_cols[1:], *self.encoder.user_num_cols]
         self.device = torch.device(device)
         self.model = _load_model(self.paths["model_path"]).to(device)
@@ -146,7 +149,9 @@ class StandaloneRecommender:
             return float(self._rate(self.model.matrix(self._user(row), found))[0, 0])
 
     def ratings(self, profiles: pd.DataFrame) -> np.ndarray:
-        """(rows, products) ratings of the whole catalogue, for rows of profiles with or without a customer's id."""
+        """(rows, products) ratings of the whole catalogue, for rows of profiles with or without a
+        customer's id.
+        """
         with torch.inference_mode():
             return self._rate(self.model.matrix(self._user(profiles), self.items)).cpu().numpy()
 
@@ -178,15 +183,19 @@ class StandaloneRecommender:
         return self.catalog[found].head(limit).to_dict("records")
 
     def partial_fit(self, events: pd.DataFrame, seed: int = 0) -> None:
-        """Learn from new purchases in place: only the ids' embeddings of the customers and products in them move.
+        """Learn from new purchases in place.
 
-        events: rows of customer id and product, optional `Ratings`. A new customer starts as the unknown one. Nothing is written.
+        Only the ids' embeddings of the customers and products in them move.
+
+        events: rows of customer id and product, optional `Ratings`. A new customer starts as the
+        unknown one. Nothing is written.
         """
         who = text(events[self.who])
         product = text(events[self.product])
         if len(odd := product[~product.isin(self.names)]):
             raise LabError(
-                f"events name the product '{odd.iloc[0]}', which is not in the catalogue of {len(self.names):,}: train again with it"
+                f"events name the product '{odd.iloc[0]}', which is not in the catalogue of"
+                f" {len(self.names):,}: train again with it"
             )
         self._welcome(pd.unique(who))
         label = (
@@ -216,7 +225,10 @@ class StandaloneRecommender:
     def _descend(
         self, profiles: pd.DataFrame, item: np.ndarray, label: np.ndarray, rng: np.random.Generator
     ) -> None:
-        """Gradient steps on the first column's embeddings of both towers: each event against one random product."""
+        """Gradient steps on the first column's embeddings of both towers.
+
+        Each event against one random product.
+        """
         tables = [self.model.user_tower.embedding.weight, self.model.item_tower.embedding.weight]
         user_cat, user_num = (self._tensor(a) for a in self.encoder.users(profiles))
         touched = [user_cat[:, 0].unique(), self._tensor(self.codes[item])[:, 0].unique()]
@@ -231,7 +243,10 @@ class StandaloneRecommender:
                 table.data[rows] -= RATE * grad[rows]
 
     def _welcome(self, customers: np.ndarray) -> None:
-        """Give new customers an id whose embedding begins as the unknown one's: row 0 of the table, repeated after the last id."""
+        """Give new customers an id whose embedding begins as the unknown one's.
+
+        Row 0 of the table, repeated after the last id.
+        """
         if not len(new := [c for c in customers if c not in self.profiles.index]):
             return
         tower = self.model.user_tower
@@ -286,7 +301,8 @@ class StandaloneRecommender:
         customer = _text_id(customer_id)
         if customer not in self.profiles.index:
             raise LabError(
-                f"customer '{customer}' is unknown: for someone without purchases call recommend_for_new_user(profile)"
+                f"customer '{customer}' is unknown: for someone without purchases call"
+                " recommend_for_new_user(profile)"
             )
         return customer
 
@@ -294,7 +310,8 @@ class StandaloneRecommender:
         """One row of a profile, checked field by field."""
         if not isinstance(profile, Mapping):
             raise LabError(
-                f"a profile is a dictionary of {', '.join(self.fields)}; this is {type(profile).__name__}"
+                f"a profile is a dictionary of {', '.join(self.fields)}; this is"
+                f" {type(profile).__name__}"
             )
         faults = [f"'{key}' is no field" for key in profile if key not in self.fields]
         faults += [
@@ -323,11 +340,15 @@ class StandaloneRecommender:
         )
 
     def _item(self, item: str | Mapping) -> np.ndarray:
-        """Codes of one product, by name or by attributes: a new product is rated by what is known of it."""
+        """Codes of one product, by name or by attributes.
+
+        A new product is rated by what is known of it.
+        """
         given = dict(item) if isinstance(item, Mapping) else {self.product: item}
         if odd := [key for key in given if key not in self.encoder.item_cat_cols]:
             raise LabError(
-                f"item: '{odd[0]}' is no attribute, it takes any of {', '.join(self.encoder.item_cat_cols)}"
+                f"item: '{odd[0]}' is no attribute, it takes any of"
+                f" {', '.join(self.encoder.item_cat_cols)}"
             )
         listed = self.catalog[self.names == str(given.get(self.product))].to_dict("records")
         codes = self.encoder.items(pd.DataFrame([(listed[0] if listed else {}) | given]))

@@ -1,4 +1,7 @@
-"""Training of the two towers: transactions by date, positives with sampled negatives, losses, and what is saved for serving."""
+"""Training of the two towers.
+
+Transactions by date, positives with sampled negatives, losses, and what is saved for serving.
+"""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -49,12 +52,15 @@ log = logging.getLogger(__name__)
 
 
 class TwoTowerDataset(Dataset):
-    """Positives, each followed by k sampled negatives: (user codes, user numbers, item codes, label).
+    """Positives, each followed by k sampled negatives.
 
-    user, item: (n,) codes of the positives, item −1 if not in the catalogue. user_cat, user_num, item_cat: their features.
-    catalogue: (items, columns) features of what a negative may be. bought: users × items CSR, never drawn (default: the positives).
-    ratings: 1 to 5, for soft labels (r − 1) / 4. `redraw(epoch)` takes other negatives, the same ones for the same seed and epoch.
-    A user who bought the whole catalogue has no negatives and is left out.
+    (user codes, user numbers, item codes, label).
+
+    user, item: (n,) codes of the positives, item −1 if not in the catalogue. user_cat, user_num,
+    item_cat: their features. catalogue: (items, columns) features of what a negative may be.
+    bought: users × items CSR, never drawn (default: the positives). ratings: 1 to 5, for soft
+    labels (r − 1) / 4. `redraw(epoch)` takes other negatives, the same ones for the same seed and
+    epoch. A user who bought the whole catalogue has no negatives and is left out.
     """
 
     def __init__(
@@ -123,12 +129,18 @@ class TwoTowerDataset(Dataset):
         return self.user_cat[row], self.user_num[row], item, self.label[row, nth]
 
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features of some positives, their item before its negatives: (n, U), (n, N), (n, 1 + k, I), (n, 1 + k)."""
+        """Features of some positives, their item before its negatives.
+
+        (n, U), (n, N), (n, 1 + k, I), (n, 1 + k).
+        """
         items = torch.cat([self.item_cat[index][:, None], self.catalogue[self.drawn[index]]], 1)
         return self.user_cat[index], self.user_num[index], items, self.label[index]
 
     def log_q(self, index: Tensor) -> Tensor:
-        """Log of how often each positive's item is among the positives: how probable it is to be in a batch."""
+        """Log of how often each positive's item is among the positives.
+
+        How probable it is to be in a batch.
+        """
         counts = np.bincount(self.item + 1, minlength=len(self.catalogue) + 1)
         return torch.as_tensor(np.log(counts / counts.sum() + 1e-12), dtype=torch.float32)[
             torch.as_tensor(self.item + 1)[index]
@@ -220,12 +232,14 @@ def _checked(loss: str, epochs: int, patience: int | None, *datasets: TwoTowerDa
         raise LabError(f"loss is '{loss}': choose {', '.join(Loss.__args__)}")
     if epochs < 1 or (patience is not None and not 1 <= patience < max(epochs, 2)):
         raise LabError(
-            f"epochs is {epochs} and patience {patience}: take 1 epoch or more and a patience below them, else nothing stops early"
+            f"epochs is {epochs} and patience {patience}: take 1 epoch or more and a patience below"
+            " them, else nothing stops early"
         )
     for name, data in zip(("train_dataset", "val_dataset"), datasets):
         if not len(data) or (loss == "bpr" and not data.negatives):
             raise LabError(
-                f"{name} has {len(data)} rows and {data.negatives} negatives per positive: loss '{loss}' cannot be computed"
+                f"{name} has {len(data)} rows and {data.negatives} negatives per positive: loss"
+                f" '{loss}' cannot be computed"
             )
     return patience or max(1, epochs // 3)
 
@@ -289,7 +303,10 @@ def batch_loss(
 
 @dataclass
 class Prepared:
-    """Encoded data sets by date, the encoder, and what serving needs: item catalogue, profiles, histories, rating statistics."""
+    """Encoded data sets by date, the encoder, and what serving needs.
+
+    Item catalogue, profiles, histories, rating statistics.
+    """
 
     train: TwoTowerDataset
     val: TwoTowerDataset
@@ -300,7 +317,10 @@ class Prepared:
 
 
 def transactions(purchases: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Canonical tables as transactions with ratings (`df_clean`): their column names, one row per receipt line, products by name."""
+    """Canonical tables as transactions with ratings (`df_clean`).
+
+    Their column names, one row per receipt line, products by name.
+    """
     items = items.astype({"item_id": str})
     name = (
         items["name"].fillna(items["item_id"]).astype(str) if "name" in items else items["item_id"]
@@ -327,7 +347,8 @@ def date_split(rows: pd.DataFrame, cuts: Sequence[float] = CUTS) -> list[pd.Data
     parts = [rows[dates < first], rows[(dates >= first) & (dates < second)], rows[dates >= second]]
     if not all(map(len, parts)):
         raise LabError(
-            f"{len(rows):,} transactions of {dates.nunique():,} dates cannot be cut at {cuts}: they need more dates"
+            f"{len(rows):,} transactions of {dates.nunique():,} dates cannot be cut at {cuts}: they"
+            " need more dates"
         )
     return parts
 
@@ -349,14 +370,15 @@ def prepare(
     """
     if mode == "rating" and "Ratings" not in df_clean:
         raise LabError(
-            "mode 'rating' needs a column Ratings: the transactions have none, take mode 'interaction'"
+            "mode 'rating' needs a column Ratings: the transactions have none, take mode"
+            " 'interaction'"
         )
     train, val, test = parts or date_split(
         df_clean if mode == "interaction" else df_clean.dropna(subset="Ratings")
     )
     encoder = Encoder.fit(train, user_cat_cols, user_num_cols, item_cat_cols)
-    (who, *_) = encoder.user_cat_cols
-    (product, *_) = encoder.item_cat_cols
+    who, *_ = encoder.user_cat_cols
+    product, *_ = encoder.item_cat_cols
     catalogue, conflicts = item_catalogue(train, encoder.item_cat_cols)
     known = pd.Index(catalogue[product])
     customers = pd.Index(
@@ -395,7 +417,9 @@ def prepare(
 
 
 def item_catalogue(train: pd.DataFrame, item_cat_cols: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """One row per product, each attribute the most frequent in train (then the first in the alphabet), and how many products had several."""
+    """One row per product, each attribute the most frequent in train (then the first in the
+    alphabet), and how many products had several.
+    """
     product, *others = item_cat_cols
     rows = pd.DataFrame({c: text(train[c]) for c in item_cat_cols})
     rows = rows[rows[product] != ""]

@@ -1,4 +1,7 @@
-"""Two towers on receipts: a retrieval model, users and items by id, attributes and recent purchases."""
+"""Two towers on receipts.
+
+A retrieval model, users and items by id, attributes and recent purchases.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -217,7 +220,8 @@ class TwoTower(Recommender):
         user, item, window = np.concatenate(result, axis=1)
         if not len(user):
             raise LabError(
-                f"TwoTower found no purchase in the last {self.windows * self.days:g} days: raise windows or days"
+                f"TwoTower found no purchase in the last {self.windows * self.days:g} days: raise"
+                " windows or days"
             )
         return (
             user,
