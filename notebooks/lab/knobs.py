@@ -52,3 +52,30 @@ def hidden_purchases(rules: Mapping[str, dict], stage: Stage) -> pd.DataFrame:
             shown = rerank(pairs, facts, tuned(rule))
             shares[name][scope] = 1 - len(shown) / len(pairs)
     return pd.DataFrame(shares).T
+
+
+def rule_values(priced: bool) -> dict[str, dict[str, dict]]:
+    """Values of each business rule to try, from off to strong: rule, label, settings.
+
+    priced: whether receipts have prices; without them only the repurchase rule does anything.
+    """
+    repurchase = {"off": {}}
+    for factor in (0.1, 0.2, 0.4, 0.8):
+        repurchase[f"{factor:g}"] = {"repurchase_cycle": {"exclusion_factor": factor}}
+    if not priced:
+        return {"Repurchase, × cycle": repurchase}
+    upsell = {f"{factor:g}": {"upsell": {"factor": factor}} for factor in (0, 0.1, 0.5, 1)}
+    cap = {"off": {}}
+    for tolerance in (3, 2, 1.5, 1.2):
+        cap[f"{tolerance:g}"] = {"price_sensitivity": {"budget_tolerance": tolerance}}
+    penalty = {"off": {}}
+    for tolerance in (2.5, 2, 1.5):
+        rule = {"mode": "penalty", "budget_tolerance": tolerance}
+        penalty[f"{tolerance:g}"] = {"price_sensitivity": rule}
+    return {
+        "Repurchase, × cycle": repurchase,
+        "Upsell factor": upsell,
+        "Segment filter": {"off": {}, "on": {"user_segments": {}}},
+        "Price cap, × mean price": cap,
+        "Price penalty, × mean price": penalty,
+    }
