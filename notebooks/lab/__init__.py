@@ -1,1 +1,1 @@
-"""What only the notebooks call: one shopper's table, tuning, recording, ablations, replays, tours."""
+"""What only the notebooks call: a shopper's table, tuning, recording, ablations, replays, tours."""

@@ -47,7 +47,7 @@ def rerank(
 ) -> pd.DataFrame:
     """Apply every rule to candidates (user_id, item_id, score in 0…1, …).
 
-    What a rule drops is gone, score is final, rank anew.
+    What a rule drops is gone, score is final, ranks start from 1 again.
 
     Any model's table will do once its scores are in 0…1, as `blend.weighted` makes them. Adds
     `relevance`, the score over the largest that anything could attain. later: days from the facts'
@@ -120,7 +120,7 @@ def segments(mean_price: np.ndarray, bounds: np.ndarray, knobs: UserSegments) ->
 
 
 def price_limits(mean_price: np.ndarray, bounds: np.ndarray, tuning: Tuning) -> np.ndarray:
-    """The dearest price that each user is offered.
+    """The highest price that each user is offered.
 
     The tolerance times their segment's upper bound and, mode "cap", their mean.
     """

@@ -29,8 +29,9 @@ class ModelWeights:
 
 @dataclass(frozen=True)
 class Upsell:
-    """Dearer items, up to budget_tolerance times the user's mean price, gain at most factor ·
-    price_boost_weight.
+    """More expensive items gain at most factor · price_boost_weight.
+
+    It acts on prices up to budget_tolerance times the user's mean price.
     """
 
     enabled: bool = True
@@ -66,7 +67,7 @@ class RepurchaseCycle:
 
 @dataclass(frozen=True)
 class PriceSensitivity:
-    """cap: no item dearer than budget_tolerance times the user's mean price.
+    """cap: no item above budget_tolerance times the user's mean price.
 
     penalty: it loses up to max_penalty of its score.
     """

@@ -540,9 +540,9 @@ def test_retuned_is_fitting_anew_and_leaves_the_first_alone(hybrid: Hybrid, shop
     knobs = {"user_segments": {"small": 0.1}, "price_sensitivity": {"mode": "off"}}
     before = hybrid.recommend(shop.history.user_ids, 5)
     users = shop.history.user_ids
-    anew = Hybrid(als=ALS_SMALL, tuning=knobs).fit(shop.history)
+    fresh = Hybrid(als=ALS_SMALL, tuning=knobs).fit(shop.history)
     pd.testing.assert_frame_equal(
-        hybrid.retuned(knobs).recommend(users, 5), anew.recommend(users, 5)
+        hybrid.retuned(knobs).recommend(users, 5), fresh.recommend(users, 5)
     )
     pd.testing.assert_frame_equal(hybrid.recommend(users, 5), before)
 

@@ -51,7 +51,7 @@ def rows(shop: Shop) -> pd.DataFrame:
 
 
 def scrambled(rows: pd.DataFrame, cut: pd.Timestamp, seed: int) -> pd.DataFrame:
-    """Users, items, prices, quantities, attributes and times after the cut, each dealt anew.
+    """Users, items, prices, quantities, attributes and times after the cut, each dealt again.
 
     A tenth of it is unheard of.
     """

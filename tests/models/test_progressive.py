@@ -452,7 +452,7 @@ def test_steps_are_days_or_twentieths_and_lose_no_event(shop: Shop) -> None:
 def test_a_model_is_judged_before_it_learns(shop: Shop) -> None:
     """What happens within a step changes no list of that step.
 
-    The future dealt anew changes only the truth and later steps.
+    The future dealt again changes only the truth and later steps.
     """
     log = study.stream(a_fold(shop))
     start = shop.borders["test"]

@@ -18,7 +18,7 @@ const address = (name, values = {}) => {
   return kept.length ? `#${name}?${new URLSearchParams(kept)}` : `#${name}`;
 };
 
-/** Show the tab of the address; load it anew where its parameters changed or the user asked again. */
+/** Show the tab of the address; load it again where its parameters changed or the user asked again. */
 function route(again = false) {
   const [name, search = ""] = location.hash.slice(1).split("?");
   const shown = views[name] ? name : "shopper";
