@@ -17,12 +17,12 @@ from typing import Self
 import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 from torch.nn.functional import binary_cross_entropy_with_logits, embedding
 from tqdm import tqdm
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import codes, pair_ids
+from recsys_utils.models.torch_training import small_batches
 from recsys_utils.store import atomic
 
 BLOCK = (
@@ -274,7 +274,7 @@ class PurchaseNet:
         optimizer = torch.optim.Adam(
             tables.values(), lr=rate, weight_decay=self.weight_decay, fused=True
         )
-        with threadpool_limits(1):  # batches are small: a second thread waits more than it works
+        with small_batches():
             for _ in tqdm(
                 range(epochs),
                 desc="purchase network",

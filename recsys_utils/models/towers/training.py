@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 from torch.utils.data import Dataset
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from recsys_utils import LabError
 from recsys_utils.data.attributes import text
+from recsys_utils.models.torch_training import small_batches
 from recsys_utils.models.towers.network import Encoder, Sizes, TwoTowerHybrid
 
 Loss = Literal["bce", "bpr", "softmax"]
@@ -192,10 +192,7 @@ def train_two_tower_model(
     """
     patience = _checked(loss, epochs, patience, train_dataset, val_dataset)
     generator = torch.Generator().manual_seed(seed)
-    with (
-        torch.random.fork_rng(devices=[]),
-        threadpool_limits(1),
-    ):  # batches are small: a second thread waits more than it works
+    with torch.random.fork_rng(devices=[]), small_batches():
         torch.manual_seed(seed)
         model = TwoTowerHybrid(user_cat_sizes, item_cat_sizes, user_num_cols, **network)
         optimizer = torch.optim.Adam(

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -20,6 +19,7 @@ from recsys_utils import LabError
 from recsys_utils.data.attributes import blocks, codes, known, vocabulary
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import Recommender, check_params, cosines, with_habits
+from recsys_utils.models.torch_training import small_batches
 from recsys_utils.models.towers.network import TwoTowerHybrid
 from recsys_utils.models.towers.training import unbought
 
@@ -120,10 +120,7 @@ class TwoTower(Recommender):
         self.taste_ = data.matrix(self.tau)
         people = self._user_codes(data)
         things = self._item_codes(data)
-        with (
-            torch.random.fork_rng(devices=[]),
-            threadpool_limits(1),
-        ):  # batches are small: a second thread waits more than it works
+        with torch.random.fork_rng(devices=[]), small_batches():
             torch.manual_seed(self.seed)
             net = self._network(data.shape)
             self.curve_ = self._train(net, data, people, things)
