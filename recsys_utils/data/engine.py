@@ -21,4 +21,5 @@ def connect() -> ibis.BaseBackend:
         )
     con = ibis.duckdb.connect()
     con.raw_sql("PRAGMA disable_progress_bar")  # it would write into notebooks
+    con.raw_sql("SET TimeZone = 'UTC'")  # times with a zone become UTC, wherever this runs
     return con

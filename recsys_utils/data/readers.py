@@ -1,285 +1,395 @@
-"""Raw files in, Ibis tables out: csv, parquet and xlsx; columns and rules of a data set applied."""
+"""From raw files to the rows that a data set's TOML describes: columns, types, rules."""
 
-import csv
-import glob
-import gzip
-import os
 import re
-from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import ibis
-import pandas as pd
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
-from recsys_utils.data.registry import Source, Spec
-from recsys_utils.store import home
+from recsys_utils.data.dates import Reading, find_reading
+from recsys_utils.data.files import (
+    FILE,
+    ROW,
+    first_line,
+    id_text,
+    is_text,
+    raw_files,
+    read_file,
+)
+from recsys_utils.data.numbers import find_notations
+from recsys_utils.data.registry import NUMBERS, Layout, Source, Spec
+
+NOTHING = ("", "nan", "inf", "null", "none", "n/a", "na", "#n/a", "-")
+ISO_DAY = r"^\d{4}-\d{2}-\d{2}"
+TRUTHS = ("true", "false")
 
 
-def raw_files(source: Source, spec: Spec) -> list[Path]:
-    """The source's first file that exists in any of the data set's folders, or all that match it if
-    it has a *; [] where it names none.
-    """
-    roots = [Path(os.environ["RECSYS_DATA"]) / spec.name] if os.environ.get("RECSYS_DATA") else []
-    roots += [home() / "data" / "raw" / spec.name] + ([spec.folder] if spec.folder else [])
-    found = [paths for file in source.files for root in roots if (paths := _matching(root, file))]
-    if source.files and not found:
-        looked = ", ".join(str(root) for root in roots)
-        raise LabError(
-            f"{' or '.join(source.files)} of data set '{spec.name}' was not found in {looked}:"
-            f" {spec.get}"
-        )
-    return found[0] if found else []
+@dataclass
+class Raw:
+    """The raw rows of a source, all files as one table, and how the files are named in errors."""
+
+    table: Table
+    paths: list[Path]
+    is_text: bool = False  # columns have no types of their own
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the files have."""
+        return [name for name in self.table.columns if name not in (ROW, FILE)]
+
+    @property
+    def name(self) -> str:
+        """The first file, and how many more."""
+        more = len(self.paths) - 1
+        files = "file" if more == 1 else "files"
+        return f"{self.paths[0]}" + (f" and {more} more {files}" if more else "")
 
 
-def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> tuple[Table, Path]:
-    """The raw rows of a source (its own file or files, or else the purchases') and the first file
-    they came from.
-    """
-    paths = raw_files(source, spec) or raw_files(spec.purchases, spec)
-    raws = [
-        _read_one(con, path, source if source.files else spec.purchases, source.columns)
-        for path in paths
-    ]
-    names = ", ".join(_identifier(name) for name in raws[0].columns)
-    try:
-        raw = (
-            raws[0]
-            if len(raws) == 1
-            else con.sql(
-                " UNION ALL ".join(f"SELECT {names} FROM {raw.get_name()}" for raw in raws)
-            )
-        )
-    except Exception as error:
-        raise LabError(
-            f"{paths[0]} and the other files of '{spec.name}' do not fit together:"
-            f" {_first_line(error)}"
-        ) from error
-    if (source if source.files else spec.purchases).drop_copies:
-        raw = raw.mutate(is_copy=ibis.row_number().over(group_by=raw.columns) > 0)
-    return raw, paths[0]
+@dataclass
+class Selected:
+    """Rows under their canonical names, with `rejected`, and how their dates are read."""
+
+    table: Table
+    raw: Raw
+    source: Source
+    reading: Reading | None = None
+
+    def column(self, name: str) -> str:
+        """How a canonical column is named in what is raised."""
+        return f"{name} ({self.source.columns.get(name, name)})"
 
 
-def select(raw: Table, source: Source, table: str, path: Path) -> Table:
-    """Raw rows with the mapped columns under their canonical names, plus `rejected`.
-
-    The first rule a row breaks.
-    """
-    parts = [f"{_sql(raw, source, name, table, path)} AS {name}" for name in source.columns]
-    rules = [(why, f"NOT coalesce({rule}, FALSE)") for why, rule in source.only.items()]
-    rules = (
-        [("copy of another line", "is_copy")] * source.drop_copies
-        + [(f"not {why}", rule) for why, rule in rules]
-        + list(source.reject.items())
-    )
-    cases = " ".join(f"WHEN {rule} THEN {_quoted(why)}" for why, rule in rules)
-    if cases:
-        _query(raw, f"count(CASE {cases} END) AS n", f"[{table}] rules of {path.name}", run=True)
-    parts.append(f"CASE {cases} END AS rejected" if cases else "CAST(NULL AS VARCHAR) AS rejected")
-    return _query(raw, ", ".join(parts), f"[{table}] rules of {path.name}")
-
-
-def _matching(root: Path, file: str) -> list[Path]:
-    """The file, or those that match it in the order of their names."""
-    return [
-        root / name
-        for name in (sorted(glob.glob(file, root_dir=root)) if "*" in file else [file])
-        if (root / name).is_file()
-    ]
-
-
-def _read_one(con: ibis.BaseBackend, path: Path, origin: Source, columns: dict[str, str]) -> Table:
-    readers = {".parquet": _parquet, ".xlsx": _xlsx, ".xls": _xlsx}
-    try:
-        raw = readers.get(path.suffix.lower(), _csv)(con, path, origin, columns)
-        empty = raw.limit(1).count().to_pandas() == 0
-    except LabError:
-        raise
-    except Exception as error:
-        raise LabError(f"{path} cannot be read: {_first_line(error)}") from error
-    if empty:
-        raise LabError(f"{path} has a header and no rows")
+def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> Raw:
+    """The raw rows of a source: of its own files, or else of the purchases'."""
+    origin = source if source.has_files else spec.purchases
+    paths = raw_files(origin, spec)
+    ids = _id_columns([spec.purchases, source])
+    rows = _read_files(con, paths, origin, ids, list(origin.columns.values()))
+    if origin.split:
+        rows = _split(rows, origin, paths[0])
+    if origin.unpivot:
+        rows = _unpivot(rows, origin, paths[0])
+    if origin.join:
+        rows = _join(con, rows, origin, spec, ids)
+    raw = Raw(rows, paths, is_text(paths[0]))
+    if origin.drop_copies:
+        copy = ibis.row_number().over(group_by=raw.columns) > 0
+        raw.table = rows.mutate(is_copy=copy)
     return raw
 
 
-def _parquet(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, str]) -> Table:
-    return con.read_parquet(str(path))
+def select(raw: Raw, source: Source, table: str) -> Selected:
+    """Raw rows with the mapped columns under their canonical names, plus `rejected`.
 
-
-def _csv(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, str]) -> Table:
-    if path.suffix == ".gz":
-        _check_gzip(path)
-    sep, header = _header(path, source)
-    text = _texts(source, columns, header)
-    if source.encoding.lower() not in ("utf-8", "utf8"):
-        frame = pd.read_csv(
-            path,
-            sep=sep,
-            encoding=source.encoding,
-            dtype=dict.fromkeys(text, str),
-            keep_default_na=False,
-            na_values=[""],
-        )
-        return con.create_table(ibis.util.gen_name("raw"), frame, temp=True)
-    # Everything but text DuckDB finds out from the whole file.
-    try:
-        rows = con.read_csv(
-            str(path), sample_size=-1, header=True, delim=sep, **({"types": text} if text else {})
-        )
-        return con.create_table(
-            ibis.util.gen_name("raw"), rows, temp=True
-        )  # now, so that a broken row is found here
-    except Exception as error:
-        _check_rows(path, sep, len(header))
-        raise error
-
-
-def _check_rows(path: Path, sep: str, width: int) -> None:
-    """Name the first row that has more or fewer fields than the header."""
-    with (gzip.open if path.suffix == ".gz" else open)(
-        path, "rt", encoding="utf-8", errors="replace", newline=""
-    ) as file:
-        for n, row in enumerate(csv.reader(file, delimiter=sep)):
-            if row and len(row) != width:
-                raise LabError(
-                    f"{path}, row {n}: it has {len(row)} fields, the header {width}: correct it, or"
-                    " set sep"
-                )
-            if any("\ufffd" in field for field in row):
-                raise LabError(
-                    f'{path}, row {n} is not utf-8: set encoding, e.g. encoding = "latin-1"'
-                )
-
-
-def _texts(source: Source, columns: dict[str, str], header: list[str]) -> dict[str, str]:
-    """Columns that stay text.
-
-    007 must not become 7, nor 01.02.2024 what the reader makes of it where a pattern is given.
+    `rejected` is the first of the data set's own rules that a row breaks. Rows keep their number
+    and their file. Ids, dates and numbers are text still, where the files are text.
     """
-    return {
-        raw: "VARCHAR"
-        for name, raw in columns.items()
-        if raw in header and (name.endswith("_id") or (name == "ts" and source.ts_format))
-    }
+    rules = _rules(source)
+    t = _expression_types(raw, source, table, [rule for _, rule in rules])
+    parts = [
+        f"{_sql(raw, t, source, name, table)} AS {_identifier(name)}" for name in source.columns
+    ]
+    where = f"[{table}] rules of {raw.paths[0].name}"
+    rejected = "CAST(NULL AS VARCHAR)"
+    if rules:
+        cases = " ".join(f"WHEN {rule} THEN {_quoted(why)}" for why, rule in rules)
+        rejected = f"CASE {cases} END"
+        _query(t, f"{rejected} AS rejected", where, run=True)
+    parts += [f"{rejected} AS rejected", _identifier(ROW), _identifier(FILE)]
+    result = Selected(_query(t, ", ".join(parts), where), raw, source)
+    return _with_attribute_types(result) if raw.is_text else result
 
 
-def _header(path: Path, source: Source) -> tuple[str, list[str]]:
-    """The separator, given or the most frequent in the first line, and the column names."""
-    if source.sep is not None and len(source.sep) != 1:
-        raise LabError(f"sep = '{source.sep}' for {path.name} is not one character")
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(
-            path, "rt", encoding=source.encoding.lower().replace("utf-8", "utf-8-sig")
-        ) as file:
-            line = file.readline().rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise LabError(
-            f'{path} is not {source.encoding}: set encoding, e.g. encoding = "latin-1"'
-        ) from error
-    if not line:
-        raise LabError(f"{path} is empty")
-    sep = source.sep or max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
-    names = next(csv.reader([line], delimiter=sep))
-    if twice := [name for name, n in Counter(names).items() if n > 1]:
-        raise LabError(f"{path} has the column '{twice[0]}' twice: rename one")
-    return sep, names
+def with_reading(selected: Selected) -> Selected:
+    """Find out how the dates are written, where the TOML does not say it."""
+    t = selected.table
+    if "ts" not in t.columns or selected.source.ts_format or not t.ts.type().is_string():
+        return selected
+    where = f"{selected.raw.name}: {selected.column('ts')}"
+    selected.reading = find_reading(t, "ts", where)
+    return selected
 
 
-def _check_gzip(path: Path) -> None:
-    """DuckDB reads a truncated gzip in silence, so read it to its end once."""
-    try:
-        with gzip.open(path) as file:
-            while file.read(1 << 24):
-                pass
-    except (EOFError, OSError) as error:
-        raise LabError(
-            f"{path} is a damaged or truncated gzip file ({error}): fetch it again"
-        ) from error
+def with_numbers(selected: Selected) -> dict[str, ibis.expr.types.Column]:
+    """The numbers of the selected rows as float64, null where a text is no number."""
+    t = selected.table
+    names = [name for name in NUMBERS if name in t.columns]
+    texts = [name for name in names if t[name].type().is_string()]
+    where = {name: f"{selected.raw.name}: {selected.column(name)}" for name in texts}
+    notations = find_notations(t, texts, selected.source.decimal, where)
+    result = {name: t[name].try_cast("float64") for name in names}
+    return result | {name: notations[name].numbers(t[name]) for name in texts}
 
 
-def _xlsx(con: ibis.BaseBackend, path: Path, source: Source, columns: dict[str, str]) -> Table:
-    with pd.ExcelFile(path, engine="calamine") as book:
-        if missing := [sheet for sheet in source.sheets if sheet not in book.sheet_names]:
+def _read_files(
+    con: ibis.BaseBackend, paths: list[Path], layout: Layout, ids: list[str], wanted: list[str]
+) -> Table:
+    """All files as one table, by the names of their columns."""
+    plain = _header_columns(layout, wanted)
+    parts = [read_file(con, path, layout, ids, plain) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    every = {name for part in parts for name in part.columns}
+    for path, part in zip(paths, parts):
+        absent = [name for name in every - set(part.columns) if _is_used(name, layout, wanted)]
+        if absent:
             raise LabError(
-                f"{path} has no sheet '{missing[0]}': it has"
-                f" {', '.join(map(str, book.sheet_names))}"
+                f"{path} has no column '{min(absent)}', which other files of the same table have:"
+                f" it has {', '.join(_visible(part))}"
             )
-        wanted = source.sheets or book.sheet_names[:1]
-        text = dict.fromkeys(
-            _texts(source.model_copy(update={"ts_format": None}), columns, list(columns.values())),
-            str,
+    try:
+        views = [con.create_view(ibis.util.gen_name("part"), part) for part in parts]
+        names = " UNION ALL BY NAME ".join(f"SELECT * FROM {view.get_name()}" for view in views)
+        return con.create_table(ibis.util.gen_name("raw"), con.sql(names), temp=True)
+    except Exception as error:
+        raise LabError(
+            f"{paths[0]} and the other files do not fit together: {first_line(error)}"
+        ) from error
+
+
+def _header_columns(layout: Layout, wanted: list[str]) -> list[str]:
+    """Columns that the file itself must have, by which its header is found below a title."""
+    if isinstance(layout, Source) and (layout.unpivot or layout.join):
+        return []
+    return [value for value in wanted if re.fullmatch(r"[^\W\d][\w .:#%-]*", value)]
+
+
+def _is_used(name: str, layout: Layout, wanted: list[str]) -> bool:
+    """Whether a raw column is mapped, or named in an expression or a rule."""
+    if name == getattr(layout, "on", None):
+        return True
+    rules = [rule for _, rule in _rules(layout)] if isinstance(layout, Source) else []
+    return any(value == name or _mentions(value, name) for value in [*wanted, *rules])
+
+
+def _visible(t: Table) -> list[str]:
+    return [name for name in t.columns if name not in (ROW, FILE)]
+
+
+def _split(rows: Table, source: Source, path: Path) -> Table:
+    """A list in a cell becomes a row per product."""
+    column = source.columns["item_id"]
+    if column not in rows.columns:
+        raise LabError(f"{path}: split parts the column of item_id, and '{column}' is none")
+    parts = rows[column].cast("string").split(source.split)
+    t = rows.mutate(**{column: parts.unnest().re_replace(r'^[\s"]+|[\s"]+$', "").nullif("")})
+    return t.filter(t[column].notnull())
+
+
+def _unpivot(rows: Table, source: Source, path: Path) -> Table:
+    """A column per product becomes a row per product; empty cells make no row."""
+    wanted = source.unpivot
+    chosen = [
+        name
+        for name in _visible(rows)
+        if any(fnmatchcase(name, pattern) for pattern in wanted.columns)
+    ]
+    if not chosen:
+        raise LabError(
+            f"{path} has no column that fits unpivot.columns = {wanted.columns}: it has"
+            f" {', '.join(_visible(rows))}"
         )
-        sheets = [
-            book.parse(sheet, dtype=text, keep_default_na=False, na_values=[""]) for sheet in wanted
-        ]
-    if source.drop_overlap:
-        if absent := [
-            s for s, sheet in zip(wanted, sheets) if source.columns.get("ts") not in sheet
-        ]:
+    t = rows.mutate(**{name: rows[name].cast("string") for name in chosen})
+    t = t.pivot_longer(ibis.selectors.cols(*chosen), names_to=wanted.name, values_to=wanted.value)
+    value = t[wanted.value].strip()
+    return t.filter(t[wanted.value].notnull() & (value != ""))
+
+
+def _join(con: ibis.BaseBackend, rows: Table, source: Source, spec: Spec, ids: list[str]) -> Table:
+    """Rows with the columns of the second file; a row without a partner keeps them empty."""
+    join = source.join
+    paths = raw_files(join, spec)
+    wanted = list(source.columns.values())
+    other = _read_files(con, paths, join, [*ids, join.on], wanted)
+    for path, t in ((raw_files(source, spec)[0], rows), (paths[0], other)):
+        if join.on not in t.columns:
             raise LabError(
-                f"{path}, sheet '{absent[0]}' has no column '{source.columns.get('ts')}', which"
-                " drop_overlap compares"
+                f"{path} has no column '{join.on}' (join.on): it has {', '.join(_visible(t))}"
             )
-        sheets = _without_overlap(sheets, source.columns["ts"])
-    frame = pd.concat(sheets, ignore_index=True)
-    mixed = frame.select_dtypes("object").columns  # a column of codes holds both numbers and text
-    frame[mixed] = frame[mixed].astype("string")
-    return con.create_table(ibis.util.gen_name("raw"), frame, temp=True)
+    key = id_text(other[join.on])
+    twice = other.group_by(key=key).agg(n=lambda t: t.count()).filter(lambda t: t.n > 1)
+    example = twice.order_by("key").limit(1).to_pandas()
+    if len(example):
+        raise LabError(
+            f"{paths[0]} has {join.on} '{example['key'][0]}' more than once: a row of receipts"
+            " belongs to one row of it"
+        )
+    new = [name for name in _visible(other) if name not in rows.columns]
+    other = other.select(__key=key, **{name: other[name] for name in new})
+    joined = rows.left_join(other, id_text(rows[join.on]) == other["__key"]).drop("__key")
+    return con.create_table(ibis.util.gen_name("raw"), joined, temp=True)
 
 
-def _without_overlap(sheets: list[pd.DataFrame], ts: str) -> list[pd.DataFrame]:
-    """Later sheets lose the rows of the time that earlier sheets cover."""
-    kept = sheets[:1]
-    for sheet in sheets[1:]:
-        kept.append(sheet[sheet[ts] > max(k[ts].max() for k in kept)])
-    return kept
+def _id_columns(sources: Iterable[Source]) -> list[str]:
+    """Raw columns that ids are made of, plainly or in an expression, by name or as words."""
+    values = [
+        value
+        for source in sources
+        for name, value in source.columns.items()
+        if name.endswith("_id")
+    ]
+    words = [word for value in values for word in re.findall(r'"[^"]+"|\w+', value)]
+    return list(dict.fromkeys(values + [word.strip('"') for word in words]))
 
 
-def _sql(raw: Table, source: Source, name: str, table: str, path: Path) -> str:
+def _rules(source: Source) -> list[tuple[str, str]]:
+    """Why a row is rejected, and the SQL that says so."""
+    copies = [("copy of another line", "is_copy")] * source.drop_copies
+    only = [(f"not {why}", f"NOT coalesce({rule}, FALSE)") for why, rule in source.only.items()]
+    return copies + only + list(source.reject.items())
+
+
+def _mentions(expression: str, name: str) -> bool:
+    """Whether an expression uses a column."""
+    if _identifier(name) in expression:
+        return True
+    is_word = re.fullmatch(r"\w+", name)
+    pattern = rf"(?<![\w\"]){re.escape(name)}(?![\w\"])"
+    return bool(is_word and re.search(pattern, expression, re.IGNORECASE))
+
+
+def _expression_types(raw: Raw, source: Source, table: str, rules: list[str]) -> Table:
+    """Text columns that expressions use as what all their values are: number, date or truth.
+
+    Columns that ids are made of stay text.
+    """
+    t = raw.table
+    expressions = [*source.columns.values(), *rules]
+    ids = _id_columns([source])
+    used = [
+        name
+        for name in raw.columns
+        if raw.is_text
+        and t[name].type().is_string()
+        and name not in ids
+        and any(value != name and _mentions(value, name) for value in expressions)
+    ]
+    return t.mutate(**_typed_texts(t, used, source, raw)) if used else t
+
+
+def _with_attribute_types(selected: Selected) -> Selected:
+    """Attributes that are written as plain numbers or dates get these types."""
+    t = selected.table
+    roles = (*NUMBERS, "ts", "rejected", "event_type", FILE, ROW)
+    texts = [
+        name
+        for name in t.columns
+        if t[name].type().is_string() and not name.endswith("_id") and name not in roles
+    ]
+    if texts:
+        selected.table = t.mutate(**_typed_texts(t, texts))
+    return selected
+
+
+def _typed_texts(
+    t: Table, names: list[str], source: Source | None = None, raw: Raw | None = None
+) -> dict[str, ibis.expr.types.Column]:
+    """Text columns by what every value of them is; what is nothing in particular stays text.
+
+    With a source numbers may be written in any notation, without one plainly.
+    """
+    counts = {name: _facts(t, name) for name in names}
+    result = {}
+    others = []
+    for name in names:
+        n = counts[name]["said"]
+        text = t[name].strip().nullif("")
+        if not n or counts[name]["coded"]:
+            continue
+        if counts[name]["day"] == n:
+            day = text.try_cast("timestamp(6)")
+            result[name] = day if counts[name]["long"] else day.cast("date")
+        elif counts[name]["truth"] == n and source:
+            result[name] = text.lower() == "true"
+        elif counts[name]["whole"] == n:
+            result[name] = text.try_cast("int64")
+        elif source:
+            others.append(name)
+        elif counts[name]["number"] == n:
+            result[name] = text.try_cast("float64")
+    return result | (_noted_numbers(t, others, source, raw) if others else {})
+
+
+def _facts(t: Table, name: str) -> dict[str, int]:
+    """How many different texts of a column say something, and are a day, a truth or a number."""
+    values = t.select(text=t[name].strip()).distinct()
+    text = values.text
+    said = text.lower().notin(NOTHING)
+    facts = {
+        "said": said.sum(),
+        "day": (said & text.re_search(ISO_DAY) & text.try_cast("timestamp(6)").notnull()).sum(),
+        "long": (said & (text.length() > 10)).sum(),
+        "truth": text.lower().isin(TRUTHS).sum(),
+        "number": (said & text.try_cast("float64").notnull()).sum(),
+        "whole": (said & text.try_cast("int64").notnull() & ~text.contains(".")).sum(),
+        "coded": (said & text.re_search(r"^[+-]?0\d")).sum(),
+    }
+    return values.agg(**facts).to_pandas().iloc[0].fillna(0).to_dict()
+
+
+def _noted_numbers(
+    t: Table, names: list[str], source: Source, raw: Raw
+) -> dict[str, ibis.expr.types.Column]:
+    """Those of the columns that hold numbers in some notation."""
+    numeric = []
+    for name in names:
+        sample = t.filter(t[name].notnull()).select(name).limit(200).to_pandas()[name]
+        if (
+            sample.str.contains(r"\d").mean() > 0.5
+            and not sample.str.contains(r"[a-zA-Z]{4}").any()
+        ):
+            numeric.append(name)
+    where = {name: f"{raw.name}: {name}" for name in numeric}
+    notations = find_notations(t, numeric, source.decimal, where)
+    numbers = {name: notation.numbers(t[name]) for name, notation in notations.items()}
+    lost = {
+        name: (t[name].strip().lower().notin(NOTHING) & number.isnull()).sum()
+        for name, number in numbers.items()
+    }
+    counts = t.agg(**lost).to_pandas().iloc[0].fillna(0) if lost else {}
+    return {name: number for name, number in numbers.items() if not counts[name]}
+
+
+def _sql(raw: Raw, t: Table, source: Source, name: str, table: str) -> str:
     """SQL of one mapped column: the quoted raw column, or the expression as it stands."""
     value = source.columns[name]
-    table, name = (
-        name.split("__") if "__" in name else (table, name)
-    )  # an attribute that rides on the receipts
-    if value in raw.columns:
+    # An attribute that rides on the receipts.
+    table, name = name.split("__") if "__" in name else (table, name)
+    if value in t.columns:
         return _identifier(value)
     hint = f": it was read as one column, set sep in [{table}]" if len(raw.columns) == 1 else ""
     known = re.fullmatch(r"[\w.]+ - [\w.]+", value)
     if re.fullmatch(r"[\w .:-]+", value) and not known and not value.replace(".", "").isdigit():
         raise LabError(
-            f"{path} has no column '{value}' (mapped to {name}), it has"
+            f"{raw.paths[0]} has no column '{value}' (mapped to {name}), it has"
             f" {', '.join(raw.columns)}{hint}"
         )
-    _query(
-        raw,
-        f"max({value}) AS most",
-        f"[{table}.columns] {name} = '{value}' for {path.name}",
-        run=True,
-    )
+    where = f"[{table}.columns] {name} = '{value}' for {raw.paths[0].name}"
+    _query(t, f"{value} AS most", where, run=True)
     return value
 
 
-def _query(raw: Table, what: str, where: str, run: bool = False) -> Table:
+def _query(t: Table, what: str, where: str, run: bool = False) -> Table:
     """SELECT `what` from the raw rows; `run` finds out what fails on a value."""
     view = ibis.util.gen_name("raw")
     try:
-        result = raw.alias(view).sql(f"SELECT {what} FROM {view}")
-        return result.to_pandas() if run else result
+        result = t.alias(view).sql(f"SELECT {what} FROM {view}")
+        return result.agg(n=result[0].count()).to_pandas() if run else result
     except Exception as error:
-        for column in (c for c in raw.columns if c in what and raw[c].type().is_string()):
-            words = (
-                raw.filter(raw[column].notnull() & raw[column].try_cast("float64").isnull())
-                .select(column)
-                .limit(1)
-                .to_pandas()[column]
-            )
+        columns = [name for name in t.columns if name not in (ROW, FILE)]
+        for column in (c for c in columns if c in what and t[c].type().is_string()):
+            is_word = t[column].notnull() & t[column].try_cast("float64").isnull()
+            words = t.filter(is_word).select(column).limit(1).to_pandas()[column]
             if len(words) and "No function matches" in str(error):
                 raise LabError(
                     f"{where} cannot be computed: {column} '{words[0]}' is not a number"
                 ) from error
         raise LabError(
-            f"{where} is not valid: {_first_line(error)}; the file has {', '.join(raw.columns)}"
+            f"{where} is not valid: {first_line(error)}; the file has {', '.join(columns)}"
         ) from error
 
 
@@ -289,8 +399,3 @@ def _identifier(name: str) -> str:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return re.sub(r"^([A-Z]\w+ )+Error: ", "", line)

@@ -29,6 +29,8 @@ CANONICAL = {
     "events": ("event_id", "user_id", "item_id", "event_type", "ts"),
     "stock": ("item_id", "country", "quantity"),
 }
+ROW = "_row"  # a row's number in its file, from 1: a column that every file has
+NUMBERS = ("quantity", "price", "discount", "rating", "order")
 REQUIRED = {
     "purchases": ("user_id", "item_id"),
     "items": ("item_id",),
@@ -45,22 +47,52 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class Source(Strict):
+class Layout(Strict):
+    """Where rows lie, and how their files are written."""
+
+    files: list[str] = []  # all of them are read, as one table
+    first_of: list[str] = []  # alternatives: the first that exists is read
+    sheets: list[str] = []
+    sep: str | None = None  # a character, or "spaces" for any number of blanks
+    encoding: str = "utf-8"
+    header: bool = True
+    names: list[str] = []  # of the columns, where no header names them
+    split: str | None = None  # what parts the products of a list in one cell
+
+    @property
+    def has_files(self) -> bool:
+        """Whether it has files of its own; else it is read from the receipts' rows."""
+        return bool(self.files or self.first_of)
+
+
+class Join(Layout):
+    """A second file whose rows belong to the receipts' rows, by a column that both have."""
+
+    on: str
+
+
+class Unpivot(Strict):
+    """Columns that become rows: the column's name in `name`, its cell in `value`."""
+
+    columns: list[str]  # names, or patterns with a *
+    name: str = "item"
+    value: str = "value"
+
+
+class Source(Layout):
     """Where one canonical table comes from: files, columns and rules."""
 
     columns: dict[str, str]
-    files: list[str] = []
-    sheets: list[str] = []
-    sep: str | None = None
-    encoding: str = "utf-8"
-    ts_format: str | None = None
+    ts_format: str | list[str] | None = None
+    decimal: Literal[".", ","] | None = None
     drop_overlap: bool = False
-    drop_copies: bool = (
-        False  # a line equal to another in every column is a mistake, not a second sale
-    )
+    # A line equal to another in every column is a mistake, not a second sale.
+    drop_copies: bool = False
     zero_price: Literal["keep", "reject"] = "keep"
     reject: dict[str, str] = {}
     only: dict[str, str] = {}
+    unpivot: Unpivot | None = None
+    join: Join | None = None
 
 
 class Spec(Strict):
@@ -182,10 +214,18 @@ def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
         )
     if odd := [name for name in columns if not re.fullmatch(r"[a-z]\w*", name)]:
         raise LabError(f"{where}: '{odd[0]}' is no plain lower-case name")
-    if twice := [raw for raw, n in Counter(columns.values()).items() if n > 1]:
+    if twice := [raw for raw, n in Counter(columns.values()).items() if n > 1 and raw != ROW]:
         keys = " and ".join(name for name, raw in columns.items() if raw == twice[0])
         raise LabError(f"{where} maps {keys} to the same column '{twice[0]}': give each its own")
-    if table == "purchases" and not source.files:
+    if source.files and source.first_of:
+        raise LabError(f"{path}: [{table}] has files and first_of: keep one of them")
+    if not source.header and not source.names:
+        raise LabError(
+            f'{path}: [{table}] has header = false: set names = ["customer", …], one per column'
+        )
+    if source.join and not source.join.has_files:
+        raise LabError(f'{path}: [{table}.join] lacks files: files = ["orders.csv"], for example')
+    if table == "purchases" and not source.has_files:
         raise LabError(f'{path}: [purchases] lacks files: files = ["receipts.csv"], for example')
     if table == "purchases" and ("ts" in columns) == ("order" in columns):
         raise LabError(

@@ -9,9 +9,11 @@ import pandas as pd
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
-from recsys_utils.data import synthetic
+from recsys_utils.data import cleaning, synthetic
+from recsys_utils.data.dates import as_times
 from recsys_utils.data.engine import connect
-from recsys_utils.data.readers import raw_files, read_raw, select
+from recsys_utils.data.files import FILE, ROW, id_text, raw_files
+from recsys_utils.data.readers import Raw, Selected, read_raw, select, with_numbers, with_reading
 from recsys_utils.data.registry import EVENT_TYPES, Source, Spec, spec
 from recsys_utils.store import atomic, data_dir, digest, read_json, read_parquet, write_json
 
@@ -22,9 +24,19 @@ PERSONAL = re.compile(
 KEYS = {"items": "item_id", "users": "user_id", "stores": "store_id"}
 MAKERS = [
     Path(__file__).with_name(f"{name}.py")
-    for name in ("readers", "registry", "tables", "synthetic", "synthetic_words")
+    for name in (
+        "cleaning",
+        "dates",
+        "engine",
+        "files",
+        "numbers",
+        "readers",
+        "registry",
+        "tables",
+        "synthetic",
+        "synthetic_words",
+    )
 ]
-MICROSECONDS = "timestamp(6)"
 
 
 @dataclass
@@ -72,7 +84,8 @@ def fingerprint(made: Spec) -> dict:
 
     The description, the raw files' names, sizes and times, and the code that makes them.
     """
-    sources = [s for s in (getattr(made, t) for t in TABLES) if s]
+    sources = [source for table in TABLES if (source := getattr(made, table))]
+    sources += [source.join for source in sources if source.join]
     files = sorted({path for source in sources for path in raw_files(source, made)})
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     return {"spec": made.model_dump(mode="json"), "files": stamps, "code": digest(*MAKERS)}
@@ -83,6 +96,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
     (folder / "manifest.json").unlink(missing_ok=True)
     for old in folder.glob("*.parquet"):
         old.unlink()
+    notes: list[str] = []
     if made.synthetic:
         synthetic.write(folder, made.lines, seed=42)
         audit = _synthetic_audit(folder)
@@ -90,11 +104,13 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         raw = []
     else:
         con = connect()
-        cleaned, path = _clean(con, made)
-        audit = _purchases(con, made, cleaned, path, folder)
-        dropped = [d for table in KEYS for d in _attributes(con, made, table, cleaned, folder)]
+        cleaned, receipts = _clean(con, made, notes)
+        audit = _purchases(con, made, cleaned, receipts, folder)
+        dropped = []
+        for table in KEYS:
+            dropped += _attributes(con, made, table, cleaned, folder, notes)
         for table in ("events", "stock"):
-            audit += _plain(con, made, table, folder) if getattr(made, table) else []
+            audit += _plain(con, made, table, folder, notes) if getattr(made, table) else []
         raw = [
             {"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size}
             for f, size, _ in wanted["files"]
@@ -102,6 +118,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
     write_json(
         {
             "audit": audit,
+            "notes": notes,
             "personal_columns_dropped": dropped,
             "raw": raw,
             "summary": summary(folder),
@@ -143,40 +160,68 @@ def summary(folder: Path) -> dict:
     }
 
 
-def _clean(con: ibis.BaseBackend, made: Spec) -> tuple[Table, Path]:
+def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, Raw]:
     """All receipt rows with canonical types, `rejected`, and the attributes that items and users
-    take from them.
+    take from them; what is told about them goes to `notes`.
     """
     source = made.purchases
     riders = {
-        f"{table}__{c}": v
+        f"{table}__{name}": value
         for table in KEYS
-        if (s := getattr(made, table)) and not s.files
-        for c, v in _public(s, table).items()
-        if c != KEYS[table]
+        if (own := getattr(made, table)) and not own.has_files
+        for name, value in _public(own, table).items()
+        if name != KEYS[table]
     }
     source = source.model_copy(update={"columns": source.columns | riders})
-    raw, path = read_raw(con, source, made)
-    typed = _typed(select(raw, source, "purchases", path), source, path)
-    return con.create_table("cleaned", _with_rules(typed, source), temp=True), path
+    raw = read_raw(con, source, made)
+    selected = select(raw, source, "purchases")
+    ruled = cleaning.with_rules(cleaning.typed(selected), source)
+    rows = con.create_table(ibis.util.gen_name("typed"), ruled, temp=True)
+    notes += cleaning.check_outside(rows, selected)
+    notes += cleaning.merged_ids(selected)
+    if "ts" in source.columns:
+        if selected.reading and selected.reading.formats:
+            notes.append(_told_reading(rows, selected))
+        end, sentence = cleaning.end_of_trading(rows.filter(rows.rejected.isnull()))
+        if end is not None:
+            is_late = rows.rejected.isnull() & (rows.ts >= end.to_pydatetime())
+            late = ibis.ifelse(is_late, "after the end of trading", rows.rejected)
+            rows = rows.mutate(rejected=late).cache()
+            notes.append(sentence)
+    if "basket_id" in source.columns:
+        rows, sentence = cleaning.with_own_baskets(rows)
+        notes += [sentence] if sentence else []
+    sentence = cleaning.heavy_shopper(rows.filter(rows.rejected.isnull()))
+    notes += [sentence] if sentence else []
+    return rows, raw
+
+
+def _told_reading(rows: Table, selected: Selected) -> str:
+    """How dates that do not begin with the year were read."""
+    formats = selected.reading.formats
+    dates = rows.ts.min().to_pandas(), rows.ts.max().to_pandas()
+    return (
+        f"Dates such as '{selected.reading.example}' are read as {' or '.join(formats)}, from"
+        f" {dates[0]:%-d %B %Y} to {dates[1]:%-d %B %Y}."
+    )
 
 
 def _purchases(
-    con: ibis.BaseBackend, made: Spec, cleaned: Table, path: Path, folder: Path
+    con: ibis.BaseBackend, made: Spec, cleaned: Table, raw: Raw, folder: Path
 ) -> list[dict]:
     """Count what the rules reject, merge the rest to one line per (user, item, basket), write.
 
     Return the audit.
     """
-    audit = _audit(cleaned)
+    audit = cleaning.audit(cleaned)
     if audit[-1]["rows"] == 0:
         worst = max(audit[:-1], key=lambda row: row["rows"])
         raise LabError(
-            f"every row of {path} was rejected, most by '{worst['rule']}': check [purchases] of"
+            f"every row of {raw.name} was rejected, most by '{worst['rule']}': check [purchases] of"
             f" '{made.name}'"
         )
     _write(
-        _merge(cleaned.filter(cleaned.rejected.isnull())),
+        cleaning.merge(cleaned.filter(cleaned.rejected.isnull())),
         folder / "purchases.parquet",
         ("ts", "basket_id", "user_id", "item_id"),
     )
@@ -189,163 +234,6 @@ def _purchases(
             "money": audit[-1]["money"],
         }
     ]
-
-
-def _typed(t: Table, source: Source, path: Path) -> Table:
-    """Canonical types; a value that cannot become a date or a number is an error that names its
-    row.
-    """
-    numbers = [c for c in ("quantity", "price", "discount", "rating", "order") if c in t.columns]
-    result = {c: _text(t[c]) for c in t.columns if c.endswith("_id")} | {
-        c: t[c].try_cast("float64") for c in numbers
-    }
-    if "ts" in t.columns:
-        result["ts"] = _time(t.ts, source.ts_format)
-    _complain(t, {c: result[c] for c in result if not c.endswith("_id")}, source, path)
-    t = t.mutate(**result)
-    if "order" in t.columns and (most := t.order.abs().max().to_pandas()) > 1e6:
-        raise LabError(
-            f"{path}: order ({source.columns['order']}) goes up to {most:.0f}: number each"
-            " shopper's baskets 1, 2, 3, …"
-        )
-    if (
-        "order" in t.columns
-    ):  # no dates: the n-th basket stands on the n-th day of a made-up calendar
-        t = t.mutate(
-            ts=ibis.timestamp("2000-01-01 00:00:00") + t.order.cast("int64").as_interval("D")
-        ).drop("order")
-    if source.ts_format == "unix" and (last := t.ts.max().to_pandas()) > pd.Timestamp("2200-01-01"):
-        raise LabError(
-            f"{path}: ts ({source.columns['ts']}) reaches the year {last.year} when read as"
-            ' seconds: set ts_format = "unix_ms"'
-        )
-    defaults = {"quantity": ibis.literal(1.0)} if "quantity" not in t.columns else {}
-    if "basket_id" not in t.columns:
-        defaults["basket_id"] = t.user_id + "@" + t.ts.cast("date").cast("string")
-    return t.mutate(ts=t.ts.cast(MICROSECONDS), **defaults)
-
-
-def _text(column: ibis.expr.types.Column) -> ibis.expr.types.Column:
-    """An id as text, without the '.0' that a spreadsheet's numbers bring; empty is null."""
-    whole = (
-        column.cast("int64").cast("string")
-        if column.type().is_floating()
-        else column.cast("string")
-    )
-    return whole.strip().re_replace(r"^(\d+)\.0$", r"\1").nullif("")
-
-
-def _time(column: ibis.expr.types.Column, form: str | None) -> ibis.expr.types.Column:
-    if form in ("unix", "unix_ms"):
-        seconds = column.try_cast("float64") / (1000 if form == "unix_ms" else 1)
-        return seconds.cast("int64").as_timestamp("s").cast(MICROSECONDS)
-    if form:
-        return column.cast("string").as_timestamp(form)
-    return column.try_cast(MICROSECONDS)
-
-
-def _complain(
-    t: Table, casts: dict[str, ibis.expr.types.Column], source: Source, path: Path
-) -> None:
-    """Raise where a value is present and its cast is not.
-
-    One pass over all columns, a second only to find the row.
-    """
-    lost = {
-        c: t[c].notnull() & (t[c].cast("string").strip() != "") & cast.isnull()
-        for c, cast in casts.items()
-    }
-    try:
-        counts = (
-            t.agg(**{c: bad.sum() for c, bad in lost.items()}).to_pandas().iloc[0].fillna(0)
-            if lost
-            else {}
-        )
-    except Exception as error:  # a pattern that does not fit is an error of the engine, not a null
-        why = str(error).splitlines()[0]
-        raise LabError(
-            f"{path}: {source.columns.get('ts')} does not fit ts_format '{source.ts_format}': {why}"
-        ) from error
-    for column, n in counts.items():
-        if n:
-            first = (
-                t.mutate(__row=ibis.row_number() + 1)
-                .filter(lost[column])
-                .order_by("__row")
-                .limit(1)
-                .to_pandas()
-                .iloc[0]
-            )
-            kind = (
-                "a date: set ts_format"
-                if column == "ts"
-                else "a number: correct the file or the mapping"
-            )
-            raise LabError(
-                f"{path}, row {first['__row']}: {source.columns[column]} '{first[column]}' is not"
-                f" {kind} ({int(n):,} such rows)"
-            )
-
-
-def _with_rules(t: Table, source: Source) -> Table:
-    """Add the built-in rules after the data set's own.
-
-    `rejected` is the first rule that a row breaks.
-    """
-    rules = [
-        (t.user_id.isnull(), "no customer"),
-        (t.item_id.isnull(), "no item"),
-        (t.ts.isnull(), "no date"),
-        (t.basket_id.isnull(), "no basket"),
-        (_odd(t.quantity) | (t.quantity <= 0), "quantity not above 0"),
-    ]
-    if "price" in t.columns:
-        zero = [(t.price == 0, "price of 0")] if source.zero_price == "reject" else []
-        rules += [(_odd(t.price) | (t.price < 0), "price missing or below 0"), *zero]
-    first = ibis.cases(*rules, else_=ibis.null("string"))
-    return t.mutate(rejected=ibis.coalesce(t.rejected, first))
-
-
-def _odd(number: ibis.expr.types.Column) -> ibis.expr.types.Column:
-    return number.isnull() | number.isnan() | number.isinf()
-
-
-def _audit(t: Table) -> list[dict]:
-    """Rows and money per rule, most rows first, then what was kept."""
-    money = (t.quantity * t.price).sum() if "price" in t.columns else ibis.null("float64")
-    counts = t.group_by("rejected").agg(rows=t.count(), money=money).to_pandas()
-    counts = counts.assign(kept=counts["rejected"].isna()).sort_values(
-        ["kept", "rows"], ascending=[True, False]
-    )
-    rows = [
-        {
-            "table": "purchases",
-            "rule": "kept" if r.kept else r.rejected,
-            "rows": int(r.rows),
-            "money": None if pd.isna(r.money) else round(float(r.money), 2),
-        }
-        for r in counts.itertuples()
-    ]
-    return (
-        rows
-        if rows and rows[-1]["rule"] == "kept"
-        else rows + [{"table": "purchases", "rule": "kept", "rows": 0, "money": 0}]
-    )
-
-
-def _merge(t: Table) -> Table:
-    """One line per (user, item, basket).
-
-    Quantities add up, the price is their money divided by them.
-    """
-    measures = {"ts": t.ts.min(), "quantity": t.quantity.sum()}
-    if (
-        "price" in t.columns
-    ):  # rounded: a parallel sum of floats differs in its last bits from run to run
-        measures["price"] = ((t.quantity * t.price).sum() / t.quantity.sum()).round(4)
-    measures |= {c: t[c].mean().round(4) for c in ("discount", "rating") if c in t.columns}
-    measures |= {c: t[c].min() for c in ("store_id",) if c in t.columns}
-    return t.group_by("user_id", "item_id", "basket_id").agg(**measures)
 
 
 def _public(source: Source, table: str) -> dict[str, str]:
@@ -362,7 +250,7 @@ def _personal(name: str) -> bool:
 
 
 def _attributes(
-    con: ibis.BaseBackend, made: Spec, table: str, cleaned: Table, folder: Path
+    con: ibis.BaseBackend, made: Spec, table: str, cleaned: Table, folder: Path, notes: list[str]
 ) -> list[str]:
     """Write items, users or stores: one row per id, the first-seen value of each attribute.
 
@@ -381,16 +269,16 @@ def _attributes(
                 " [purchases.columns]"
             )
         return []
-    if source and source.files:
+    ids = con.read_parquet(str(folder / "purchases.parquet")).select(key).distinct()
+    if source and source.has_files:
         rows = _own_rows(con, made, source, table, columns)
+        notes += _meeting(ids, rows, key, table, raw_files(source, made)[0])
     else:
         rows = cleaned.filter(cleaned.rejected.isnull()).select(
             key, "ts", **{c: cleaned[f"{table}__{c}"] for c in columns if c != key}
         )
-    ids = con.read_parquet(str(folder / "purchases.parquet")).select(key).distinct()
-    if (
-        table == "items" and source and source.files
-    ):  # the shop's own list: what nobody bought yet is on sale too
+    if table == "items" and source and source.has_files:
+        # The shop's own list: what nobody bought yet is on sale too.
         ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
     for column in (c for c in columns if c != key):
         ids = ids.left_join(_first_seen(rows, key, column), key).drop(f"{key}_right")
@@ -398,13 +286,39 @@ def _attributes(
     return sorted(source.columns.keys() - columns.keys()) if source else []
 
 
+def _meeting(sold: Table, rows: Table, key: str, table: str, path: Path) -> list[str]:
+    """How many ids of the receipts a table has, in a sentence; LabError if it has none.
+
+    sold: the distinct ids of the receipts.
+    """
+    listed = rows.select(key).filter(rows[key].notnull()).distinct()
+    n = int(sold.count().to_pandas())
+    met = int(sold.semi_join(listed, key).count().to_pandas())
+    if met:
+        share = f"{met / n:.0%}" if met < n else "all"
+        return [f"{path.name} ([{table}]) has {share} of the {n:,} {key}s of the receipts."]
+    example = sold.order_by(key).limit(1).to_pandas()[key][0]
+    other = listed.order_by(key).limit(1).to_pandas()[key]
+    bare = listed.select(bare=listed[key].re_replace("^0+", ""))
+    by_zeros = sold.select(bare=sold[key].re_replace("^0+", "")).semi_join(bare, "bare")
+    cure = "map the column that holds the receipts' ids"
+    if int(by_zeros.count().to_pandas()):
+        cure = f"leading zeros differ, so map {key} = \"ltrim(<column>, '0')\" in both tables"
+    raise LabError(
+        f"{path} ([{table}]) has no {key} of the receipts: they have '{example}', it has"
+        f" '{other[0] if len(other) else ''}'; {cure}"
+    )
+
+
 def _own_rows(
     con: ibis.BaseBackend, made: Spec, source: Source, table: str, columns: dict[str, str]
 ) -> Table:
     """Rows of the table's own file; their order in it takes the place of time."""
-    raw, path = read_raw(con, source, made)
-    t = select(raw, source.model_copy(update={"columns": columns}), table, path)
-    return t.mutate(ts=ibis.row_number(), **{c: _text(t[c]) for c in columns if c.endswith("_id")})
+    raw = read_raw(con, source, made)
+    t = select(raw, source.model_copy(update={"columns": columns}), table).table
+    t = t.filter(t.rejected.isnull())
+    ids = {name: id_text(t[name]) for name in columns if name.endswith("_id")}
+    return t.mutate(ts=ibis.row_number().over(order_by=[FILE, ROW]), **ids).drop(ROW, FILE)
 
 
 def _first_seen(t: Table, key: str, column: str) -> Table:
@@ -416,26 +330,20 @@ def _first_seen(t: Table, key: str, column: str) -> Table:
     return seen.mutate(nth=nth).filter(lambda s: s.nth == 0).select(key, column)
 
 
-def _plain(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> list[dict]:
+def _plain(
+    con: ibis.BaseBackend, made: Spec, table: str, folder: Path, notes: list[str]
+) -> list[dict]:
     """Write events or stock as they are, after checking types and event names."""
     source = getattr(made, table)
-    raw, path = read_raw(con, source, made)
-    t = _typed_plain(select(raw, source, table, path), source, path)
+    selected = select(read_raw(con, source, made), source, table)
+    t = _typed_plain(selected)
     if table == "events":
-        t = t.mutate(event_type=t.event_type.cast("string"))
-        kinds = t.filter(t.event_type.notin(EVENT_TYPES)).event_type.first().to_pandas()
-        if isinstance(kinds, str):
-            raise LabError(
-                f"{path}: event_type '{kinds}' is unknown, it takes {', '.join(EVENT_TYPES)}"
-            )
-        if "event_id" not in t.columns:
-            t = t.mutate(
-                event_id=ibis.row_number()
-                .over(order_by=["ts", "user_id", "item_id", "event_type"])
-                .cast("string")
-            )
+        t = _checked_events(t, selected)
     total = int(t.count().to_pandas())
-    t = t.drop("rejected").drop_null()
+    t = t.drop("rejected", ROW, FILE).drop_null()
+    items = con.read_parquet(str(folder / "items.parquet")).select("item_id")
+    if source.has_files:
+        notes += _meeting(items, t, "item_id", table, selected.raw.paths[0])
     _write(
         t,
         folder / f"{table}.parquet",
@@ -450,15 +358,30 @@ def _plain(con: ibis.BaseBackend, made: Spec, table: str, folder: Path) -> list[
     return gaps + [{"table": table, "rule": "kept", "rows": kept, "money": None}]
 
 
-def _typed_plain(t: Table, source: Source, path: Path) -> Table:
-    result = {c: _text(t[c]) for c in t.columns if c.endswith("_id")}
-    checked = (
-        {"ts": _time(t.ts, source.ts_format)}
-        if "ts" in t.columns
-        else {"quantity": t.quantity.try_cast("float64")}
-    )
-    _complain(t, checked, source, path)
-    return t.mutate(**result, **checked)
+def _checked_events(t: Table, selected: Selected) -> Table:
+    """Events with known types and an id each."""
+    t = t.mutate(event_type=t.event_type.cast("string"))
+    kinds = t.filter(t.event_type.notin(EVENT_TYPES)).event_type.first().to_pandas()
+    if isinstance(kinds, str):
+        raise LabError(
+            f"{selected.raw.name}: event_type '{kinds}' is unknown, it takes"
+            f" {', '.join(EVENT_TYPES)}"
+        )
+    if "event_id" in t.columns:
+        return t
+    order = ["ts", "user_id", "item_id", "event_type"]
+    return t.mutate(event_id=ibis.row_number().over(order_by=order).cast("string"))
+
+
+def _typed_plain(selected: Selected) -> Table:
+    selected = with_reading(selected)
+    t = selected.table
+    checked = with_numbers(selected)
+    if "ts" in t.columns:
+        checked["ts"] = as_times(t.ts, selected.source.ts_format, selected.reading)
+    cleaning.complain(selected, checked)
+    ids = {name: id_text(t[name]) for name in t.columns if name.endswith("_id")}
+    return t.mutate(**ids, **checked)
 
 
 def _write(t: Table, path: Path, order: tuple[str, ...]) -> None:

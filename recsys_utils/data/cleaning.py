@@ -1,0 +1,296 @@
+"""Rules of receipts: what is rejected, set aside or told, counted in rows and money."""
+
+from collections.abc import Callable
+
+import ibis
+import pandas as pd
+from ibis.expr.types import BooleanValue, Column, Table
+
+from recsys_utils import LabError
+from recsys_utils.data.dates import MICROSECONDS, ODD_SHARE, as_times, outside
+from recsys_utils.data.files import FILE, ROW, id_text
+from recsys_utils.data.readers import NOTHING, Selected, with_numbers, with_reading
+from recsys_utils.data.registry import Source
+
+ORDER_MOST = 1e6
+OUTSIDE = "date before 1970 or after today"
+# Trading has ended where so many days follow without a receipt, twice as many as ever before, and
+# then less than this share of the lines.
+QUIET_DAYS = 21
+TAIL_SHARE = 0.01
+# A receipt that goes on so long after it began is another one with the same number.
+BASKET_HOURS = 6
+# A shopper with such a share of all lines, and so many times as many as the next one.
+HEAVY_SHARE = 0.05
+HEAVY_TIMES = 10
+
+
+def typed(selected: Selected) -> Table:
+    """Canonical types; a value that cannot become a date or a number is an error with its row."""
+    selected = with_reading(selected)
+    t = selected.table
+    source = selected.source
+    result = with_numbers(selected)
+    if "ts" in t.columns:
+        result["ts"] = as_times(t.ts, source.ts_format, selected.reading)
+    complain(selected, result)
+    for name in (name for name in t.columns if name.endswith("_id")):
+        result[name] = id_text(t[name])
+    if "user_id" in result:
+        user = result["user_id"]
+        result["user_id"] = ibis.ifelse(user.lower().isin(NOTHING), ibis.null("string"), user)
+    t = t.mutate(**result)
+    if "order" in t.columns:
+        t = _made_up_calendar(t, selected)
+    _check_seconds(t, selected)
+    defaults = {} if "quantity" in t.columns else {"quantity": ibis.literal(1.0)}
+    if "basket_id" not in t.columns:
+        defaults["basket_id"] = t.user_id + "@" + t.ts.cast("date").cast("string")
+    return t.mutate(ts=t.ts.cast(MICROSECONDS), **defaults)
+
+
+def complain(selected: Selected, casts: dict[str, Column]) -> None:
+    """Raise where a value is present and its cast is not.
+
+    One pass over all columns, a second only to find the row.
+    """
+    t = selected.table
+    lost = {}
+    for name, cast in casts.items():
+        if not t[name].type().is_string() and not selected.source.ts_format:
+            continue  # a number or a time already: nothing can be lost
+        said = t[name].cast("string").strip()
+        # A number that is spelled as nothing is a missing one, for the rules to count.
+        lost[name] = t[name].notnull() & said.lower().notin(NOTHING) & cast.isnull()
+    if not lost:
+        return
+    try:
+        counts = t.agg(**{name: bad.sum() for name, bad in lost.items()}).to_pandas().iloc[0]
+    except Exception as error:
+        # A pattern that the engine does not know is an error of the engine.
+        why = str(error).splitlines()[0]
+        raise LabError(
+            f"{selected.raw.name}: {selected.column('ts')} does not fit ts_format"
+            f" '{selected.source.ts_format}': {why}"
+        ) from error
+    for name, n in counts.fillna(0).items():
+        if n:
+            where, value = first_row(selected, t, lost[name], name)
+            form = selected.source.ts_format
+            if name == "ts":
+                kind = f"a date as ts_format '{form}' has it" if form else "a date: set ts_format"
+            else:
+                kind = "a number: correct the file or the mapping"
+            column = selected.source.columns[name]
+            raise LabError(f"{where}: {column} '{value}' is not {kind} ({int(n):,} such rows)")
+
+
+def first_row(selected: Selected, t: Table, bad: BooleanValue, name: str) -> tuple[str, object]:
+    """File and row of the first bad row, and its value."""
+    rows = t.filter(bad).order_by(FILE, ROW).limit(1).to_pandas().iloc[0]
+    paths = {path.name: path for path in selected.raw.paths}
+    return f"{paths.get(rows[FILE], rows[FILE])}, row {rows[ROW]}", rows[name]
+
+
+def with_rules(t: Table, source: Source) -> Table:
+    """Add the built-in rules after the data set's own; `rejected` is the first that is broken."""
+    rules = [
+        (t.user_id.isnull(), "no customer"),
+        (t.item_id.isnull(), "no item"),
+        (t.ts.isnull(), "no date"),
+        (t.basket_id.isnull(), "no basket"),
+        (_odd(t.quantity) | (t.quantity <= 0), "quantity not above 0"),
+    ]
+    if "order" not in source.columns:
+        rules.append((outside(t.ts), OUTSIDE))
+    if "price" in t.columns:
+        rules.append((_odd(t.price) | (t.price < 0), "price missing or below 0"))
+        if source.zero_price == "reject":
+            rules.append((t.price == 0, "price of 0"))
+    first = ibis.cases(*rules, else_=ibis.null("string"))
+    return t.mutate(rejected=ibis.coalesce(t.rejected, first))
+
+
+def check_outside(t: Table, selected: Selected) -> list[str]:
+    """A few dates of no receipt are told; more of them are a wrong reading, and an error."""
+    is_outside = t.rejected == OUTSIDE
+    counts = t.agg(rows=t.count(), outside=is_outside.fill_null(False).sum()).to_pandas().iloc[0]
+    if not counts["outside"]:
+        return []
+    where, date = first_row(selected, t, is_outside, "ts")
+    share = counts["outside"] / counts["rows"]
+    if share > 10 * ODD_SHARE or (share > ODD_SHARE and counts["outside"] > 1):
+        raise LabError(
+            f"{where}: {selected.column('ts')} is read as {date:%-d %B %Y}, and so"
+            f" {int(counts['outside']):,} of {int(counts['rows']):,} dates lie before 1970 or after"
+            " today: set ts_format, or reject these rows"
+        )
+    return [
+        f"{int(counts['outside']):,} rows have a date before 1970 or after today, the first is"
+        f" {date:%-d %B %Y} ({where}); they are left out."
+    ]
+
+
+def end_of_trading(t: Table) -> tuple[pd.Timestamp | None, str]:
+    """The day after which only strays are left, and the sentence that tells it; None if none are.
+
+    t: rows that are kept, with ts.
+    """
+    days = t.group_by(day=t.ts.truncate("D")).agg(rows=lambda r: r.count()).order_by("day")
+    days = days.to_pandas()
+    if len(days) < 3:
+        return None, ""
+    gaps = days["day"].diff().dt.days.fillna(0).to_numpy()
+    after = days["rows"][::-1].cumsum()[::-1].to_numpy()
+    for place in range(1, len(days)):
+        is_tail = after[place] < TAIL_SHARE * after[0]
+        if is_tail and gaps[place] >= max(QUIET_DAYS, 2 * gaps[:place].max()):
+            end = days["day"].iloc[place - 1]
+            sentence = (
+                f"{after[place]:,} rows lie after {int(gaps[place])} days without a receipt, from"
+                f" {days['day'].iloc[place]:%-d %B %Y} on; trading is taken to end on"
+                f" {end:%-d %B %Y}, and they are left out."
+            )
+            return end + pd.Timedelta(days=1), sentence
+    return None, ""
+
+
+def with_own_baskets(t: Table) -> tuple[Table, str]:
+    """A receipt number that starts again is another basket: of another day, store or shopper.
+
+    Returns the rows, and the sentence that tells how many numbers that were.
+    """
+    kept = t.filter(t.rejected.isnull())
+    stores = kept.store_id.nunique() if "store_id" in t.columns else ibis.literal(1)
+    seen = kept.group_by("user_id", "basket_id").agg(
+        first=kept.ts.min(), last=kept.ts.max(), stores=stores
+    )
+    is_long = seen.last.epoch_seconds() - seen["first"].epoch_seconds() > BASKET_HOURS * 3600
+    several_days = is_long & (seen.last.date() != seen["first"].date())
+    shoppers = ibis._.count().over(group_by="basket_id")
+    seen = seen.mutate(days=several_days, shops=seen.stores > 1, shared=shoppers > 1)
+    reused = seen.filter(lambda s: s.days | s.shops | s.shared)
+    reused = reused.select("user_id", "basket_id", "days", "shops", "shared").cache()
+    n = int(reused.basket_id.nunique().to_pandas())
+    if not n:
+        return t, ""
+    joined = t.left_join(reused, ["user_id", "basket_id"])
+    new = joined.basket_id
+    new = ibis.ifelse(joined.shared, joined.user_id + ":" + new, new)
+    new = ibis.ifelse(joined.days, new + "@" + joined.ts.date().cast("string"), new)
+    if "store_id" in t.columns:
+        new = ibis.ifelse(joined.shops, new + "/" + joined.store_id, new)
+    named = joined.mutate(basket_id=ibis.coalesce(new, joined.basket_id))
+    return named.select(t.columns).cache(), (
+        f"{n:,} receipt numbers stand for several days, stores or shoppers: each of these is a"
+        " basket of its own."
+    )
+
+
+def heavy_shopper(t: Table) -> str:
+    """A sentence on a shopper who is likely to be everybody without a card; "" if none is."""
+    lines = t.group_by("user_id").agg(lines=lambda r: r.count())
+    top = lines.order_by(ibis.desc("lines"), "user_id").limit(2).to_pandas()
+    total = int(t.count().to_pandas())
+    if len(top) < 2:
+        return ""
+    (user, most), (_, next_one) = top.itertuples(index=False)
+    if most < HEAVY_SHARE * total or most < HEAVY_TIMES * next_one:
+        return ""
+    return (
+        f"Shopper '{user}' has {most / total:.0%} of all lines, {most // next_one} times as many as"
+        " any other: if that is everybody without a card, add to the TOML [purchases.reject]"
+        f' "no card" = "<the customer\'s column> = \'{user}\'".'
+    )
+
+
+def merged_ids(selected: Selected) -> list[str]:
+    """Sentences about ids that differ in the file and are one afterwards, such as 10 and 10.0."""
+    raw = selected.table
+    names = [
+        name
+        for name in ("user_id", "item_id", "basket_id")
+        if name in raw.columns and raw[name].type().is_string()
+    ]
+    told = []
+    odd = {name: (raw[name].contains(".0") | raw[name].contains(" ")).sum() for name in names}
+    counts = raw.agg(**odd).to_pandas().iloc[0].fillna(0) if odd else {}
+    for name in (name for name in names if counts[name]):
+        spellings = raw.select(raw=raw[name], id=id_text(raw[name])).distinct()
+        several = spellings.group_by("id").agg(n=lambda s: s.count()).filter(lambda s: s.n > 1)
+        n = int(several.count().to_pandas())
+        if n:
+            example = several.order_by("id").limit(1).to_pandas()["id"][0]
+            told.append(
+                f"{n:,} values of {selected.column(name)} stand in the file in two spellings, such"
+                f" as {example} with blanks or with .0, and are taken for one."
+            )
+    return told
+
+
+def audit(t: Table) -> list[dict]:
+    """Rows and money per rule, most rows first, then what was kept."""
+    money = (t.quantity * t.price).sum() if "price" in t.columns else ibis.null("float64")
+    counts = t.group_by("rejected").agg(rows=t.count(), money=money).to_pandas()
+    counts["kept"] = counts["rejected"].isna()
+    counts = counts.sort_values(["kept", "rows"], ascending=[True, False])
+    rows = [
+        {
+            "table": "purchases",
+            "rule": "kept" if row.kept else row.rejected,
+            "rows": int(row.rows),
+            "money": None if pd.isna(row.money) else round(float(row.money), 2),
+        }
+        for row in counts.itertuples()
+    ]
+    if not rows or rows[-1]["rule"] != "kept":
+        rows.append({"table": "purchases", "rule": "kept", "rows": 0, "money": 0})
+    return rows
+
+
+def merge(t: Table) -> Table:
+    """One line per (user, item, basket): quantities add up, the price is their money by them."""
+    measures: dict[str, Callable | Column] = {"ts": t.ts.min(), "quantity": t.quantity.sum()}
+    if "price" in t.columns:
+        # Rounded: a parallel sum of floats differs in its last bits from run to run.
+        measures["price"] = ((t.quantity * t.price).sum() / t.quantity.sum()).round(4)
+    for name in ("discount", "rating"):
+        if name in t.columns:
+            measures[name] = t[name].mean().round(4)
+    if "store_id" in t.columns:
+        measures["store_id"] = t.store_id.min()
+    return t.group_by("user_id", "item_id", "basket_id").agg(**measures)
+
+
+def _made_up_calendar(t: Table, selected: Selected) -> Table:
+    """Without dates the n-th basket stands on the n-th day of a made-up calendar."""
+    orders = t.agg(low=t.order.min(), high=t.order.max(), far=t.order.abs().max(), rows=t.count())
+    orders = orders.to_pandas().iloc[0]
+    where = f"{selected.raw.name}: order ({selected.source.columns['order']})"
+    if orders["far"] > ORDER_MOST:
+        raise LabError(
+            f"{where} goes up to {orders['far']:.0f}: number each shopper's baskets 1, 2, 3, …"
+        )
+    if orders["rows"] > 1 and orders["low"] == orders["high"]:
+        raise LabError(
+            f"{where} is {orders['low']:g} in every row: map it to the number of each shopper's"
+            " basket, 1, 2, 3, …; without any order nothing can be held out for the judgement"
+        )
+    days = t.order.cast("int64").as_interval("D")
+    return t.mutate(ts=ibis.timestamp("2000-01-01 00:00:00") + days).drop("order")
+
+
+def _check_seconds(t: Table, selected: Selected) -> None:
+    """Milliseconds that are read as seconds end thousands of years from now."""
+    if selected.source.ts_format != "unix":
+        return
+    last = t.ts.max().to_pandas()
+    if last > pd.Timestamp("2200-01-01"):
+        raise LabError(
+            f"{selected.raw.name}: {selected.column('ts')} reaches the year {last.year} when read"
+            ' as seconds: set ts_format = "unix_ms"'
+        )
+
+
+def _odd(number: Column) -> BooleanValue:
+    return number.isnull() | number.isnan() | number.isinf()

@@ -1,0 +1,329 @@
+"""Raw files: found, recognised by their content, and read with every text left as it stands."""
+
+import csv
+import glob
+import gzip
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import ibis
+import pandas as pd
+from ibis.expr.types import Table
+
+from recsys_utils import LabError
+from recsys_utils.data.registry import ROW, Layout, Source, Spec
+from recsys_utils.store import home
+
+# How a file begins, whatever its name says.
+SIGNATURES = {b"\x1f\x8b": "gzip", b"PAR1": "parquet", b"PK\x03\x04": "zip", b"\xd0\xcf": "xls"}
+BINARY = {".parquet": "parquet", ".gz": "gzip", ".xlsx": "xlsx", ".xls": "xls"}
+UTF8 = ("utf-8", "utf8")
+# Lines in which the header may stand, below a title.
+HEADER_WITHIN = 20
+# A character that no text file holds, for lines that are one field.
+NEVER = "\x01"
+FILE = "_file"  # its file
+
+
+def raw_files(source: Layout, spec: Spec) -> list[Path]:
+    """All files that the source lists, or the first there is of `first_of`; [] if it lists none.
+
+    A name with a * stands for all that match. Each is looked for in the data set's folders.
+    Raises LabError for one that is not there.
+    """
+    roots = [Path(os.environ["RECSYS_DATA"]) / spec.name] if os.environ.get("RECSYS_DATA") else []
+    roots += [home() / "data" / "raw" / spec.name] + ([spec.folder] if spec.folder else [])
+    found = {name: _first_matching(roots, name) for name in [*source.files, *source.first_of]}
+    missing = [name for name in source.files if not found[name] and "*" not in name]
+    if source.files and not any(found[name] for name in source.files):
+        missing = [" or ".join(source.files)]
+    if source.first_of and not any(found[name] for name in source.first_of):
+        missing = [" or ".join(source.first_of)]
+    if missing:
+        looked = ", ".join(str(root) for root in roots)
+        raise LabError(
+            f"{missing[0]} of data set '{spec.name}' was not found in {looked}: {spec.get}"
+        )
+    listed = [path for name in source.files for path in found[name]]
+    alternatives = [found[name] for name in source.first_of if found[name]]
+    return list(dict.fromkeys(listed or [path for paths in alternatives[:1] for path in paths]))
+
+
+def read_file(
+    con: ibis.BaseBackend, path: Path, layout: Layout, ids: Iterable[str], plain: Iterable[str]
+) -> Table:
+    """The rows of one file with their number (_row) and its name (_file).
+
+    Columns of a text file are text. Of a parquet or a workbook those in `ids` become text, others
+    keep their type. plain: columns that the header is known by, if a title stands above it.
+    """
+    kind = _kind(path)
+    try:
+        if kind == "parquet":
+            # Left where it lies: only the columns that are used are ever read.
+            table = con.read_parquet(str(path), file_row_number=True)
+            table = table.mutate(**{ROW: table.file_row_number + 1, FILE: ibis.literal(path.name)})
+            return _with_rows(path, _as_text(table.drop("file_row_number"), ids))
+        elif kind == "workbook":
+            table = _as_text(_workbook(con, path, layout, ids), ids)
+        else:
+            table = _text_file(con, path, layout, kind, plain)
+        rows = con.create_table(
+            ibis.util.gen_name("raw"),
+            table.mutate(**{ROW: ibis.row_number() + 1, FILE: ibis.literal(path.name)}),
+            temp=True,
+        )
+    except LabError:
+        raise
+    except Exception as error:
+        raise LabError(f"{path} cannot be read: {first_line(error)}") from error
+    return _with_rows(path, rows)
+
+
+def _with_rows(path: Path, rows: Table) -> Table:
+    if rows.limit(1).count().to_pandas() == 0:
+        raise LabError(f"{path} has a header and no rows")
+    return rows
+
+
+def id_text(column: ibis.expr.types.Column) -> ibis.expr.types.Column:
+    """An id as text, without the '.0' that a spreadsheet's whole numbers bring; empty is null."""
+    if column.type().is_floating():
+        is_whole = (column == column.floor()) & (column.abs() < 2.0**63)
+        whole = ibis.ifelse(is_whole, column, ibis.null()).cast("int64").cast("string")
+        return ibis.coalesce(whole, column.cast("string"))
+    if column.type().is_decimal():
+        plain = column.cast("string")
+        return plain.re_replace(r"^(-?\d+)\.0+$", r"\1")
+    return column.cast("string").strip().re_replace(r"^(\d+)\.0$", r"\1").nullif("")
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file is text, compressed or not, so that its columns have no types of their own."""
+    return _kind(path) in ("text", "gzip")
+
+
+def first_line(error: Exception) -> str:
+    """What an engine says, without its own names for kinds of errors."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return re.sub(r"^([A-Z]\w+ )+Error: ", "", line)
+
+
+def _first_matching(roots: list[Path], file: str) -> list[Path]:
+    """The file, or those that match it in the order of their names, in the first root with any."""
+    for root in roots:
+        names = sorted(glob.glob(file, root_dir=root)) if "*" in file else [file]
+        if paths := [root / name for name in names if (root / name).is_file()]:
+            return paths
+    return []
+
+
+def _kind(path: Path) -> str:
+    """parquet, workbook, gzip or text, by the first bytes of the file."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    kind = next((kind for sign, kind in SIGNATURES.items() if start.startswith(sign)), "text")
+    if kind == "zip" and b"xl/" not in start and not _is_workbook(path):
+        raise LabError(f"{path} is a zip archive: unpack it, and name the files inside")
+    if kind in ("zip", "xls"):
+        return "workbook"
+    ending = path.suffix.lower()
+    if kind == "text" and ending in BINARY and start:
+        raise LabError(
+            f"{path} cannot be read: it is no {BINARY[ending]} file, give it the ending that it has"
+        )
+    return kind
+
+
+def _is_workbook(path: Path) -> bool:
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.startswith("xl/") for name in archive.namelist())
+    except zipfile.BadZipFile as error:
+        raise LabError(f"{path} is damaged ({error}): fetch it again") from error
+
+
+def _as_text(t: Table, ids: Iterable[str]) -> Table:
+    """Ids as text, before files of other types are put together with them."""
+    return t.mutate(**{name: id_text(t[name]) for name in ids if name in t.columns})
+
+
+def _text_file(
+    con: ibis.BaseBackend, path: Path, layout: Layout, kind: str, plain: Iterable[str]
+) -> Table:
+    if kind == "gzip":
+        _check_gzip(path)
+    encoding = layout.encoding.lower()
+    try:
+        with _opened(path, kind, encoding) as file:
+            lines = [line for line, _ in zip(file, range(HEADER_WITHIN))]
+    except LookupError as error:
+        raise LabError(f"{path}: {first_line(error)}: set encoding, e.g. latin-1") from error
+    except UnicodeDecodeError as error:
+        raise LabError(
+            f'{path} is not {layout.encoding}: set encoding, e.g. encoding = "latin-1"'
+        ) from error
+    if not "".join(lines).strip():
+        raise LabError(f"{path} is empty")
+    if layout.sep == "spaces":
+        return _by_pandas(con, path, layout, r"\s+", encoding)
+    if layout.names and len(layout.names) == 1 and layout.split:
+        sep, skip, names = NEVER, 0, layout.names
+    else:
+        sep, skip, names = _header(path, layout, lines, list(plain))
+    if encoding not in UTF8:
+        return _by_pandas(con, path, layout, sep, encoding, skip)
+    quote = "" if sep == NEVER else '"'
+    try:
+        rows = con.read_csv(
+            str(path),
+            auto_detect=False,
+            columns=dict.fromkeys(names, "VARCHAR"),
+            header=layout.header,
+            skip=skip,
+            delim=sep,
+            quote=quote,
+            escape=quote,
+            compression="gzip" if kind == "gzip" else "none",
+        )
+        # Now, so that a broken row is found here.
+        return con.create_table(ibis.util.gen_name("raw"), rows, temp=True)
+    except Exception as error:
+        _check_rows(path, kind, sep, len(names), skip + layout.header)
+        raise error
+
+
+def _opened(path: Path, kind: str, encoding: str):
+    opener = gzip.open if kind == "gzip" else open
+    return opener(path, "rt", encoding="utf-8-sig" if encoding in UTF8 else encoding, newline="")
+
+
+def _header(
+    path: Path, layout: Layout, lines: list[str], plain: list[str]
+) -> tuple[str, int, list[str]]:
+    """The separator, the lines above the header, and the names of the columns."""
+    if layout.sep is not None and len(layout.sep) != 1:
+        raise LabError(f"sep = '{layout.sep}' for {path.name} is not one character, nor \"spaces\"")
+    found = [(sep, _fields(line, sep)) for line in lines for sep in [_separator(layout, line)]]
+    skip = next((n for n, (_, names) in enumerate(found) if set(plain) <= set(names)), 0)
+    if layout.names or not plain:
+        skip = 0
+    sep, names = found[skip]
+    if layout.names:
+        if len(layout.names) != len(names):
+            raise LabError(
+                f"{path} has {len(names)} columns, names = {layout.names} has {len(layout.names)}:"
+                " give each column a name"
+            )
+        names = layout.names
+    names = [name.strip() if name.strip() else f"column{n}" for n, name in enumerate(names)]
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise LabError(f"{path} has the column '{twice[0]}' twice: rename one")
+    return sep, skip, names
+
+
+def _separator(layout: Layout, line: str) -> str:
+    """The given separator, or the most frequent of the line."""
+    return layout.sep or max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
+
+
+def _fields(line: str, sep: str) -> list[str]:
+    return next(csv.reader([line.rstrip("\r\n")], delimiter=sep), [])
+
+
+def _by_pandas(
+    con: ibis.BaseBackend, path: Path, layout: Layout, sep: str, encoding: str, skip: int = 0
+) -> Table:
+    """Text files that the engine does not read itself."""
+    frame = pd.read_csv(
+        path,
+        sep=sep,
+        encoding=encoding,
+        dtype=str,
+        keep_default_na=False,
+        na_values=[""],
+        header=0 if layout.header else None,
+        names=layout.names or None,
+        skiprows=skip,
+        skipinitialspace=True,
+    )
+    return con.create_table(ibis.util.gen_name("raw"), frame.astype("string"), temp=True)
+
+
+def _check_rows(path: Path, kind: str, sep: str, width: int, above: int) -> None:
+    """Name the first row that has more or fewer fields than the header."""
+    opener = gzip.open if kind == "gzip" else open
+    with opener(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+        for n, row in enumerate(csv.reader(file, delimiter=sep), 1 - above):
+            if n >= 1 and row and len(row) != width:
+                raise LabError(
+                    f"{path}, row {n}: it has {len(row)} fields, the header {width}: correct it, or"
+                    " set sep"
+                )
+            if any("\ufffd" in field for field in row):
+                raise LabError(
+                    f'{path}, row {n} is not utf-8: set encoding, e.g. encoding = "latin-1"'
+                )
+
+
+def _check_gzip(path: Path) -> None:
+    """The engine reads a truncated gzip in silence, so read it to its end once."""
+    try:
+        with gzip.open(path) as file:
+            while file.read(1 << 24):
+                pass
+    except (EOFError, OSError) as error:
+        raise LabError(
+            f"{path} is a damaged or truncated gzip file ({error}): fetch it again"
+        ) from error
+
+
+def _workbook(con: ibis.BaseBackend, path: Path, layout: Layout, ids: Iterable[str]) -> Table:
+    with pd.ExcelFile(path, engine="calamine") as book:
+        if missing := [sheet for sheet in layout.sheets if sheet not in book.sheet_names]:
+            raise LabError(
+                f"{path} has no sheet '{missing[0]}': it has"
+                f" {', '.join(map(str, book.sheet_names))}"
+            )
+        wanted = layout.sheets or book.sheet_names[:1]
+        sheets = [
+            book.parse(
+                sheet,
+                dtype=dict.fromkeys(ids, str),
+                keep_default_na=False,
+                na_values=[""],
+                header=0 if layout.header else None,
+                names=layout.names or None,
+            )
+            for sheet in wanted
+        ]
+    if isinstance(layout, Source) and layout.drop_overlap:
+        sheets = _without_overlap(path, dict(zip(wanted, sheets)), layout.columns.get("ts"))
+    frame = pd.concat(sheets, ignore_index=True)
+    # A column of codes holds both numbers and text.
+    mixed = frame.select_dtypes("object").columns
+    frame[mixed] = frame[mixed].astype("string")
+    frame.columns = [str(name).strip() for name in frame.columns]
+    return con.create_table(ibis.util.gen_name("raw"), frame, temp=True)
+
+
+def _without_overlap(
+    path: Path, sheets: dict[str, pd.DataFrame], ts: str | None
+) -> list[pd.DataFrame]:
+    """Later sheets lose the rows of the time that earlier sheets cover."""
+    if absent := [name for name, sheet in sheets.items() if ts not in sheet]:
+        raise LabError(
+            f"{path}, sheet '{absent[0]}' has no column '{ts}', which drop_overlap compares"
+        )
+    kept: list[pd.DataFrame] = []
+    for sheet in sheets.values():
+        if kept:
+            latest = max(earlier[ts].max() for earlier in kept)
+            sheet = sheet[sheet[ts] > latest]
+        kept.append(sheet)
+    return kept

@@ -1,0 +1,436 @@
+"""Receipts of any shop: read right, or refused in one sentence that names the cure."""
+
+import gzip
+import zipfile
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import pytest
+
+from recsys_utils import LabError
+from recsys_utils.data import tables
+
+COLUMNS = {
+    "user_id": "customer",
+    "item_id": "sku",
+    "ts": "day",
+    "basket_id": "receipt",
+    "quantity": "units",
+    "price": "price",
+}
+HEAD = "customer,sku,day,receipt,units,price\n"
+
+
+def toml(source: str = 'files = ["r.csv"]', top: str = "", more: str = "", **columns: str) -> str:
+    """A shop's TOML; a column "" is left out."""
+    mapped = {name: value for name, value in (COLUMNS | columns).items() if value}
+    lines = "\n".join(f"{name} = '{value}'" for name, value in mapped.items())
+    return f"{top}\n[purchases]\n{source}\n[purchases.columns]\n{lines}\n{more}\n"
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tables.Tables]:
+    """Write raw files beside a shop's TOML and load the data set."""
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RECSYS_DATA", raising=False)
+
+    def write(text: str, **files: str | bytes) -> tables.Tables:
+        for name, content in files.items():
+            path = tmp_path / f"{name}.csv"
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        (tmp_path / "shop.toml").write_text(text)
+        return tables.load(str(tmp_path / "shop.toml"))
+
+    return write
+
+
+def rows_of(days: list[str]) -> str:
+    """A receipt of one shopper on each of the days."""
+    return HEAD + "".join(f'u1,a,"{day}",R{n},1,1\n' for n, day in enumerate(days))
+
+
+def days_of(data: tables.Tables) -> list[str]:
+    return [str(ts)[:16] for ts in data.purchases["ts"]]
+
+
+def notes_of(data: tables.Tables) -> str:
+    return " ".join(data.manifest["notes"])
+
+
+# --- dates
+
+
+@pytest.mark.parametrize(
+    ("texts", "days"),
+    [
+        (["03/01/19", "30/12/22"], ["2019-01-03 00:00", "2022-12-30 00:00"]),
+        (["12/1/10 8:26", "12/13/10 17:00"], ["2010-12-01 08:26", "2010-12-13 17:00"]),
+        (["30/04/22 10:00", "01/05/22 9:05"], ["2022-04-30 10:00", "2022-05-01 09:05"]),
+        (["01.02.2024", "31.12.2023"], ["2023-12-31 00:00", "2024-02-01 00:00"]),
+        (["1/5/2024 9:05 PM", "1/15/2024 12:30 AM"], ["2024-01-05 21:05", "2024-01-15 00:30"]),
+        (["20240105", "20240115"], ["2024-01-05 00:00", "2024-01-15 00:00"]),
+        (["5 Jan 2024", "15 Feb 2024"], ["2024-01-05 00:00", "2024-02-15 00:00"]),
+        (["2024/1/5", "2024/12/15"], ["2024-01-05 00:00", "2024-12-15 00:00"]),
+        (
+            ["2024-01-05T10:00:00Z", "2024-01-06T10:00:00+02:00"],
+            ["2024-01-05 10:00", "2024-01-06 08:00"],
+        ),
+        (["15-07-2015 10:00:05", "01-08-2015 23:59:59"], ["2015-07-15 10:00", "2015-08-01 23:59"]),
+    ],
+)
+def test_dates_are_read_by_the_one_format_that_fits_all_rows(
+    load: Callable, texts: list[str], days: list[str]
+) -> None:
+    assert sorted(days_of(load(toml(), r=rows_of(texts)))) == days
+
+
+def test_two_digit_years_are_read_alike_in_other_encodings(load: Callable) -> None:
+    text = toml('files = ["r.csv"]\nencoding = "latin-1"')
+    content = (HEAD + "u1,é,03/01/19,R1,1,1\nu1,é,30/12/22,R2,1,1\n").encode("latin-1")
+    assert days_of(load(text, r=content)) == ["2019-01-03 00:00", "2022-12-30 00:00"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["03/04/2024", "05/06/2024"], ["3 April 2024", "4 March 2024", "%d/%m/%Y", "%m/%d/%Y"]),
+        (["03/04/05"], ["may be", "set ts_format"]),
+        (["13/01/2024", "01/15/2024"], ["'13/01/2024'", "'01/15/2024'", "correct the file"]),
+        (["2024-01-05", "06/01/2024", "20/01/2024"], ["several forms", '"%Y-%m-%d"', '"%d/%m/%Y"']),
+        (["45292", "45293"], ["1 January 2024", 'ts_format = "excel"']),
+        (["1704067200"], ["1 January 2024", 'ts_format = "unix"']),
+        (["31/02/2024", "30/01/2024"], ["r.csv, row 1", "'31/02/2024'", "not a date"]),
+        (["0024-01-05", "2024-01-06"], ["r.csv, row 1", "1 of 2 dates"]),
+    ],
+)
+def test_dates_that_may_be_misread_are_refused_with_the_cure(
+    load: Callable, texts: list[str], words: list[str]
+) -> None:
+    with pytest.raises(LabError) as error:
+        load(toml(), r=rows_of(texts))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_all_files_of_a_source_are_read_by_one_format(load: Callable) -> None:
+    """Each month alone fits another one: the rows of all decide."""
+    text = toml('files = ["m1.csv", "m2.csv"]')
+    first = HEAD + "u1,a,01/05/2024,R1,1,1\n"
+    second = HEAD + "u1,a,01/15/2024,R2,1,1\n"
+    days = days_of(load(text, m1=first, m2=second))
+    assert days == ["2024-01-05 00:00", "2024-01-15 00:00"]
+
+
+def test_a_list_of_formats_reads_files_that_mix_them(load: Callable) -> None:
+    text = toml('files = ["r.csv"]\nts_format = ["%d-%m-%Y", "%m/%d/%Y"]')
+    days = days_of(load(text, r=rows_of(["15-07-2015", "07/16/2015"])))
+    assert days == ["2015-07-15 00:00", "2015-07-16 00:00"]
+
+
+def test_a_spreadsheets_numbers_are_read_as_dates_when_asked(load: Callable) -> None:
+    text = toml('files = ["r.csv"]\nts_format = "excel"')
+    assert days_of(load(text, r=rows_of(["45292", "45292.5"]))) == [
+        "2024-01-01 00:00",
+        "2024-01-01 12:00",
+    ]
+
+
+def test_the_reading_of_dates_is_told(load: Callable) -> None:
+    data = load(toml(), r=rows_of(["03/01/19", "30/12/22"]))
+    assert "read as %d/%m/%y" in notes_of(data)
+    assert "from 3 January 2019 to 30 December 2022" in notes_of(data)
+
+
+# --- the end of trading
+
+
+def trading(days: int, lines: int = 20) -> list[str]:
+    start = date(2024, 1, 1)
+    return [str(start + timedelta(days=n)) for n in range(days) for _ in range(lines)]
+
+
+@pytest.mark.parametrize("stray", ["2204-05-29", "2024-12-31"])
+def test_one_mistyped_date_does_not_move_the_end_of_trading(load: Callable, stray: str) -> None:
+    """What lies in the future or after weeks without receipts is left out, counted and told."""
+    data = load(toml(), r=rows_of([*trading(150), stray]))
+    assert data.purchases["ts"].max() == pd.Timestamp("2024-05-29")
+    assert len(data.purchases) == 3000
+    rules = data.audit.set_index("rule")["rows"]
+    assert rules.drop(["kept", "kept, merged to one line per user, item and basket"]).sum() == 1
+    assert stray[:4] in notes_of(data)
+
+
+def test_a_shop_that_pauses_keeps_what_comes_after(load: Callable) -> None:
+    days = trading(60) + [str(date(2024, 4, 15) + timedelta(days=n)) for n in range(60)] * 5
+    data = load(toml(), r=rows_of(days))
+    assert data.purchases["ts"].max() == pd.Timestamp("2024-06-13")
+
+
+# --- ids
+
+
+def test_ids_with_decimals_stay_what_they_are(load: Callable, tmp_path: Path) -> None:
+    """10.1, 10.2 and 10.5 are three products, in a file, in an expression and below a title."""
+    rows = "".join(
+        f"u1,{sku},2024-01-0{n},R{n},1,1\n"
+        for n, sku in enumerate(["10.1", "10.2", "10.5", "10"], 1)
+    )
+    expected = ["10", "10.1", "10.2", "10.5"]
+    plain = load(toml(), r=HEAD + rows)
+    assert sorted(plain.purchases["item_id"]) == expected
+    expression = load(toml(item_id="coalesce(sku, sku)"), r=HEAD + rows)
+    assert sorted(expression.purchases["item_id"]) == expected
+    titled = load(toml(), r="Receipts of May\n" + HEAD + rows)
+    assert sorted(titled.purchases["item_id"]) == expected
+    frame = pd.DataFrame(
+        {"customer": ["u"] * 4, "sku": [10.1, 10.2, 10.5, 10.0], "receipt": [1, 2, 3, 4]}
+    )
+    frame["day"] = pd.Timestamp("2024-01-01")
+    frame.assign(units=1, price=1.0).to_parquet(tmp_path / "r.parquet")
+    assert sorted(load(toml('files = ["r.parquet"]')).purchases["item_id"]) == expected
+
+
+@pytest.mark.parametrize("item_id", ["sku", "coalesce(sku, sku)"])
+def test_long_numbers_keep_their_last_digit(load: Callable, tmp_path: Path, item_id: str) -> None:
+    rows = HEAD + "u1,9007199254740993,2024-01-01,R1,1,1\nu1,9007199254740992,2024-01-01,R2,1,1\n"
+    expected = {"9007199254740992", "9007199254740993"}
+    assert set(load(toml(item_id=item_id), r=rows).purchases["item_id"]) == expected
+    pd.read_csv(tmp_path / "r.csv").to_parquet(tmp_path / "r.parquet")
+    text = toml('files = ["r.parquet"]', item_id=item_id)
+    assert set(load(text).purchases["item_id"]) == expected
+
+
+def test_ids_that_become_one_are_told(load: Callable) -> None:
+    data = load(toml(), r=HEAD + "u1,10,2024-01-01,R1,1,1\nu1,10.0,2024-01-02,R2,1,1\n")
+    assert data.items["item_id"].tolist() == ["10"]
+    assert "1 values of item_id (sku) stand in the file in two spellings" in notes_of(data)
+
+
+@pytest.mark.parametrize("nobody", ["nan", "NULL", "None", "N/A", "-", " "])
+def test_spellings_of_nobody_are_no_customer(load: Callable, nobody: str) -> None:
+    data = load(toml(), r=HEAD + f"u1,a,2024-01-01,R1,1,1\n{nobody},a,2024-01-01,R2,1,1\n")
+    assert data.purchases["user_id"].tolist() == ["u1"]
+    assert data.audit.set_index("rule").loc["no customer", "rows"] == 1
+
+
+@pytest.mark.parametrize("guest", ["0", "-1", "GUEST"])
+def test_a_shopper_with_an_implausible_share_is_named(load: Callable, guest: str) -> None:
+    lines = [f"u{n},a,2024-01-01,R{n},1,1\n" for n in range(200)]
+    lines += [f"{guest},a,2024-01-01,G{n},1,1\n" for n in range(40)]
+    note = notes_of(load(toml(), r=HEAD + "".join(lines)))
+    assert f"Shopper '{guest}' has 17% of all lines, 40 times as many" in note
+    assert "[purchases.reject]" in note
+
+
+def test_tables_whose_ids_do_not_meet_are_refused(load: Callable) -> None:
+    items = '[items]\nfiles = ["items.csv"]\n[items.columns]\nitem_id = "code"\nname = "title"\n'
+    rows = HEAD + "u1,100,2024-01-01,R1,1,1\nu1,200,2024-01-01,R1,1,1\n"
+    with pytest.raises(LabError, match="'100', it has '00100'; leading zeros differ"):
+        load(toml(more=items), r=rows, items="code,title\n00100,Tea\n")
+    with pytest.raises(LabError, match="has no item_id of the receipts"):
+        load(toml(more=items), r=rows, items="code,title\nX1,Tea\n")
+    data = load(toml(more=items), r=rows, items="code,title\n100,Tea\n")
+    assert "has 50% of the 2 item_ids of the receipts" in notes_of(data)
+    cure = items.replace('"code"', "\"ltrim(code, '0')\"")
+    data = load(toml(more=cure), r=rows, items="code,title\n00100,Tea\n")
+    assert data.items.set_index("item_id")["name"].to_dict()["100"] == "Tea"
+
+
+# --- baskets
+
+
+def test_receipt_numbers_that_start_again_are_baskets_of_their_own(load: Callable) -> None:
+    """January's and May's receipt 17 are two baskets; so are two shoppers' and two stores'."""
+    rows = "u1,a,2024-01-05,17,1,1\nu1,a,2024-05-06,17,1,1\nu2,a,2024-01-05,17,1,1\n"
+    data = load(toml(), r=HEAD + rows)
+    buys = data.purchases
+    assert buys["basket_id"].nunique() == 3
+    assert sorted(str(ts)[:10] for ts in buys["ts"]) == ["2024-01-05", "2024-01-05", "2024-05-06"]
+    assert "1 receipt numbers stand for several days, stores or shoppers" in notes_of(data)
+    head = HEAD.strip() + ",store\n"
+    stores = "u1,a,2024-01-05,17,1,1,S1\nu1,a,2024-01-05,17,1,1,S2\n"
+    data = load(toml(store_id="store"), r=head + stores)
+    assert data.purchases["basket_id"].nunique() == 2
+
+
+def test_a_receipt_over_midnight_stays_one(load: Callable) -> None:
+    rows = "u1,a,2024-01-05 23:58,17,1,1\nu1,b,2024-01-06 00:03,17,1,1\n"
+    assert load(toml(), r=HEAD + rows).purchases["basket_id"].tolist() == ["17", "17"]
+
+
+# --- numbers
+
+
+@pytest.mark.parametrize(
+    ("texts", "values"),
+    [
+        (["2,50", "3"], [2.5, 3]),
+        (["1.234,56", "0,90"], [1234.56, 0.9]),
+        (["0,90 €", "1.234,00 €"], [0.9, 1234]),
+        (["£2.50", "£1,234.50"], [2.5, 1234.5]),
+        (["1'234.50", "CHF 3.00"], [1234.5, 3]),
+        (["1.234", "0.5"], [1.234, 0.5]),
+        (["1e3", "2"], [1000, 2]),
+    ],
+)
+def test_numbers_are_read_as_the_shop_writes_them(
+    load: Callable, texts: list[str], values: list[float]
+) -> None:
+    lines = "".join(f'u1,a,2024-01-0{n},R{n},1,"{t}"\n' for n, t in enumerate(texts, 1))
+    assert load(toml(), r=HEAD + lines).purchases["price"].tolist() == values
+    doubled = load(toml(price="price * 2"), r=HEAD + lines)
+    assert doubled.purchases["price"].tolist() == [2 * value for value in values]
+
+
+def test_numbers_that_may_be_misread_ask_for_the_decimal_sign(load: Callable) -> None:
+    rows = HEAD + 'u1,a,2024-01-01,R1,1,"1.234"\nu1,a,2024-01-02,R2,1,"2.500"\n'
+    with pytest.raises(LabError, match="'1.234' may have thousands or decimals: set decimal"):
+        load(toml(), r=rows)
+    german = load(toml('files = ["r.csv"]\ndecimal = ","'), r=rows)
+    assert german.purchases["price"].tolist() == [1234, 2500]
+    english = load(toml('files = ["r.csv"]\ndecimal = "."'), r=rows)
+    assert english.purchases["price"].tolist() == [1.234, 2.5]
+
+
+def test_brackets_are_a_return(load: Callable) -> None:
+    rows = HEAD + 'u1,a,2024-01-01,R1,(2.50),"1"\nu1,a,2024-01-02,R2,1,1\n'
+    rules = load(toml(), r=rows).audit.set_index("rule")
+    assert rules.loc["quantity not above 0", ["rows", "money"]].tolist() == [1, -2.5]
+
+
+# --- files
+
+
+def test_every_listed_file_is_read(load: Callable) -> None:
+    first = HEAD + "u1,a,2024-01-01,R1,1,1\n"
+    second = "till,customer,sku,day,receipt,units,price\nT,u2,a,2024-02-01,R2,1,1\n"
+    data = load(toml('files = ["m1.csv", "m2.csv"]'), m1=first, m2=second)
+    assert sorted(data.purchases["user_id"]) == ["u1", "u2"]
+    with pytest.raises(LabError, match="m3.csv of data set 'shop' was not found"):
+        load(toml('files = ["m1.csv", "m3.csv"]'), m1=first)
+    data = load(toml('first_of = ["m3.csv", "m2.csv", "m1.csv"]'))
+    assert sorted(data.purchases["user_id"]) == ["u2"]
+
+
+def test_errors_name_the_file_that_has_the_row(load: Callable) -> None:
+    first = HEAD + "u1,a,2024-01-01,R1,1,1\n"
+    second = HEAD + "u1,a,2024-01-01,R1,1,1\nu1,a,noon,R1,1,1\n"
+    with pytest.raises(LabError, match=r"m2.csv, row 2: day 'noon' is not a date"):
+        load(toml('files = ["m1.csv", "m2.csv"]'), m1=first, m2=second)
+    with pytest.raises(LabError, match=r"m2.csv has no column 'day'"):
+        load(toml('files = ["m1.csv", "m2.csv"]'), m1=first, m2="customer,sku\nu1,a\n")
+
+
+def test_files_are_known_by_their_content(load: Callable, tmp_path: Path) -> None:
+    """gzip and xlsx under .csv are read; a zip archive is refused with the cure."""
+    content = HEAD + "u1,007,2024-01-01,R1,1,1\n"
+    assert load(toml(), r=gzip.compress(content.encode())).purchases["item_id"].tolist() == ["007"]
+    book = openpyxl.Workbook()
+    for row in [HEAD.strip().split(","), ["u1", "007", date(2024, 1, 1), "R1", 1, 1]]:
+        book.active.append(row)
+    book.save(tmp_path / "r.xlsx")
+    (tmp_path / "r.xlsx").rename(tmp_path / "r.csv")
+    assert load(toml()).purchases["item_id"].tolist() == ["007"]
+    with zipfile.ZipFile(tmp_path / "r.csv", "w") as archive:
+        archive.writestr("receipts.csv", content)
+    with pytest.raises(LabError, match="zip archive: unpack it"):
+        load(toml())
+
+
+# --- shapes
+
+
+def test_a_file_without_a_header(load: Callable) -> None:
+    """The layout of CDNOW: blanks between the columns, no header, compact dates."""
+    source = 'files = ["r.csv"]\nsep = "spaces"\nheader = false\nnames = ["id", "date", "n", "usd"]'
+    text = toml(
+        source,
+        user_id="id",
+        item_id="CAST(usd AS VARCHAR)",
+        ts="date",
+        basket_id="",
+        quantity="n",
+        price="usd",
+    )
+    rows = " 00001 19970101  1   11.77\n 00002 19970112  5   77.00\n"
+    buys = load(text, r=rows).purchases
+    assert buys["user_id"].tolist() == ["00001", "00002"]
+    assert buys["price"].tolist() == [11.77, 77]
+    assert days_of(load(text, r=rows)) == ["1997-01-01 00:00", "1997-01-12 00:00"]
+
+
+def test_a_list_in_a_cell(load: Callable) -> None:
+    text = toml('files = ["r.csv"]\nsplit = "|"', quantity="", price="", basket_id="")
+    data = load(text, r="customer,sku,day\nu1,A | B | C,2024-01-01\nu2,B|C,2024-01-02\n")
+    buys = data.purchases[["user_id", "item_id"]].to_numpy().tolist()
+    assert buys == [["u1", "A"], ["u1", "B"], ["u1", "C"], ["u2", "B"], ["u2", "C"]]
+
+
+def test_a_basket_per_row(load: Callable) -> None:
+    """The layout of market-basket files: no header, products of one basket in a row."""
+    source = 'files = ["r.csv"]\nheader = false\nnames = ["basket"]\nsplit = ","'
+    text = toml(
+        source,
+        top='protocol = "next_basket"',
+        user_id="_row",
+        item_id="basket",
+        ts="",
+        basket_id="",
+        quantity="",
+        price="",
+    )
+    text = text.replace("[purchases.columns]", '[purchases.columns]\norder = "_row"')
+    buys = load(text, r="citrus fruit,margarine\nyogurt\n").purchases
+    pairs = buys[["user_id", "item_id"]].to_numpy().tolist()
+    assert pairs == [["1", "citrus fruit"], ["1", "margarine"], ["2", "yogurt"]]
+
+
+def test_a_column_per_product(load: Callable) -> None:
+    more = '[purchases.unpivot]\ncolumns = ["bread", "croissant*"]\nname = "item"\nvalue = "n"\n'
+    text = toml(user_id="who", item_id="item", quantity="n", basket_id="", price="", more=more)
+    data = load(
+        text,
+        r="who,day,bread,croissant,croissant au beurre\nu1,2024-01-01,2,,1\nu2,2024-01-02,0,3,\n",
+    )
+    buys = data.purchases[["user_id", "item_id", "quantity"]].to_numpy().tolist()
+    assert buys == [["u1", "bread", 2], ["u1", "croissant au beurre", 1], ["u2", "croissant", 3]]
+    assert data.audit.set_index("rule").loc["quantity not above 0", "rows"] == 1
+
+
+def test_orders_and_lines_in_two_files(load: Callable) -> None:
+    """The layout of Instacart: lines know their order, orders know their shopper."""
+    more = '[purchases.join]\nfiles = ["orders.csv"]\non = "order_id"\n'
+    text = toml(
+        top='protocol = "next_basket"',
+        user_id="user",
+        item_id="product",
+        ts="",
+        basket_id="order_id",
+        quantity="",
+        price="",
+        more=more,
+    )
+    text = text.replace("[purchases.columns]", '[purchases.columns]\norder = "order_number"')
+    lines = "order_id,product\n1,007\n1,8\n2,9\n3,9\n"
+    orders = "order_id,user,order_number\n1,u1,1\n2,u1,2\n"
+    data = load(text, r=lines, orders=orders)
+    pairs = data.purchases[["user_id", "item_id"]].to_numpy().tolist()
+    assert pairs == [["u1", "007"], ["u1", "8"], ["u1", "9"]]
+    assert data.audit.set_index("rule").loc["no customer", "rows"] == 1
+    with pytest.raises(LabError, match="order_id '1' more than once"):
+        load(text, r=lines, orders=orders + "1,u2,1\n")
+
+
+def test_the_order_of_rows_may_stand_for_dates(load: Callable) -> None:
+    text = toml(top='protocol = "next_basket"', ts="", basket_id="")
+    text = text.replace(
+        "[purchases.columns]",
+        '[purchases.columns]\norder = "row_number() OVER (PARTITION BY customer)"',
+    )
+    rows = "customer,sku,units,price\nu1,a,1,1\nu1,b,1,1\nu2,a,1,1\n"
+    assert days_of(load(text, r=rows))[-1] == "2000-01-03 00:00"
+    with pytest.raises(LabError, match="order .1. is 1 in every row"):
+        load(text.replace("row_number() OVER (PARTITION BY customer)", "1"), r=rows)
