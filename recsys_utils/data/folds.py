@@ -204,11 +204,25 @@ def write_folds(dataset: str, **overrides: object) -> list[Path]:
                 f"fold {name} of '{result.name}' has no"
                 f" {'test' if parts['test'].empty else 'train'} rows: lower folds"
             )
+        _check_returning(parts, name, result)
         written.append(_write_fold(data_dir(result.name, "folds", name), result, borders, parts))
     write_json(
         {"folds": [path.name for path in written]}, data_dir(result.name, "folds", "folds.json")
     )
     return written
+
+
+def _check_returning(parts: dict[str, pd.DataFrame], name: str, made: Spec) -> None:
+    """A list for somebody needs a past: LabError where nobody of the test part has one."""
+    before = set(parts["train"]["user_id"]) | set(parts["valid"]["user_id"])
+    judged = set(parts["test"]["user_id"])
+    if not judged & before:
+        raise LabError(
+            f"fold {name} of '{made.name}': none of the {len(judged):,} shoppers of the test part"
+            " has an earlier receipt, so no list for a shopper can be judged: map user_id to"
+            " something that lasts, such as a card or an account, or take receipts over a longer"
+            " time"
+        )
 
 
 def has_folds(name: str) -> bool:

@@ -97,6 +97,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
     for old in folder.glob("*.parquet"):
         old.unlink()
     notes: list[str] = []
+    readings: list[list[str]] = []
     if made.synthetic:
         synthetic.write(folder, made.lines, seed=42)
         audit = _synthetic_audit(folder)
@@ -104,13 +105,15 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         raw = []
     else:
         con = connect()
-        cleaned, receipts = _clean(con, made, notes)
-        audit = _purchases(con, made, cleaned, receipts, folder)
+        cleaned, selected = _clean(con, made, notes)
+        readings = _readings(selected)
+        audit = _purchases(con, made, cleaned, selected.raw, folder)
         dropped = []
         for table in KEYS:
             dropped += _attributes(con, made, table, cleaned, folder, notes)
         for table in ("events", "stock"):
             audit += _plain(con, made, table, folder, notes) if getattr(made, table) else []
+        notes += _told_reading(selected, readings)
         raw = [
             {"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size}
             for f, size, _ in wanted["files"]
@@ -119,6 +122,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         {
             "audit": audit,
             "notes": notes,
+            "readings": readings,
             "personal_columns_dropped": dropped,
             "raw": raw,
             "summary": summary(folder),
@@ -160,9 +164,9 @@ def summary(folder: Path) -> dict:
     }
 
 
-def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, Raw]:
+def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, Selected]:
     """All receipt rows with canonical types, `rejected`, and the attributes that items and users
-    take from them; what is told about them goes to `notes`.
+    take from them; and the rows as they were selected. What is told about them goes to `notes`.
     """
     source = made.purchases
     riders = {
@@ -180,8 +184,6 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
     notes += cleaning.check_outside(rows, selected)
     notes += cleaning.merged_ids(selected)
     if "ts" in source.columns:
-        if selected.reading and selected.reading.formats:
-            notes.append(_told_reading(rows, selected))
         end, sentence = cleaning.end_of_trading(rows.filter(rows.rejected.isnull()))
         if end is not None:
             is_late = rows.rejected.isnull() & (rows.ts >= end.to_pydatetime())
@@ -193,17 +195,33 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
         notes += [sentence] if sentence else []
     sentence = cleaning.heavy_shopper(rows.filter(rows.rejected.isnull()))
     notes += [sentence] if sentence else []
-    return rows, raw
+    return rows, selected
 
 
-def _told_reading(rows: Table, selected: Selected) -> str:
-    """How dates that do not begin with the year were read."""
-    formats = selected.reading.formats
-    dates = rows.ts.min().to_pandas(), rows.ts.max().to_pandas()
-    return (
-        f"Dates such as '{selected.reading.example}' are read as {' or '.join(formats)}, from"
-        f" {dates[0]:%-d %B %Y} to {dates[1]:%-d %B %Y}."
+def _readings(selected: Selected) -> list[list[str]]:
+    """Texts of the earliest, the latest and the first row's date, and how each is read."""
+    t = selected.table
+    if "ts" not in t.columns or not t.ts.type().is_string():
+        return []
+    times = as_times(t.ts, selected.source.ts_format, selected.reading)
+    seen = t.select(text=t.ts, ts=times).filter(lambda s: s.ts.notnull())
+    ends = seen.agg(
+        first=seen.text.argmin(seen.ts), last=seen.text.argmax(seen.ts), some=seen.text.max()
     )
+    texts = list(dict.fromkeys(ends.to_pandas().iloc[0].dropna()))
+    read = seen.filter(seen.text.isin(texts)).distinct().order_by("ts", "text").to_pandas()
+    return [[row.text, f"{row.ts:%-d %B %Y %H:%M}"] for row in read.itertuples()]
+
+
+def _told_reading(selected: Selected, readings: list[list[str]]) -> list[str]:
+    """How dates that do not begin with the year were read, in a sentence."""
+    if not (selected.reading and selected.reading.formats and readings):
+        return []
+    formats = " or ".join(selected.reading.formats)
+    return [
+        f"Dates such as '{selected.reading.example}' are read as {formats}, from"
+        f" {readings[0][1]} to {readings[-1][1]}."
+    ]
 
 
 def _purchases(

@@ -52,7 +52,9 @@ def page_context(data: tables.Tables, judged: list[Judged]) -> dict:
     audit = data.audit.astype(object).where(data.audit.notna(), None)
     return {
         "spec": spec,
-        "verdict": verdict(newest.board, newest.precision(), spec.currency),
+        "verdict": verdict(
+            newest.board, newest.precision(), spec.currency, validated=len(newest.fold.valid) > 0
+        ),
         "tiles": _tiles(newest.board, spec),
         "boards": board_tables.board_tables(newest),
         "palette": {family: colour(family) for family in newest.families.values()},

@@ -6,20 +6,57 @@ from recsys_utils.evaluation.leaderboard import best_first
 from recsys_utils.evaluation.significance import paired_tests
 from recsys_utils.report.wording import display_name, num, percent, seconds
 
+# Below so many judged shoppers a list's precision says next to nothing.
+LEAST_SHOPPERS = 30
 
-def ship(board: pd.DataFrame, precision: pd.DataFrame | None = None, currency: str = "") -> str:
+
+def ship(
+    board: pd.DataFrame,
+    precision: pd.DataFrame | None = None,
+    currency: str = "",
+    validated: bool = True,
+) -> str:
     """Which model to ship, what it is worth and where it is weak, in one paragraph.
 
     board: a leaderboard. precision: warm users × models at k = 5, for the test of the lead.
+    validated: whether there were purchases to choose parameters on.
     """
-    return " ".join(verdict(board, precision, currency))
+    return " ".join(verdict(board, precision, currency, validated))
 
 
 def verdict(
-    board: pd.DataFrame, precision: pd.DataFrame | None = None, currency: str = ""
+    board: pd.DataFrame,
+    precision: pd.DataFrame | None = None,
+    currency: str = "",
+    validated: bool = True,
 ) -> list[str]:
     """The three statements of `ship`, one by one."""
-    return [_which(board, precision), _worth(board, currency), _weakness(board)]
+    first = _lacking(board, validated) or _which(board, precision)
+    return [first, _worth(board, currency), _weakness(board)]
+
+
+def _lacking(board: pd.DataFrame, validated: bool) -> str:
+    """Why nothing can be recommended yet; "" if it can."""
+    best = best_first(board).iloc[0]
+    gaps = []
+    if best["users"] < LEAST_SHOPPERS:
+        shoppers = "shopper" if best["users"] == 1 else "shoppers"
+        gaps.append(
+            f"only {best['users']:,} {shoppers} with an earlier purchase bought in the test window,"
+            f" and at least {LEAST_SHOPPERS} are needed (longer windows have more: test_weeks)"
+        )
+    if not validated:
+        gaps.append(
+            "the validation window has no purchases, so parameters could not be chosen (check the"
+            " dates, or change valid_weeks)"
+        )
+    if not gaps:
+        return ""
+    return (
+        f"Not yet: {'; '.join(gaps)}. The best so far is {display_name(best['model'])},"
+        f" {percent(best['value'])} of whose five suggestions were bought"
+        f" (95 % interval {num(100 * best['lo'])} to {percent(best['hi'])})."
+    )
 
 
 def best_of_family(board: pd.DataFrame, family: str, name: str = "") -> str | None:

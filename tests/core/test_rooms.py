@@ -19,6 +19,7 @@ FLOORS = {
     "online": 5,
     "serving": 6,
     "pipeline": 7,
+    "check": 8,
 }
 PACKAGE = sorted((ROOT / "recsys_utils").rglob("*.py"))
 LAB = sorted((ROOT / "notebooks" / "lab").rglob("*.py"))

@@ -141,7 +141,7 @@ def test_a_spreadsheets_numbers_are_read_as_dates_when_asked(load: Callable) -> 
 def test_the_reading_of_dates_is_told(load: Callable) -> None:
     data = load(toml(), r=rows_of(["03/01/19", "30/12/22"]))
     assert "read as %d/%m/%y" in notes_of(data)
-    assert "from 3 January 2019 to 30 December 2022" in notes_of(data)
+    assert "from 3 January 2019 00:00 to 30 December 2022 00:00" in notes_of(data)
 
 
 # --- the end of trading

@@ -1,0 +1,77 @@
+"""The command a newcomer runs first: what was understood of the receipts, or one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from recsys_utils import check
+
+HEAD = "Customer ID;Item Code;Item Name;Date;Receipt No;Qty;Total\n"
+
+
+@pytest.fixture
+def receipts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two months of a small shop's receipts, as its till writes them."""
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RECSYS_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        f"{user:03d};A{day % 7};Tea {day % 7};{day:02d}/{month:02d}/2024;"
+        f"{month}{day}{user};2;5,00\n"
+        for month in (1, 2, 3, 4)
+        for day in range(1, 29)
+        for user in range(40)
+    ]
+    path = tmp_path / "My Till.csv"
+    path.write_text(HEAD + "".join(lines))
+    return path
+
+
+def test_a_draft_is_written_from_the_columns_and_then_understood(
+    receipts: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert check.main(["--draft", str(receipts)]) == 0
+    text = (receipts.parent / "my_till.toml").read_text()
+    for line in (
+        'user_id = "Customer ID"',
+        'item_id = "Item Code"',
+        'ts = "Date"',
+        'basket_id = "Receipt No"',
+        'quantity = "Qty"',
+        'price = "Total / Qty"',
+        'name = "Item Name"',
+    ):
+        assert line in text
+    capsys.readouterr()
+    assert check.main(["my_till.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "4,480" in said
+    assert "'01/01/2024' is read as 1 January 2024" in said
+    assert "price per unit                    2.5 to 2.5" in said
+    assert "Dates such as" in said
+    assert "Next: ./run_all.sh --dataset my_till.toml" in said
+
+
+def test_a_draft_never_overwrites(receipts: Path, capsys: pytest.CaptureFixture) -> None:
+    (receipts.parent / "my_till.toml").write_text("mine")
+    assert check.main(["--draft", str(receipts)]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (receipts.parent / "my_till.toml").read_text() == "mine"
+
+
+def test_too_few_shoppers_and_windows_are_warned_of(
+    receipts: Path, capsys: pytest.CaptureFixture
+) -> None:
+    lines = receipts.read_text().splitlines(keepends=True)
+    receipts.write_text("".join(lines[:1] + [line for line in lines if line[:3] < "005"]))
+    check.main(["--draft", str(receipts)])
+    check.main(["my_till.toml"])
+    assert "5 shoppers of the test part have an earlier receipt" in capsys.readouterr().out
+
+
+def test_bad_input_is_one_sentence(receipts: Path, capsys: pytest.CaptureFixture) -> None:
+    assert check.main(["nothing.toml"]) == 2
+    assert check.main(["--draft", "nothing.csv"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert all(line.startswith("error: ") for line in errors)
