@@ -35,6 +35,7 @@ TIMES = (
     ("%I:%M:%S %p", re.compile(r"9{1,2}:99:99 [AP]M$")),
     ("%I:%M:%S%p", re.compile(r"9{1,2}:99:99[AP]M$")),
 )
+ISO = r"^\d{4}-\d{1,2}-\d{1,2}($|[ T].*[^mM]$)"  # an hour with AM or PM is no ISO 8601
 ZONE = r":\d{2}(\.\d+)?\s*(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)$"
 CLOCK = r"[ T,]+\d{1,2}:.*$"
 # Share of rows that may lie outside FIRST to today before another reading is asked for.
@@ -96,7 +97,7 @@ def find_reading(t: Table, column: str, where: str) -> Reading:
     """
     text = t[column].strip()
     dated = t.filter(t[column].notnull() & (text != ""))
-    is_iso = dated[column].strip().re_search(r"^\d{4}-\d{1,2}-\d{1,2}([ T]|$)")
+    is_iso = dated[column].strip().re_search(ISO)
     is_zoned = dated[column].strip().re_search(ZONE)
     counts = dated.agg(
         n=dated.count(), iso=is_iso.sum(), zoned=is_zoned.sum(), example=dated[column].min()

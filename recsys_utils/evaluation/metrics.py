@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct, pair_ids
 
 
@@ -23,12 +24,14 @@ def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
         revenue: money that the user spent on the hits · revenue_share: that over all they spent.
 
     Accuracy is as in ranx (Bassani 2022) for lists without equal scores.
+    Raises LabError for ids that are floating numbers, and for an item twice in one list.
 
     >>> recs = pd.DataFrame({"user_id": "ann", "item_id": ["tea", "milk"], "rank": [1, 2]})
     >>> truth = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["milk", "tea"]})
     >>> per_user(recs, truth, 2)["precision"].to_dict()
     {'ann': 0.5, 'bob': 0.0}
     """
+    _check_ids(recs, truth)
     users = distinct(truth["user_id"])
     items = distinct(truth["item_id"])
     pairs, pair_of_row = np.unique(pair_keys(truth, users, items), return_inverse=True)
@@ -60,6 +63,17 @@ def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
             revenue, spent, out=np.zeros(len(users)), where=spent > 0
         )
     return pd.DataFrame(metrics, index=users)
+
+
+def _check_ids(recs: pd.DataFrame, truth: pd.DataFrame) -> None:
+    """Ids are text: 1.0 and 1 would be two people."""
+    for name, frame in (("recs", recs), ("truth", truth)):
+        for column in ("user_id", "item_id"):
+            if pd.api.types.is_float_dtype(frame[column].dtype):
+                raise LabError(
+                    f"{column} of {name} is {frame[column].dtype}, so 1 reads 1.0 and meets nobody:"
+                    f" make it text, {name}['{column}'].astype('Int64').astype(str)"
+                )
 
 
 def pair_keys(rows: pd.DataFrame, users: pd.Index, items: pd.Index) -> np.ndarray:
@@ -133,6 +147,13 @@ def _hits(
     user = keys[is_hit] // len(items)
     rank = recs["rank"].to_numpy()[is_hit].astype(np.int64)
     order = np.lexsort((rank, user))
+    same_pair = np.sort(keys[is_hit])
+    if (same_pair[1:] == same_pair[:-1]).any():
+        twice = same_pair[1:][same_pair[1:] == same_pair[:-1]][0]
+        raise LabError(
+            f"recs list item {items[twice % len(items)]} twice for user"
+            f" {users[twice // len(items)]}: an item has one rank, drop the later one"
+        )
     return position[order], user[order], rank[order]
 
 

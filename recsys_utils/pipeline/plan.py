@@ -17,6 +17,7 @@ NOTEBOOKS = ROOT / "notebooks"
 COMPARISON = 13
 # Parameters that have options of their own, so that `-p` does not take them.
 DEFAULTS = {"DATASET": "synthetic", "FAST": False, "SEED": 42}
+OPTIONS = {"DATASET": "--dataset NAME", "FAST": "--fast", "SEED": "--seed N"}
 
 
 @dataclass
@@ -181,9 +182,12 @@ def _overrides(given: list[str], known: dict[Path, dict]) -> dict[str, object]:
     values = {}
     for text in given:
         name, equals, value = text.partition("=")
-        if not equals or name not in defaults or name in DEFAULTS:
-            names = ", ".join(sorted(set(defaults) - set(DEFAULTS)))
-            raise LabError(f"-p {text}: the chosen notebooks take NAME=VALUE for {names}")
+        if name in OPTIONS:
+            raise LabError(f"-p {text}: {name} has an option of its own, {OPTIONS[name]}")
+        if not equals or name not in defaults:
+            names = sorted(set(defaults) - set(DEFAULTS))
+            known_names = f"NAME=VALUE for {', '.join(names)}" if names else "no parameter"
+            raise LabError(f"-p {text}: the chosen notebooks take {known_names}")
         values[name] = _typed(name, value, defaults[name])
     return values
 

@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from shops import Shop, ranked
 
+from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.evaluation.metrics import beyond_accuracy, gini, per_user
 
@@ -268,3 +269,20 @@ def test_an_item_that_nobody_bought_is_not_of_the_catalogue(tiny: pd.DataFrame) 
     """A model that knows attributes recommends new items too."""
     recs = table({"ann": ["jam", "brand-new"]})
     assert beyond_accuracy(recs, Interactions.of(tiny), 5)["coverage"] == 0.25
+
+
+def test_an_item_twice_in_a_list_is_refused() -> None:
+    """It would be counted as two hits: recall 1.5."""
+    recs = pd.DataFrame({"user_id": "u", "item_id": ["a", "a", "b"], "rank": [1, 2, 3]})
+    truth = pd.DataFrame({"user_id": "u", "item_id": ["a", "b"]})
+    with pytest.raises(LabError, match="recs list item a twice for user u"):
+        per_user(recs, truth, 5)
+
+
+def test_ids_that_are_floating_numbers_are_refused() -> None:
+    """1.0 and 1 would be two people, and every value zero."""
+    recs = pd.DataFrame({"user_id": [1.0], "item_id": ["a"], "rank": [1]})
+    truth = pd.DataFrame({"user_id": [1], "item_id": ["a"]})
+    with pytest.raises(LabError, match="user_id of recs is float64"):
+        per_user(recs, truth, 5)
+    assert per_user(recs.astype({"user_id": int}), truth, 5)["precision"].tolist() == [0.2]

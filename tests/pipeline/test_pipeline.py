@@ -312,7 +312,7 @@ def test_parameters_have_the_type_of_their_default(lab: Lab, given: str, value: 
         ("KK=7", "ANY, FLAG, GRID, K, NAME, TAU"),
         ("K", "NAME=VALUE for ANY"),
         ("=3", "NAME=VALUE"),
-        ("DATASET=x", "NAME=VALUE for ANY"),
+        ("DATASET=x", "has an option of its own, --dataset NAME"),
         ("K=many", "K is of type int"),
         ("K=2.5", "K is of type int"),
         ("K=", "K is of type int"),
