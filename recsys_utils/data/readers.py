@@ -13,6 +13,7 @@ import pandas as pd
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
+from recsys_utils.data import databases, downloads, urls
 from recsys_utils.data.registry import Source, Spec
 from recsys_utils.store import home
 
@@ -21,27 +22,39 @@ def raw_files(source: Source, spec: Spec) -> list[Path]:
     """The source's first file that exists in any of the data set's folders, or all that match it if
     it has a *; [] where it names none.
     """
+    if urls.scheme(source.url) in urls.REMOTE_FILES:
+        return downloads.files(source, spec)
+    files = urls.file_patterns(source.files, source.url)
     roots = [Path(os.environ["RECSYS_DATA"]) / spec.name] if os.environ.get("RECSYS_DATA") else []
     roots += [home() / "data" / "raw" / spec.name] + ([spec.folder] if spec.folder else [])
-    found = [paths for file in source.files for root in roots if (paths := _matching(root, file))]
-    if source.files and not found:
+    found = [paths for file in files for root in roots if (paths := _matching(root, file))]
+    if files and not found:
         looked = ", ".join(str(root) for root in roots)
         raise LabError(
-            f"{' or '.join(source.files)} of data set '{spec.name}' was not found in {looked}:"
-            f" {spec.get}"
+            f"{' or '.join(files)} of data set '{spec.name}' was not found in {looked}: {spec.get}"
         )
     return found[0] if found else []
 
 
 def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> tuple[Table, Path]:
-    """The raw rows of a source (its own file or files, or else the purchases') and the first file
-    they came from.
+    """The raw rows of a source (its own, or else the purchases') and the first file, or the table
+    of a database, that they came from.
     """
-    paths = raw_files(source, spec) or raw_files(spec.purchases, spec)
-    raws = [
-        _read_one(con, path, source if source.files else spec.purchases, source.columns)
-        for path in paths
-    ]
+    origin = source if source.has_place else spec.purchases
+    if urls.database(origin.url):
+        raw, place = databases.read(con, source, origin, spec)
+    else:
+        raw, place = _read_files(con, source, origin, spec)
+    if origin.drop_copies:
+        raw = raw.mutate(is_copy=ibis.row_number().over(group_by=raw.columns) > 0)
+    return raw, place
+
+
+def _read_files(
+    con: ibis.BaseBackend, source: Source, origin: Source, spec: Spec
+) -> tuple[Table, Path]:
+    paths = raw_files(origin, spec)
+    raws = [_read_one(con, path, origin, source.columns) for path in paths]
     names = ", ".join(_identifier(name) for name in raws[0].columns)
     try:
         raw = (
@@ -56,8 +69,6 @@ def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> tuple[Table, 
             f"{paths[0]} and the other files of '{spec.name}' do not fit together:"
             f" {_first_line(error)}"
         ) from error
-    if (source if source.files else spec.purchases).drop_copies:
-        raw = raw.mutate(is_copy=ibis.row_number().over(group_by=raw.columns) > 0)
     return raw, paths[0]
 
 
@@ -84,7 +95,9 @@ def _matching(root: Path, file: str) -> list[Path]:
     """The file, or those that match it in the order of their names."""
     return [
         root / name
-        for name in (sorted(glob.glob(file, root_dir=root)) if "*" in file else [file])
+        for name in (
+            sorted(glob.glob(file, root_dir=root, recursive=True)) if "*" in file else [file]
+        )
         if (root / name).is_file()
     ]
 

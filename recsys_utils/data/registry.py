@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recsys_utils import LabError
+from recsys_utils.data.urls import check_place
 from recsys_utils.store import ROOT
 
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
@@ -50,6 +51,9 @@ class Source(Strict):
 
     columns: dict[str, str]
     files: list[str] = []
+    url: str | None = None  # of a database, a remote file, or a local path with wildcards
+    table: str | None = None  # of the database, or else `query`
+    query: str | None = None
     sheets: list[str] = []
     sep: str | None = None
     encoding: str = "utf-8"
@@ -61,6 +65,11 @@ class Source(Strict):
     zero_price: Literal["keep", "reject"] = "keep"
     reject: dict[str, str] = {}
     only: dict[str, str] = {}
+
+    @property
+    def has_place(self) -> bool:
+        """Whether it names files or a url of its own; else its rows are the purchases'."""
+        return bool(self.files or self.url)
 
 
 class Spec(Strict):
@@ -174,6 +183,7 @@ def _checked(name: str, values: dict, path: Path) -> Spec:
 def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
     columns = source.columns
     where = f"{path}: [{table}.columns]"
+    check_place(f"{path}: [{table}]", source.files, source.url, source.query, source.table)
     if missing := [name for name in REQUIRED[table] if name not in columns]:
         raise LabError(f"{where} lacks {', '.join(missing)}: map it to a column of the file")
     if unknown := [name for name in columns if name not in CANONICAL.get(table, columns)]:
@@ -185,7 +195,7 @@ def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
     if twice := [raw for raw, n in Counter(columns.values()).items() if n > 1]:
         keys = " and ".join(name for name, raw in columns.items() if raw == twice[0])
         raise LabError(f"{where} maps {keys} to the same column '{twice[0]}': give each its own")
-    if table == "purchases" and not source.files:
+    if table == "purchases" and not source.has_place:
         raise LabError(f'{path}: [purchases] lacks files: files = ["receipts.csv"], for example')
     if table == "purchases" and ("ts" in columns) == ("order" in columns):
         raise LabError(

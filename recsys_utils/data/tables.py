@@ -9,7 +9,7 @@ import pandas as pd
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
-from recsys_utils.data import synthetic
+from recsys_utils.data import databases, synthetic
 from recsys_utils.data.engine import connect
 from recsys_utils.data.readers import raw_files, read_raw, select
 from recsys_utils.data.registry import EVENT_TYPES, Source, Spec, spec
@@ -20,9 +20,10 @@ PERSONAL = re.compile(
     r"^name$|(^|_)((first|last|full|sur|user|customer|client|shopper)_?name|e?_?mail|(tele)?phone|mobile|\w*address|street)($|_)"
 )
 KEYS = {"items": "item_id", "users": "user_id", "stores": "store_id"}
+READING = ("readers", "databases", "drivers", "downloads", "urls")
 MAKERS = [
     Path(__file__).with_name(f"{name}.py")
-    for name in ("readers", "registry", "tables", "synthetic", "synthetic_words")
+    for name in (*READING, "registry", "tables", "synthetic", "synthetic_words")
 ]
 MICROSECONDS = "timestamp(6)"
 
@@ -70,12 +71,18 @@ def load(dataset: str) -> Tables:
 def fingerprint(made: Spec) -> dict:
     """What the tables depend on.
 
-    The description, the raw files' names, sizes and times, and the code that makes them.
+    The description, the raw files' names, sizes and times, what tells that a database changed, and
+    the code that makes them.
     """
     sources = [s for s in (getattr(made, t) for t in TABLES) if s]
     files = sorted({path for source in sources for path in raw_files(source, made)})
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    return {"spec": made.model_dump(mode="json"), "files": stamps, "code": digest(*MAKERS)}
+    return {
+        "spec": made.model_dump(mode="json"),
+        "files": stamps,
+        "databases": databases.stamps(sources, made),
+        "code": digest(*MAKERS),
+    }
 
 
 def build(made: Spec, folder: Path, wanted: dict) -> None:
@@ -98,7 +105,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         raw = [
             {"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size}
             for f, size, _ in wanted["files"]
-        ]
+        ] + wanted["databases"]
     write_json(
         {
             "audit": audit,
@@ -151,7 +158,7 @@ def _clean(con: ibis.BaseBackend, made: Spec) -> tuple[Table, Path]:
     riders = {
         f"{table}__{c}": v
         for table in KEYS
-        if (s := getattr(made, table)) and not s.files
+        if (s := getattr(made, table)) and not s.has_place
         for c, v in _public(s, table).items()
         if c != KEYS[table]
     }
@@ -381,7 +388,7 @@ def _attributes(
                 " [purchases.columns]"
             )
         return []
-    if source and source.files:
+    if source and source.has_place:
         rows = _own_rows(con, made, source, table, columns)
     else:
         rows = cleaned.filter(cleaned.rejected.isnull()).select(
@@ -389,7 +396,7 @@ def _attributes(
         )
     ids = con.read_parquet(str(folder / "purchases.parquet")).select(key).distinct()
     if (
-        table == "items" and source and source.files
+        table == "items" and source and source.has_place
     ):  # the shop's own list: what nobody bought yet is on sale too
         ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
     for column in (c for c in columns if c != key):
