@@ -14,6 +14,7 @@ import pandas as pd
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
+from recsys_utils.data import downloads, urls
 from recsys_utils.data.registry import ROW, Layout, Source, Spec
 from recsys_utils.store import home
 
@@ -32,14 +33,17 @@ def raw_files(source: Layout, spec: Spec) -> list[Path]:
     """All files that the source lists, or the first there is of `first_of`; [] if it lists none.
 
     A name with a * stands for all that match. Each is looked for in the data set's folders.
-    Raises LabError for one that is not there.
+    A url's files are copied first. Raises LabError for one that is not there.
     """
+    if urls.scheme(source.url) in urls.REMOTE_FILES:
+        return downloads.files(source, spec)
+    listed = urls.file_patterns(source.files, None if urls.database(source.url) else source.url)
     roots = [Path(os.environ["RECSYS_DATA"]) / spec.name] if os.environ.get("RECSYS_DATA") else []
     roots += [home() / "data" / "raw" / spec.name] + ([spec.folder] if spec.folder else [])
-    found = {name: _first_matching(roots, name) for name in [*source.files, *source.first_of]}
-    missing = [name for name in source.files if not found[name] and "*" not in name]
-    if source.files and not any(found[name] for name in source.files):
-        missing = [" or ".join(source.files)]
+    found = {name: _first_matching(roots, name) for name in [*listed, *source.first_of]}
+    missing = [name for name in listed if not found[name] and "*" not in name]
+    if listed and not any(found[name] for name in listed):
+        missing = [" or ".join(listed)]
     if source.first_of and not any(found[name] for name in source.first_of):
         missing = [" or ".join(source.first_of)]
     if missing:
@@ -47,9 +51,9 @@ def raw_files(source: Layout, spec: Spec) -> list[Path]:
         raise LabError(
             f"{missing[0]} of data set '{spec.name}' was not found in {looked}: {spec.get}"
         )
-    listed = [path for name in source.files for path in found[name]]
+    every = [path for name in listed for path in found[name]]
     alternatives = [found[name] for name in source.first_of if found[name]]
-    return list(dict.fromkeys(listed or [path for paths in alternatives[:1] for path in paths]))
+    return list(dict.fromkeys(every or [path for paths in alternatives[:1] for path in paths]))
 
 
 def read_file(
@@ -115,7 +119,7 @@ def first_line(error: Exception) -> str:
 def _first_matching(roots: list[Path], file: str) -> list[Path]:
     """The file, or those that match it in the order of their names, in the first root with any."""
     for root in roots:
-        names = sorted(glob.glob(file, root_dir=root)) if "*" in file else [file]
+        names = sorted(glob.glob(file, root_dir=root, recursive=True)) if "*" in file else [file]
         if paths := [root / name for name in names if (root / name).is_file()]:
             return paths
     return []

@@ -290,7 +290,7 @@ def describe(fold: Fold) -> pd.DataFrame:
 
 def _own_file(made: Spec, table: str) -> bool:
     source = getattr(made, table)
-    return made.synthetic or bool(source and source.has_files)
+    return made.synthetic or bool(source and source.has_place)
 
 
 def _write_fold(folder: Path, made: Spec, borders: dict, parts: dict[str, pd.DataFrame]) -> Path:

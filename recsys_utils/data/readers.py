@@ -10,6 +10,8 @@ import ibis
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
+from recsys_utils.data import databases, urls
+from recsys_utils.data.databases import Origin
 from recsys_utils.data.dates import Reading, find_reading
 from recsys_utils.data.files import (
     FILE,
@@ -33,7 +35,7 @@ class Raw:
     """The raw rows of a source, all files as one table, and how the files are named in errors."""
 
     table: Table
-    paths: list[Path]
+    paths: list[Path | Origin]
     is_text: bool = False  # columns have no types of their own
 
     @property
@@ -65,7 +67,11 @@ class Selected:
 
 def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> Raw:
     """The raw rows of a source: of its own files, or else of the purchases'."""
-    origin = source if source.has_files else spec.purchases
+    origin = source if source.has_place else spec.purchases
+    if urls.database(origin.url):
+        rows, place = databases.read(con, source, origin, spec)
+        rows = rows.mutate(**{ROW: ibis.row_number() + 1, FILE: ibis.literal(place.name)})
+        return _without_copies(Raw(rows, [place]), origin)
     paths = raw_files(origin, spec)
     ids = _id_columns([spec.purchases, source])
     rows = _read_files(con, paths, origin, ids, list(origin.columns.values()))
@@ -75,10 +81,14 @@ def read_raw(con: ibis.BaseBackend, source: Source, spec: Spec) -> Raw:
         rows = _unpivot(rows, origin, paths[0])
     if origin.join:
         rows = _join(con, rows, origin, spec, ids)
-    raw = Raw(rows, paths, is_text(paths[0]))
+    return _without_copies(Raw(rows, paths, is_text(paths[0])), origin)
+
+
+def _without_copies(raw: Raw, origin: Source) -> Raw:
+    """Mark what is equal to another line in every column, where that is a mistake."""
     if origin.drop_copies:
         copy = ibis.row_number().over(group_by=raw.columns) > 0
-        raw.table = rows.mutate(is_copy=copy)
+        raw.table = raw.table.mutate(is_copy=copy)
     return raw
 
 

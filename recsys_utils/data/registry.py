@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recsys_utils import LabError
+from recsys_utils.data.urls import check_place
 from recsys_utils.store import ROOT
 
 EVENT_TYPES = ("view", "cart", "remove_from_cart", "purchase")
@@ -52,6 +53,9 @@ class Layout(Strict):
 
     files: list[str] = []  # all of them are read, as one table
     first_of: list[str] = []  # alternatives: the first that exists is read
+    url: str | None = None  # of a database, a remote file, or a local path with wildcards
+    table: str | None = None  # of the database, or else `query`
+    query: str | None = None
     sheets: list[str] = []
     sep: str | None = None  # a character, or "spaces" for any number of blanks
     encoding: str = "utf-8"
@@ -60,9 +64,9 @@ class Layout(Strict):
     split: str | None = None  # what parts the products of a list in one cell
 
     @property
-    def has_files(self) -> bool:
-        """Whether it has files of its own; else it is read from the receipts' rows."""
-        return bool(self.files or self.first_of)
+    def has_place(self) -> bool:
+        """Whether it has files or a url of its own; else its rows are the receipts'."""
+        return bool(self.files or self.first_of or self.url)
 
 
 class Join(Layout):
@@ -206,6 +210,7 @@ def _checked(name: str, values: dict, path: Path) -> Spec:
 def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
     columns = source.columns
     where = f"{path}: [{table}.columns]"
+    check_place(f"{path}: [{table}]", source.files, source.url, source.query, source.table)
     if missing := [name for name in REQUIRED[table] if name not in columns]:
         raise LabError(f"{where} lacks {', '.join(missing)}: map it to a column of the file")
     if unknown := [name for name in columns if name not in CANONICAL.get(table, columns)]:
@@ -223,9 +228,9 @@ def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
         raise LabError(
             f'{path}: [{table}] has header = false: set names = ["customer", …], one per column'
         )
-    if source.join and not source.join.has_files:
+    if source.join and not source.join.has_place:
         raise LabError(f'{path}: [{table}.join] lacks files: files = ["orders.csv"], for example')
-    if table == "purchases" and not source.has_files:
+    if table == "purchases" and not source.has_place:
         raise LabError(f'{path}: [purchases] lacks files: files = ["receipts.csv"], for example')
     if table == "purchases" and ("ts" in columns) == ("order" in columns):
         raise LabError(

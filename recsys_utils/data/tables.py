@@ -9,7 +9,7 @@ import pandas as pd
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
-from recsys_utils.data import cleaning, synthetic
+from recsys_utils.data import cleaning, databases, synthetic
 from recsys_utils.data.dates import as_times
 from recsys_utils.data.engine import connect
 from recsys_utils.data.files import FILE, ROW, id_text, raw_files
@@ -26,7 +26,10 @@ MAKERS = [
     Path(__file__).with_name(f"{name}.py")
     for name in (
         "cleaning",
+        "databases",
         "dates",
+        "downloads",
+        "drivers",
         "engine",
         "files",
         "numbers",
@@ -35,6 +38,7 @@ MAKERS = [
         "tables",
         "synthetic",
         "synthetic_words",
+        "urls",
     )
 ]
 
@@ -82,13 +86,19 @@ def load(dataset: str) -> Tables:
 def fingerprint(made: Spec) -> dict:
     """What the tables depend on.
 
-    The description, the raw files' names, sizes and times, and the code that makes them.
+    The description, the raw files' names, sizes and times, what tells that a database changed, and
+    the code that makes them.
     """
     sources = [source for table in TABLES if (source := getattr(made, table))]
     sources += [source.join for source in sources if source.join]
     files = sorted({path for source in sources for path in raw_files(source, made)})
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-    return {"spec": made.model_dump(mode="json"), "files": stamps, "code": digest(*MAKERS)}
+    return {
+        "spec": made.model_dump(mode="json"),
+        "files": stamps,
+        "databases": databases.stamps(sources, made),
+        "code": digest(*MAKERS),
+    }
 
 
 def build(made: Spec, folder: Path, wanted: dict) -> None:
@@ -117,7 +127,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         raw = [
             {"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size}
             for f, size, _ in wanted["files"]
-        ]
+        ] + wanted["databases"]
     write_json(
         {
             "audit": audit,
@@ -172,7 +182,7 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
     riders = {
         f"{table}__{name}": value
         for table in KEYS
-        if (own := getattr(made, table)) and not own.has_files
+        if (own := getattr(made, table)) and not own.has_place
         for name, value in _public(own, table).items()
         if name != KEYS[table]
     }
@@ -288,14 +298,14 @@ def _attributes(
             )
         return []
     ids = con.read_parquet(str(folder / "purchases.parquet")).select(key).distinct()
-    if source and source.has_files:
-        rows = _own_rows(con, made, source, table, columns)
-        notes += _meeting(ids, rows, key, table, raw_files(source, made)[0])
+    if source and source.has_place:
+        rows, where = _own_rows(con, made, source, table, columns)
+        notes += _meeting(ids, rows, key, f"{where} ([{table}])")
     else:
         rows = cleaned.filter(cleaned.rejected.isnull()).select(
             key, "ts", **{c: cleaned[f"{table}__{c}"] for c in columns if c != key}
         )
-    if table == "items" and source and source.has_files:
+    if table == "items" and source and source.has_place:
         # The shop's own list: what nobody bought yet is on sale too.
         ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
     for column in (c for c in columns if c != key):
@@ -304,17 +314,17 @@ def _attributes(
     return sorted(source.columns.keys() - columns.keys()) if source else []
 
 
-def _meeting(sold: Table, rows: Table, key: str, table: str, path: Path) -> list[str]:
+def _meeting(sold: Table, rows: Table, key: str, where: str) -> list[str]:
     """How many ids of the receipts a table has, in a sentence; LabError if it has none.
 
-    sold: the distinct ids of the receipts.
+    sold: the distinct ids of the receipts. where: how the table's file is named.
     """
     listed = rows.select(key).filter(rows[key].notnull()).distinct()
     n = int(sold.count().to_pandas())
     met = int(sold.semi_join(listed, key).count().to_pandas())
     if met:
         share = f"{met / n:.0%}" if met < n else "all"
-        return [f"{path.name} ([{table}]) has {share} of the {n:,} {key}s of the receipts."]
+        return [f"{where} has {share} of the {n:,} {key}s of the receipts."]
     example = sold.order_by(key).limit(1).to_pandas()[key][0]
     other = listed.order_by(key).limit(1).to_pandas()[key]
     bare = listed.select(bare=listed[key].re_replace("^0+", ""))
@@ -323,20 +333,21 @@ def _meeting(sold: Table, rows: Table, key: str, table: str, path: Path) -> list
     if int(by_zeros.count().to_pandas()):
         cure = f"leading zeros differ, so map {key} = \"ltrim(<column>, '0')\" in both tables"
     raise LabError(
-        f"{path} ([{table}]) has no {key} of the receipts: they have '{example}', it has"
+        f"{where} has no {key} of the receipts: they have '{example}', it has"
         f" '{other[0] if len(other) else ''}'; {cure}"
     )
 
 
 def _own_rows(
     con: ibis.BaseBackend, made: Spec, source: Source, table: str, columns: dict[str, str]
-) -> Table:
-    """Rows of the table's own file; their order in it takes the place of time."""
+) -> tuple[Table, str]:
+    """Rows of the table's own file, whose order in it takes the place of time; and its name."""
     raw = read_raw(con, source, made)
     t = select(raw, source.model_copy(update={"columns": columns}), table).table
     t = t.filter(t.rejected.isnull())
     ids = {name: id_text(t[name]) for name in columns if name.endswith("_id")}
-    return t.mutate(ts=ibis.row_number().over(order_by=[FILE, ROW]), **ids).drop(ROW, FILE)
+    rows = t.mutate(ts=ibis.row_number().over(order_by=[FILE, ROW]), **ids).drop(ROW, FILE)
+    return rows, raw.name
 
 
 def _first_seen(t: Table, key: str, column: str) -> Table:
@@ -360,8 +371,8 @@ def _plain(
     total = int(t.count().to_pandas())
     t = t.drop("rejected", ROW, FILE).drop_null()
     items = con.read_parquet(str(folder / "items.parquet")).select("item_id")
-    if source.has_files:
-        notes += _meeting(items, t, "item_id", table, selected.raw.paths[0])
+    if source.has_place:
+        notes += _meeting(items, t, "item_id", f"{selected.raw.name} ([{table}])")
     _write(
         t,
         folder / f"{table}.parquet",

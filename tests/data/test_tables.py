@@ -426,7 +426,7 @@ def built_in(
             for file in [*source.files, *source.first_of]
             if (RAW / result.name / file).is_file()
         ]
-        if source.has_files and not found:
+        if source.has_place and not found:
             pytest.skip(f"a file of {result.name} is not here")
         for file in found[:1]:
             target = tmp_path / "raw" / result.name / file.name
