@@ -299,8 +299,8 @@ def _attributes(
         return []
     ids = con.read_parquet(str(folder / "purchases.parquet")).select(key).distinct()
     if source and source.has_place:
-        rows, where = _own_rows(con, made, source, table, columns)
-        notes += _meeting(ids, rows, key, f"{where} ([{table}])")
+        rows, raw = _own_rows(con, made, source, table, columns)
+        notes += _meeting(ids, rows, key, raw, table)
     else:
         rows = cleaned.filter(cleaned.rejected.isnull()).select(
             key, "ts", **{c: cleaned[f"{table}__{c}"] for c in columns if c != key}
@@ -314,17 +314,17 @@ def _attributes(
     return sorted(source.columns.keys() - columns.keys()) if source else []
 
 
-def _meeting(sold: Table, rows: Table, key: str, where: str) -> list[str]:
+def _meeting(sold: Table, rows: Table, key: str, raw: Raw, table: str) -> list[str]:
     """How many ids of the receipts a table has, in a sentence; LabError if it has none.
 
-    sold: the distinct ids of the receipts. where: how the table's file is named.
+    sold: the distinct ids of the receipts. rows: of the table, from `raw`.
     """
     listed = rows.select(key).filter(rows[key].notnull()).distinct()
     n = int(sold.count().to_pandas())
     met = int(sold.semi_join(listed, key).count().to_pandas())
     if met:
         share = f"{met / n:.0%}" if met < n else "all"
-        return [f"{where} has {share} of the {n:,} {key}s of the receipts."]
+        return [f"{raw.paths[0].name} ([{table}]) has {share} of the {n:,} {key}s of the receipts."]
     example = sold.order_by(key).limit(1).to_pandas()[key][0]
     other = listed.order_by(key).limit(1).to_pandas()[key]
     bare = listed.select(bare=listed[key].re_replace("^0+", ""))
@@ -333,21 +333,21 @@ def _meeting(sold: Table, rows: Table, key: str, where: str) -> list[str]:
     if int(by_zeros.count().to_pandas()):
         cure = f"leading zeros differ, so map {key} = \"ltrim(<column>, '0')\" in both tables"
     raise LabError(
-        f"{where} has no {key} of the receipts: they have '{example}', it has"
+        f"{raw.name} ([{table}]) has no {key} of the receipts: they have '{example}', it has"
         f" '{other[0] if len(other) else ''}'; {cure}"
     )
 
 
 def _own_rows(
     con: ibis.BaseBackend, made: Spec, source: Source, table: str, columns: dict[str, str]
-) -> tuple[Table, str]:
-    """Rows of the table's own file, whose order in it takes the place of time; and its name."""
+) -> tuple[Table, Raw]:
+    """Rows of the table's own file, whose order takes the place of time; and the raw rows."""
     raw = read_raw(con, source, made)
     t = select(raw, source.model_copy(update={"columns": columns}), table).table
     t = t.filter(t.rejected.isnull())
     ids = {name: id_text(t[name]) for name in columns if name.endswith("_id")}
     rows = t.mutate(ts=ibis.row_number().over(order_by=[FILE, ROW]), **ids).drop(ROW, FILE)
-    return rows, raw.name
+    return rows, raw
 
 
 def _first_seen(t: Table, key: str, column: str) -> Table:
@@ -372,7 +372,7 @@ def _plain(
     t = t.drop("rejected", ROW, FILE).drop_null()
     items = con.read_parquet(str(folder / "items.parquet")).select("item_id")
     if source.has_place:
-        notes += _meeting(items, t, "item_id", f"{selected.raw.name} ([{table}])")
+        notes += _meeting(items, t, "item_id", selected.raw, table)
     _write(
         t,
         folder / f"{table}.parquet",
