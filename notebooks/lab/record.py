@@ -1,7 +1,6 @@
 """How a notebook records a model: fit it on all before the test window, save its lists."""
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -46,9 +45,7 @@ def seed_spread(model: Recommender, stage: Stage, k: int = 5, seeds: int = 3) ->
     if seeds < 2 or first is None or not len(truth):
         return {}
     values = []
-    for seed in range(first, first + seeds):
-        is_fitted = seed == first and getattr(model, "as_of", None) == stage.history.as_of
-        fitted = model if is_fitted else replace(model, seed=seed).fit(stage.history)
+    for fitted in model.fit_seeds(stage.history, range(first, first + seeds)):
         recs = fitted.recommend(truth["user_id"].unique(), k, stage.exclude)
         values.append(per_user(recs, truth, k)["precision"].mean())
     return {f"precision@{k}": float(np.std(values, ddof=1)), "seeds": seeds}

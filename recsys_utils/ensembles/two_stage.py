@@ -3,9 +3,9 @@
 Itself an ordinary model.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 import lightgbm
 import numpy as np
@@ -107,8 +107,19 @@ class TwoStage(Recommender):
             min_leaf=(1, 1e6),
         )
 
-    def _fit(self, data: Interactions) -> None:
+    def fit_seeds(self, data: Interactions, seeds: Iterable[int]) -> Iterator[Self]:
+        """The model fitted with one seed after another: only the ranker draws random numbers."""
         examples = self.examples(data)
+        for seed in seeds:
+            model = replace(self, seed=seed)
+            model._examples = examples
+            yield model.fit(data)
+
+    def _fit(self, data: Interactions) -> None:
+        # Not kept: they are many times larger than what is learnt from them.
+        examples = self.__dict__.pop("_examples", None)
+        if examples is None:
+            examples = self.examples(data)
         rankers = train(self.options(), examples, self.patience) if examples else []
         self.rankers_ = np.array([ranker.model_to_string() for ranker in rankers], dtype=str)
         self.lists_ = self._ranked(data, rankers)

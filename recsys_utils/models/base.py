@@ -1,8 +1,8 @@
 """What every model is: fitted on interactions, it gives one recommendation table."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -56,6 +56,11 @@ class Recommender:
         self.recent_ = data.recent.astype(np.float32)
         self._fit(data)
         return self
+
+    def fit_seeds(self, data: Interactions, seeds: Iterable[int]) -> Iterator[Self]:
+        """The model fitted with one seed after another, on the same purchases."""
+        for seed in seeds:
+            yield replace(self, seed=seed).fit(data)
 
     def recommend(
         self,

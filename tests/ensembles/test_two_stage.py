@@ -122,3 +122,12 @@ def test_it_serves_in_a_process_that_never_imported_it(shop: Shop, tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == model.recommend([user], 5)["item_id"].astype(str).tolist()
+
+
+def test_models_of_several_seeds_are_those_that_are_fitted_one_by_one(larger: Stage) -> None:
+    model = TwoStage(rounds=10, windows=2)
+    together = [m.recommend(larger.users, 5) for m in model.fit_seeds(larger.history, [1, 2])]
+    for seed, recs in zip([1, 2], together):
+        alone = TwoStage(rounds=10, windows=2, seed=seed).fit(larger.history)
+        pd.testing.assert_frame_equal(recs, alone.recommend(larger.users, 5))
+    assert not together[0].equals(together[1])
