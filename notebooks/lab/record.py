@@ -64,5 +64,16 @@ def _save(
     start = time.perf_counter()
     recs = model.recommend(stage.users, DEPTH, exclude, profiles=stage.profiles)
     seconds = time.perf_counter() - start
-    save_run(recs, fold, name, model.family, model.params, fit_seconds, seconds, note, spread)
+    save_run(
+        recs,
+        fold,
+        name,
+        model.family,
+        model.params,
+        fit_seconds,
+        seconds,
+        note,
+        spread,
+        f"{type(model).__module__}:{type(model).__name__}",
+    )
     return recs

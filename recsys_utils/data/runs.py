@@ -34,9 +34,13 @@ def save_run(
     recommend_seconds: float,
     note: str = "",
     seed_spread: dict[str, float] | None = None,
+    made_by: str = "",
 ) -> None:
     """Check and write a model's lists for a fold's test users,
     `data/<dataset>/runs/<fold>/<model>.parquet`.
+
+    made_by: module and class of a model that can be fitted again with `params`, such as
+        recsys_utils.models.popularity:Popular; "" for lists that no single model makes.
     """
     _check(recs, fold, model)
     folder = fold.folder("runs")
@@ -46,6 +50,7 @@ def save_run(
         {
             "model": model,
             "family": family,
+            "made_by": made_by,
             "params": params,
             "note": note,
             "seed_spread": seed_spread or {},
@@ -87,7 +92,7 @@ def load_metas(fold: Fold) -> pd.DataFrame:
             f"no recommendation tables in {fold.folder('runs')}:"
             f" run ./run_all.sh --dataset {fold.dataset}"
         )
-    older = {"seed_spread": {}}  # runs of earlier versions have none
+    older = {"seed_spread": {}, "made_by": ""}  # runs of earlier versions have none
     return pd.DataFrame([older | meta for meta in metas]).set_index("model")
 
 

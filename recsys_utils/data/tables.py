@@ -13,6 +13,7 @@ from recsys_utils.data import cleaning, databases, synthetic
 from recsys_utils.data.dates import as_times
 from recsys_utils.data.engine import connect
 from recsys_utils.data.files import FILE, ROW, id_text, raw_files
+from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.readers import Raw, Selected, read_raw, select, with_numbers, with_reading
 from recsys_utils.data.registry import EVENT_TYPES, Source, Spec, spec
 from recsys_utils.store import atomic, data_dir, digest, read_json, read_parquet, write_json
@@ -60,6 +61,17 @@ class Tables:
     def audit(self) -> pd.DataFrame:
         """What cleaning kept and rejected: rule, rows, money."""
         return pd.DataFrame(self.manifest["audit"], columns=["table", "rule", "rows", "money"])
+
+    def interactions(self, until: pd.Timestamp | None = None) -> Interactions:
+        """All receipts and events, or those before a time, as models take them."""
+        events = self.events if len(self.events) else None
+        purchases = self.purchases
+        if until is not None:
+            purchases = purchases[purchases["ts"] < until].reset_index(drop=True)
+            if events is not None:
+                events = events[events["ts"] < until].reset_index(drop=True)
+        catalogue = self.items["item_id"] if len(self.items) else None
+        return Interactions.of(purchases, self.items, self.users, until, catalogue, events)
 
 
 def load(dataset: str) -> Tables:

@@ -275,18 +275,23 @@ def standardised(scores: np.ndarray) -> np.ndarray:
 def load_model(folder: Path) -> Recommender:
     """Load what `save` wrote; a changed byte or an unknown model is refused by name."""
     parts, meta = load_bundle(folder, "model", "train and save the model")
-    # A model of ours joins the registry when its file is loaded; a user's own must be imported.
-    if meta["model"] not in REGISTRY and meta["module"].startswith("recsys_utils."):
-        with suppress(ModuleNotFoundError):
-            import_module(meta["module"])
-    if meta["model"] not in REGISTRY:
-        raise LabError(
-            f"{folder}/manifest.json names the unknown model '{meta['model']}':"
-            f" this version has {', '.join(REGISTRY)}"
-        )
-    model = REGISTRY[meta["model"]](**meta["params"])
+    kind = model_class(meta["module"], meta["model"], f"{folder}/manifest.json")
+    model = kind(**meta["params"])
     model.restore(parts["arrays.npz"], pd.Timestamp(meta["cut"]))
     return model
+
+
+def model_class(module: str, name: str, where: str) -> type[Recommender]:
+    """The class of a model by name; LabError, naming where the name stands, if there is none."""
+    # A model of ours joins the registry when its file is loaded; a user's own must be imported.
+    if name not in REGISTRY and module.startswith("recsys_utils."):
+        with suppress(ModuleNotFoundError):
+            import_module(module)
+    if name not in REGISTRY:
+        raise LabError(
+            f"{where} names the unknown model '{name}': this version has {', '.join(REGISTRY)}"
+        )
+    return REGISTRY[name]
 
 
 def _check_k(k: int) -> None:

@@ -104,7 +104,7 @@ def _written(
     fast: bool,
 ) -> dict:
     """Every file of a version but the manifest; what the manifest says of the data."""
-    receipts = all_interactions(data)
+    receipts = data.interactions()
     result = data.spec
     hybrid = _timed(say, "hybrid", lambda: Hybrid(tuning=load_tuning().to_dict()).fit(receipts))
     save_models(
@@ -154,23 +154,6 @@ def _timed(say: Callable[[str], None], name: str, work: Callable[[], object]) ->
     result = work()
     say(f"{name:<18} {time.perf_counter() - start:6.1f} s")
     return result
-
-
-def all_interactions(data: tables.Tables, until: pd.Timestamp | None = None) -> Interactions:
-    """All receipts and events, or those before a time."""
-    events = data.events if len(data.events) else None
-    purchases = data.purchases
-    if until is not None:
-        purchases = purchases[purchases["ts"] < until].reset_index(drop=True)
-        events = None if events is None else events[events["ts"] < until].reset_index(drop=True)
-    return Interactions.of(
-        purchases,
-        data.items,
-        data.users,
-        until,
-        data.items["item_id"] if len(data.items) else None,
-        events,
-    )
 
 
 def chosen_model(name: str, dataset: str) -> Recommender:
@@ -249,7 +232,7 @@ def _last_window(data: tables.Tables, dataset: str) -> tuple[Stage, dict[str, pd
         return fold.testing, load_runs(fold)[0] if has_runs(fold) else {}
     cut = data.purchases["ts"].max().floor("D") + pd.Timedelta(days=1) - WINDOW
     has_past = (data.purchases["ts"] < cut).any()
-    history = all_interactions(data, cut if has_past else None)
+    history = data.interactions(cut if has_past else None)
     truth = data.purchases[data.purchases["ts"] >= max(cut, history.as_of)]
     return Stage(history, truth, None if data.spec.repeats else "bought"), {}
 
@@ -283,7 +266,7 @@ def _online(data: tables.Tables, state: Path, now: pd.Timestamp, fast: bool) -> 
 
     What was posted since then stays.
     """
-    log = all_interactions(data).log
+    log = data.interactions().log
     with tempfile.TemporaryDirectory() as inbox:
         write_csv(
             log, data.items, Path(inbox), daily=False

@@ -152,7 +152,7 @@ def test_what_is_refused_is_refused_with_a_sentence(server: Server) -> None:
 
 
 def own_tables(base: Path, art: Artifacts, users: list[str]) -> tuple[Hybrid, dict]:
-    receipts = training.all_interactions(tables.load(str(base / "small.toml")))
+    receipts = tables.load(str(base / "small.toml")).interactions()
     fitted = training.chosen_model("own_decayed", "small").fit(receipts).recommend(users[:-1], 20)
     return Hybrid().fit(receipts), {
         "own_decayed": ("fitted here", fitted),

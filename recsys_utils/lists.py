@@ -1,0 +1,221 @@
+"""`python -m recsys_utils.lists`: everybody's recommendations in one file, for a mailing.
+
+The model that the report ships, with the parameters that its run recorded, fitted on all receipts.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recsys_utils import LabError
+from recsys_utils.data import tables
+from recsys_utils.data.folds import has_folds, load_fold
+from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.data.runs import has_runs, load_metas
+from recsys_utils.evaluation.leaderboard import best_first
+from recsys_utils.models import OwnPurchases, Recommender
+from recsys_utils.models.base import model_class
+from recsys_utils.report.judged import judge_fold
+from recsys_utils.store import atomic
+
+COLUMNS = [
+    "user_id",
+    "rank",
+    "item_id",
+    "name",
+    "price",
+    "reason",
+    "last_bought",
+    "score",
+    "model",
+]
+# The model that needs no run: what the shopper bought most, lately.
+WITHOUT_RUN = "own_decayed"
+# A spreadsheet takes a text that begins so for a formula.
+FORMULA = ("=", "+", "-", "@", "\t")
+STRANGER = "A bestseller of these weeks"
+WRITERS = (".csv", ".parquet", ".xlsx")
+
+
+def recommendations(
+    dataset: str,
+    k: int = 10,
+    users: list[str] | None = None,
+    model: str | None = None,
+    new_only: bool = False,
+    min_score: float | None = None,
+) -> pd.DataFrame:
+    """Lists of a data set's shoppers from one model that knows all receipts.
+
+    dataset: a name, or the path of a TOML. k: items per shopper at most. users: ids, all by
+    default; who never bought anything gets the bestsellers. model: a name from the leaderboard, its
+    best one by default. new_only: nothing that the shopper bought before. min_score: of the model's
+    own scale.
+    Returns user_id, rank, item_id, name, price, reason, last_bought, score, model.
+    Raises LabError where no run says which model to take, or the model cannot be fitted again.
+    """
+    if k < 1:
+        raise LabError(f"-k {k}: take 1 or more items for each shopper")
+    data = tables.load(dataset)
+    name, fitted = _fitted(dataset, data, model)
+    receipts = data.interactions()
+    fitted.fit(receipts)
+    everybody = list(receipts.user_ids) if users is None else users
+    exclude = "bought" if new_only or not data.spec.repeats else None
+    recs = fitted.recommend(everybody, k, exclude)
+    if min_score is not None:
+        recs = recs[recs["score"] >= min_score]
+    table = _described(recs, receipts, _is_dated(data))
+    return table.assign(model=name)[COLUMNS]
+
+
+def write_lists(table: pd.DataFrame, path: Path) -> None:
+    """Write a table of `recommendations` whole, as .csv, .xlsx or .parquet.
+
+    A .csv begins with the mark by which spreadsheets know UTF-8. In an .xlsx ids are text, so that
+    007 stays 007 on the screen too. Names that a spreadsheet would compute get an apostrophe.
+    """
+    if path.suffix not in WRITERS:
+        raise LabError(f"--out {path}: the file ends in {', '.join(WRITERS)}")
+    table = table.copy()
+    if path.suffix != ".parquet":
+        is_formula = table["name"].str.startswith(FORMULA)
+        table["name"] = table["name"].where(~is_formula, "'" + table["name"])
+    try:
+        with atomic(path) as temporary:
+            if path.suffix == ".parquet":
+                table.to_parquet(temporary, index=False)
+            elif path.suffix == ".xlsx":
+                with temporary.open("wb") as file:
+                    table.to_excel(file, index=False, engine="openpyxl")
+            else:
+                table.to_csv(temporary, index=False, encoding="utf-8-sig", float_format="%.6g")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise LabError(f"--out {path}: {reason}: choose another folder") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the file and say what is in it. Returns 0, or 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        users = _users(options.users)
+        table = recommendations(
+            options.dataset, options.k, users, options.model, options.new_only, options.min_score
+        )
+        if not len(table):
+            raise LabError("nothing is left to recommend: lower --min-score")
+        write_lists(table, options.out)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    strangers = 0 if users is None else table.loc[table["reason"] == STRANGER, "user_id"].nunique()
+    print(
+        f"{options.out}: {len(table):,} rows for {table['user_id'].nunique():,} shoppers from"
+        f" {table['model'].iloc[0]}"
+    )
+    if strangers:
+        print(f"{strangers:,} shoppers have no receipt, and get the bestsellers", file=sys.stderr)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m recsys_utils.lists", description="Everybody's recommendations in one file."
+    )
+    option = parser.add_argument
+    option("--dataset", required=True, metavar="NAME|FILE.toml")
+    option("--out", type=Path, default=Path("recommendations.csv"), help=".csv, .xlsx or .parquet")
+    option("--users", metavar="FILE.csv|ID,ID", help="only these: a column user_id, or ids")
+    option("-k", type=int, default=10, help="items for each shopper, at most (default 10)")
+    option("--model", help="a model of the leaderboard (default: its best one)")
+    option("--new-only", action="store_true", help="nothing that the shopper bought before")
+    option("--min-score", type=float, help="leave out items below this score of the model")
+    return parser
+
+
+def _users(given: str | None) -> list[str] | None:
+    """Ids of a file's column user_id, or those that stand in the option itself."""
+    if given is None:
+        return None
+    if not given.endswith(".csv"):
+        users = [user.strip() for user in given.split(",")]
+    else:
+        path = Path(given)
+        if not path.is_file():
+            raise LabError(f"--users {given} does not exist")
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        if "user_id" not in table:
+            raise LabError(f"{given} has no column user_id: it has {', '.join(table.columns)}")
+        users = table["user_id"].tolist()
+    if not all(users) or not users:
+        raise LabError(f"--users {given} names an empty id: take it out")
+    return users
+
+
+def _fitted(dataset: str, data: tables.Tables, model: str | None) -> tuple[str, Recommender]:
+    """The name and the model, with the parameters that its run recorded; not fitted yet."""
+    cure = f"run ./run_all.sh --dataset {dataset} first, or take --model {WITHOUT_RUN}"
+    fold = load_fold(dataset) if has_folds(data.spec.name) else None
+    if fold is None or not has_runs(fold):
+        if model == WITHOUT_RUN:
+            return model, OwnPurchases()
+        raise LabError(f"no run says which model is best for '{data.spec.name}': {cure}")
+    metas = load_metas(fold)
+    name = model or best_first(judge_fold(fold).board)["model"].iloc[0]
+    if name not in metas.index:
+        raise LabError(f"--model {name} has no run: there are {', '.join(metas.index)}")
+    made_by = metas.loc[name, "made_by"]
+    if not made_by:
+        again = ", ".join(metas.index[metas["made_by"] != ""])
+        raise LabError(
+            f"the lists of {name} come from several models or from part of the catalogue, so it"
+            f" cannot be fitted again here: take --model with one of {again}"
+        )
+    module, kind = made_by.split(":")
+    params = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in metas.loc[name, "params"].items()
+    }
+    return name, model_class(module, kind, f"the run of {name}")(**params)
+
+
+def _is_dated(data: tables.Tables) -> bool:
+    """Whether the receipts have dates, and not only an order."""
+    return data.spec.purchases is None or "ts" in data.spec.purchases.columns
+
+
+def _described(recs: pd.DataFrame, receipts: Interactions, dated: bool) -> pd.DataFrame:
+    """Lists with what people read: name, price, reason, last day bought."""
+    item = codes(recs["item_id"], receipts.item_ids)
+    user = codes(recs["user_id"], receipts.user_ids)
+    names = receipts.items.get("name", None)
+    table = recs[["user_id", "rank", "item_id", "score"]].astype({"item_id": str, "user_id": str})
+    table["name"] = "" if names is None else names.fillna("").astype(str).to_numpy()[item]
+    table["price"] = receipts.price[item].round(2)
+    pairs = receipts.purchases.groupby(["user_id", "item_id"], observed=True)
+    bought = pairs.agg(times=("basket_id", "nunique"), last=("ts", "max")).reset_index()
+    bought = bought.astype({"user_id": str, "item_id": str})
+    table = table.merge(bought, "left", on=["user_id", "item_id"])
+    day = table["last"].dt.strftime("%Y-%m-%d") if dated else pd.Series(pd.NA, table.index)
+    table["last_bought"] = day
+    table["reason"] = _reasons(table["times"], day, user, receipts.recent[item])
+    return table.sort_values(["user_id", "rank"], ignore_index=True)
+
+
+def _reasons(times: pd.Series, day: pd.Series, user: np.ndarray, lately: np.ndarray) -> np.ndarray:
+    """Why an item stands in a list, from the receipts alone."""
+    often = np.where(times == 1, "once", times.fillna(0).astype(int).astype(str) + " times")
+    when = np.where(day.notna(), ", last on " + day.fillna("").astype(str), "")
+    buyers = pd.Series(lately).fillna(0).astype(int).map("{:,}".format).to_numpy()
+    own = np.char.add(np.char.add("You bought it ", often.astype(str)), when.astype(str))
+    new = np.char.add(np.char.add("New for you; others bought it ", buyers.astype(str)), " times")
+    reason = np.where(times.notna(), own, new)
+    return np.where(user < 0, STRANGER, reason)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

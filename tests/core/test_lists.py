@@ -1,0 +1,145 @@
+"""Everybody's recommendations in one file: from the best model, on all receipts, ids unchanged."""
+
+import csv
+from pathlib import Path
+
+import openpyxl
+import pandas as pd
+import pytest
+from lab.record import record
+
+from recsys_utils import lists
+from recsys_utils.data import folds
+from recsys_utils.models import OwnPurchases, Popular
+
+TOML = """
+[purchases]
+files = ["receipts.csv"]
+[purchases.columns]
+user_id = "customer"
+item_id = "sku"
+ts = "day"
+basket_id = "receipt"
+price = "price"
+[items.columns]
+item_id = "sku"
+name = "title"
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Forty shoppers who buy 007 every week and one of three others now and then."""
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("RECSYS_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    names = {"007": "=Tea", "90071992547409931": "Çay", "3": "Milk", "4": "Rum"}
+    lines = ["customer,sku,day,receipt,price,title"]
+    start = pd.Timestamp("2024-01-01")
+    for user in range(40):
+        for week in range(26):
+            day = (start + pd.Timedelta(weeks=week, days=user % 7)).date()
+            other = list(names)[1 + (user + week) % 3]
+            for sku in ["007", other] if week % 3 == user % 3 else ["007"]:
+                lines.append(f"{user:03d},{sku},{day},R{user}-{week},2.5,{names[sku]}")
+    (tmp_path / "receipts.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "shop.toml").write_text(TOML)
+    return str(tmp_path / "shop.toml")
+
+
+@pytest.fixture
+def judged(shop: str) -> str:
+    """The shop with two recorded models, of which own purchases are the better one."""
+    folds.write_folds(shop)
+    fold = folds.load_fold(shop)
+    record(OwnPurchases(tau=90), fold, "own_decayed")
+    record(Popular(days=28), fold, "popular_28d")
+    return shop
+
+
+def rows_of(path: Path) -> list[dict]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_best_model_lists_for_everybody_from_all_receipts(judged: str, tmp_path: Path) -> None:
+    out = tmp_path / "recommendations.csv"
+    assert lists.main(["--dataset", judged, "-k", "2"]) == 0
+    assert out.read_bytes().startswith(b"\xef\xbb\xbf")
+    rows = rows_of(out)
+    assert list(rows[0]) == lists.COLUMNS
+    assert len(rows) == 80
+    assert {row["user_id"] for row in rows} == {f"{user:03d}" for user in range(40)}
+    first = rows[0]
+    assert (first["user_id"], first["rank"], first["item_id"]) == ("000", "1", "007")
+    assert first["name"] == "'=Tea"
+    assert float(first["price"]) == 2.5
+    assert first["reason"] == "You bought it 26 times, last on 2024-06-24"
+    assert first["last_bought"] == "2024-06-24"
+    assert {row["model"] for row in rows} == {"own_decayed"}
+    assert "90071992547409931" in {row["item_id"] for row in rows}
+    again = out.read_bytes()
+    lists.main(["--dataset", judged, "-k", "2"])
+    assert out.read_bytes() == again
+
+
+def test_new_items_only_say_that_they_are_new(judged: str) -> None:
+    table = lists.recommendations(judged, 3, ["000"], "popular_28d", new_only=True)
+    assert len(table) < 3
+    assert table["last_bought"].isna().all()
+    assert table["reason"].str.startswith("New for you").all()
+
+
+def test_shoppers_by_file_and_by_option(
+    judged: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "some.csv").write_text("user_id\n007\n999\n")
+    assert lists.main(["--dataset", judged, "--users", "some.csv", "-k", "1"]) == 0
+    assert "1 shoppers have no receipt, and get the bestsellers" in capsys.readouterr().err
+    rows = rows_of(tmp_path / "recommendations.csv")
+    assert [row["user_id"] for row in rows] == ["007", "999"]
+    assert rows[1]["reason"] == lists.STRANGER
+    assert len(lists.recommendations(judged, 1, ["001", "002"])) == 2
+
+
+def test_a_workbook_keeps_ids_as_text(judged: str, tmp_path: Path) -> None:
+    assert lists.main(["--dataset", judged, "--out", "r.xlsx", "-k", "1"]) == 0
+    sheet = openpyxl.load_workbook(tmp_path / "r.xlsx").active
+    assert sheet["A2"].value == "000"
+    assert sheet["C2"].value == "007"
+    assert sheet["C2"].data_type == "s"
+    assert lists.main(["--dataset", judged, "--out", "r.parquet", "-k", "1"]) == 0
+    assert pd.read_parquet(tmp_path / "r.parquet")["item_id"].eq("007").any()
+
+
+def test_scores_below_the_least_are_left_out(judged: str) -> None:
+    every = lists.recommendations(judged, 4)
+    least = every["score"].median()
+    assert lists.recommendations(judged, 4, min_score=least)["score"].min() >= least
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-k", "0"], "-k 0: take 1 or more"),
+        (["--model", "nope"], "--model nope has no run: there are own_decayed, popular_28d"),
+        (["--out", "r.pdf"], "the file ends in .csv, .parquet, .xlsx"),
+        (["--out", "/proc/none/r.csv"], "choose another folder"),
+        (["--users", "nothing.csv"], "does not exist"),
+        (["--users", "1,,2"], "empty id"),
+        (["--min-score", "1e9"], "nothing is left"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    judged: str, arguments: list[str], words: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert lists.main(["--dataset", judged, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_without_a_run_it_says_what_to_do(shop: str, capsys: pytest.CaptureFixture) -> None:
+    assert lists.main(["--dataset", shop]) == 2
+    assert "run ./run_all.sh --dataset" in capsys.readouterr().err
+    assert lists.main(["--dataset", shop, "--model", "own_decayed"]) == 0
