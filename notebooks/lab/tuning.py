@@ -8,24 +8,32 @@ import pandas as pd
 from tqdm import tqdm
 
 from lab.scores import by_scope
-from recsys_utils.data.folds import Stage
-from recsys_utils.data.runs import DEPTH
+from recsys_utils.data.folds import Fold, Stage
+from recsys_utils.data.runs import DEPTH, save_left_out
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.slices import warm
 from recsys_utils.models import Recommender
+from recsys_utils.models.costs import TooLarge
 
 
 def tune(models: Iterable[Recommender], stage: Stage, k: int = 5) -> pd.DataFrame:
     """Fit each model on a stage's history and judge its lists, over warm users.
 
+    A model that needs more memory than there is has no row; attrs["left_out"] says why.
     Returns model (fitted), its parameters, precision@k, recall@k and seconds; best first.
     """
     truth = warm(stage.truth, stage.history)
     users = truth["user_id"].unique()
     rows = []
+    reason = ""
     for model in tqdm(list(models), desc="tuning", leave=False, disable=None):
         start = time.perf_counter()
-        recs = model.fit(stage.history).recommend(users, k, stage.exclude)
+        try:
+            model.fit(stage.history)
+        except TooLarge as error:
+            reason = str(error)
+            continue
+        recs = model.recommend(users, k, stage.exclude)
         precision = recall = np.nan
         if len(truth):
             mean = per_user(recs, truth, k).mean()
@@ -34,9 +42,19 @@ def tune(models: Iterable[Recommender], stage: Stage, k: int = 5) -> pd.DataFram
         result = {"model": model, **model.params}
         result |= {f"precision@{k}": precision, f"recall@{k}": recall}
         rows.append(result | {"seconds": time.perf_counter() - start})
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows or {f"precision@{k}": []})
+    table.attrs["left_out"] = reason
     best_first = {"ascending": False, "kind": "stable", "ignore_index": True}
     return table.sort_values(f"precision@{k}", **best_first)
+
+
+def without_left_out(tuned: dict[str, pd.DataFrame], fold: Fold) -> dict[str, pd.DataFrame]:
+    """The tables of models that fit this machine; why others do not is printed and reported."""
+    for name, table in tuned.items():
+        if table.empty:
+            print(table.attrs["left_out"])
+            save_left_out(fold, name, table.attrs["left_out"])
+    return {name: table for name, table in tuned.items() if not table.empty}
 
 
 def sweep(

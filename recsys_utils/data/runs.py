@@ -3,6 +3,7 @@
 (user_id, item_id, score, rank) plus a small JSON about who made it.
 """
 
+import os
 import resource
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pandas as pd
 from recsys_utils import LabError
 from recsys_utils.data.folds import Fold
 from recsys_utils.store import (
+    data_dir,
     digest,
     library_versions,
     read_json,
@@ -21,6 +23,8 @@ from recsys_utils.store import (
 )
 
 DEPTH = 200
+# The variable that holds the name of the notebook that runs.
+NOTEBOOK = "RECSYS_NOTEBOOK"
 COLUMNS = ("user_id", "item_id", "score", "rank")
 
 
@@ -44,6 +48,7 @@ def save_run(
     """
     _check(recs, fold, model)
     folder = fold.folder("runs")
+    (fold.folder("left_out") / f"{model}.json").unlink(missing_ok=True)
     path = write_parquet(recs[list(COLUMNS)], folder / f"{model}.parquet")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux: KiB
     write_json(
@@ -51,6 +56,7 @@ def save_run(
             "model": model,
             "family": family,
             "made_by": made_by,
+            "notebook": os.environ.get(NOTEBOOK, ""),
             "params": params,
             "note": note,
             "seed_spread": seed_spread or {},
@@ -66,6 +72,17 @@ def save_run(
     )
 
 
+def save_left_out(fold: Fold, model: str, reason: str) -> None:
+    """Write down that a model does not stand in the leaderboard, and why, for the report."""
+    path = fold.folder("left_out") / f"{model}.json"
+    write_json({"model": model, "reason": reason, "fold_hash": fold.hash}, path)
+
+
+def load_left_out(fold: Fold) -> dict[str, str]:
+    """Why models are not in the leaderboard of this very fold, by model."""
+    return {meta["model"]: meta["reason"] for meta in _metas_of(fold, "left_out")}
+
+
 def load_runs(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """All tables saved for this very fold, by model, and what is known of them.
 
@@ -77,6 +94,30 @@ def load_runs(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
         model: read_parquet(_unchanged(folder / f"{model}.parquet", meta))
         for model, meta in metas.iterrows()
     }, metas
+
+
+def remove_runs(dataset: str, notebook: str) -> None:
+    """Remove the tables that a notebook saved, of all folds: after a failure they are stale."""
+    for path in data_dir(dataset, "runs").glob("*/*.json"):
+        if read_json(path).get("notebook") == notebook:
+            path.unlink()
+            path.with_suffix(".parquet").unlink(missing_ok=True)
+
+
+def failed_notebooks(dataset: str) -> dict[str, str]:
+    """The error of each notebook whose last run failed, by the notebook's name."""
+    paths = sorted(data_dir(dataset, "failed").glob("*.json"))
+    return {path.stem: read_json(path)["error"] for path in paths}
+
+
+def save_failure(dataset: str, notebook: str, error: str) -> None:
+    """Write down that a notebook failed, and take what it saved out of the report; "": it ran."""
+    path = data_dir(dataset, "failed", f"{notebook}.json")
+    if error:
+        remove_runs(dataset, notebook)
+        write_json({"error": error}, path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def has_runs(fold: Fold) -> bool:

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import Recommender, check_params, cosines
+from recsys_utils.models.costs import require_memory
 from recsys_utils.models.item_cf import signal
 
 
@@ -139,6 +140,10 @@ class BPR(Factors):
         self._keep(model)
 
 
+# Of a pair of items, at EASE's peak: the sparse counts, the matrix, its factors and its inverse.
+BYTES_PER_PAIR = 40
+
+
 @dataclass
 class EASE(Recommender):
     """A linear item-item model in closed form (Steck 2019).
@@ -155,13 +160,21 @@ class EASE(Recommender):
     def __post_init__(self) -> None:
         check_params(self, regularization=(1e-6, 1e9), tau=(0.01, 100_000), own=(0, 100))
 
+    @classmethod
+    def memory(cls, n_items: int) -> int:
+        """Bytes while fitting, measured: the matrix of items and its inverse, in several copies."""
+        return BYTES_PER_PAIR * n_items**2
+
     def _fit(self, data: Interactions) -> None:
+        n_items = data.shape[1]
+        require_memory("EASE", self.memory(n_items), f"{n_items:,} items")
         self.taste_ = weigh(data, self.weighting, self.tau)
-        gram = (self.taste_.T @ self.taste_).toarray().astype(np.float32)
+        gram = (self.taste_.T @ self.taste_).astype(np.float32).toarray()
         gram[np.diag_indices_from(gram)] += self.regularization
-        inverse = np.linalg.inv(gram)
-        self.weights_ = -inverse / np.diag(inverse)
-        self.weights_[np.diag_indices_from(gram)] = self.own
+        weights = np.linalg.inv(gram)
+        weights /= -np.diag(weights).copy()
+        weights[np.diag_indices_from(gram)] = self.own
+        self.weights_ = weights
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         return np.asarray(self.taste_[users] @ self.weights_, np.float32)

@@ -13,7 +13,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse_options(arguments)
     try:
         _set_environment(options.engine)
-        return run_plan(make_plan(options), options.jobs, options.save_outputs)
+        tasks = make_plan(options)
+        if options.plan:
+            from recsys_utils.pipeline.estimate import estimate
+
+            print(estimate(options.dataset, tasks, options.fast, options.jobs))
+            return 0
+        return run_plan(tasks, options.jobs, options.save_outputs)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

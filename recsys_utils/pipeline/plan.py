@@ -15,6 +15,8 @@ from recsys_utils.store import ROOT, data_dir, report_dir
 NOTEBOOKS = ROOT / "notebooks"
 # The first notebook that reads what the models' notebooks wrote.
 COMPARISON = 13
+# The last notebook that makes the data, which all later ones need.
+LAST_OF_DATA = 2
 # Parameters that have options of their own, so that `-p` does not take them.
 DEFAULTS = {"DATASET": "synthetic", "FAST": False, "SEED": 42}
 OPTIONS = {"DATASET": "--dataset NAME", "FAST": "--fast", "SEED": "--seed N"}
@@ -79,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="notebooks at the same time, each on one core (default %(default)s)",
     )
+    option("--plan", action="store_true", help="print what the run will cost, and run nothing")
     option("--seed", type=int, default=42, metavar="N", help="seed of the models (default 42)")
     option(
         "--engine",
@@ -165,10 +168,10 @@ def _number(notebook: Path) -> str:
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
     """01, then 02, then the models, which need no other model; from 13 on all of them."""
     number = int(_number(notebook))
-    if number <= 2:
+    if number <= LAST_OF_DATA:
         last = number - 1
     elif number < COMPARISON:
-        last = 2
+        last = LAST_OF_DATA
     else:
         last = COMPARISON - 1
     return [other.stem for other in every if int(_number(other)) <= last]

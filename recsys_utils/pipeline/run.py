@@ -9,9 +9,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from recsys_utils.data import registry, tables
+from recsys_utils.data import registry, runs, tables
 from recsys_utils.pipeline.imports import imported_files
-from recsys_utils.pipeline.plan import Task
+from recsys_utils.pipeline.plan import LAST_OF_DATA, Task
 from recsys_utils.store import ROOT, atomic, data_dir, digest, read_json, report_dir, write_json
 
 TEMPLATES = ROOT / "recsys_utils" / "report" / "templates"
@@ -80,7 +80,7 @@ def inputs(task: Task) -> str:
 
 def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
     """Run one notebook if it is out of date; False if it failed."""
-    if broken := failed & set(task.needs):
+    if broken := _broken(task, failed):
         _report(task, f"skipped, needs {', '.join(sorted(broken))}")
         return False
     wanted = inputs(task)
@@ -95,6 +95,7 @@ def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
     started = time.perf_counter()
     notebook, error = _execute(task)
     html.to_html(notebook, task.html)
+    runs.save_failure(task.dataset, task.path.stem, error)
     if error:
         seconds = time.perf_counter() - started
         _report(task, f"FAILED after {seconds:.1f} s: {error}; see {_short(task.html)}")
@@ -112,6 +113,18 @@ def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
     write_json(state, task.state)
     _report(task, f"{seconds:6.1f} s")
     return True
+
+
+def _broken(task: Task, failed: set[str]) -> set[str]:
+    """The failed notebooks without which this one cannot run.
+
+    The comparison and what follows it go on with the models that there are; all need the data.
+    """
+    broken = failed & set(task.needs)
+    models = {name for name in task.needs if int(name[:2]) > LAST_OF_DATA}
+    if models and not models <= failed:
+        broken -= models
+    return broken
 
 
 def _up_to_date(task: Task, wanted: str) -> bool:
@@ -154,7 +167,7 @@ def _execute(task: Task) -> tuple[Path, str]:
     """Execute with papermill; the executed notebook, and the error in one line ("" if none)."""
     import papermill
 
-    from recsys_utils.pipeline.kernel import QuietKernel
+    from recsys_utils.pipeline.kernel import kernel_of
 
     executed = data_dir(task.dataset, "notebooks", task.path.name)
     executed.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +179,7 @@ def _execute(task: Task) -> tuple[Path, str]:
             kernel_name="python3",
             cwd=str(task.path.parent),
             progress_bar={"leave": False} if sys.stderr.isatty() else False,
-            kernel_manager_class=QuietKernel,
+            kernel_manager_class=kernel_of(task.path.stem),
         )
     except papermill.PapermillExecutionError as error:
         message = f"{error.ename} in cell {error.exec_count}: {error.evalue}"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from recsys_utils.data import folds, tables
 from recsys_utils.data.registry import Spec
-from recsys_utils.data.runs import load_studies
+from recsys_utils.data.runs import failed_notebooks, load_left_out, load_studies
 from recsys_utils.evaluation.leaderboard import best_first
 from recsys_utils.report import board_tables, figures
 from recsys_utils.report.explorer import explorer
@@ -17,7 +17,7 @@ from recsys_utils.report.judged import Judged, judge_folds
 from recsys_utils.report.sections import section_figures, study_sections
 from recsys_utils.report.style import colour
 from recsys_utils.report.verdict import best_of_family, total_seconds, verdict
-from recsys_utils.report.wording import num, percent
+from recsys_utils.report.wording import display_name, num, percent
 from recsys_utils.store import atomic, home, report_dir
 
 BEST = 15  # models in leaderboard.png, next to the best popularity model
@@ -70,6 +70,7 @@ def page_context(data: tables.Tables, judged: list[Judged]) -> dict:
         "audit": audit.to_dict("records"),
         "manifest": data.manifest,
         "left_out": _left_out(newest),
+        "failed": failed_notebooks(spec.name),
         "earlier": board_tables.earlier_windows(judged),
         "runs": board_tables.run_rows(newest),
         "versions": newest.metas["versions"].iloc[0],
@@ -123,6 +124,8 @@ def _left_out(judged: Judged) -> list[str]:
             "views and carts (the shop keeps receipts only: "
             "purchases are the online models' events)"
         )
+    for model, reason in load_left_out(fold).items():
+        gaps.append(f"{display_name(model)} ({reason})")
     if len(judged.runs) == 1:
         gaps.append("comparisons between models (there is only one)")
     return gaps

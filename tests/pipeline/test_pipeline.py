@@ -15,6 +15,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from recsys_utils.data import runs
 from recsys_utils.pipeline import imports, plan
 from recsys_utils.pipeline.__main__ import main
 from recsys_utils.pipeline.run import inputs
@@ -207,25 +208,67 @@ def test_changed_helpers_run_their_notebooks_again(
     assert inputs(task) != first
 
 
-def test_a_failure_is_named_and_stops_only_what_needs_it(lab: Lab) -> None:
-    """Cell and error are named, the page is left, others go on, and the next run resumes there."""
+def test_a_failure_is_named_and_takes_only_its_own_models_out(lab: Lab) -> None:
+    """Cell and error are named, the page is left, others and the comparison go on."""
     for number in ("01", "04", "13"):
         lab.notebook(number)
     lab.notebook("03", "before = 1", "raise ValueError('no such\\nshopper')")
     code, ran, said, _ = lab.run("--jobs", "2")
     assert code == 1
-    assert sorted(ran) == ["01", "03", "04"]
+    assert sorted(ran) == ["01", "03", "04", "13"]
     assert re.match(
         r"FAILED after [\d.]+ s: ValueError in cell \d+: no such.*shopper; see .*03_x.html$",
         said["03"],
     )
-    assert said["13"] == "skipped, needs 03_x"
     assert re.fullmatch(r"[\d.]+ s", said["04"])
+    assert re.fullmatch(r"[\d.]+ s", said["13"])
+    assert "no such" in runs.failed_notebooks("synthetic")["03_x"]
     assert "no such" in (lab.home / "reports" / "synthetic" / "03_x.html").read_text()
     lab.notebook("03")
     code, ran, said, _ = lab.run()
     assert (code, ran) == (0, ["03", "13"])
     assert said["04"] == "up to date"
+    assert runs.failed_notebooks("synthetic") == {}
+
+
+def test_the_comparison_needs_the_data_and_one_model(lab: Lab) -> None:
+    lab.notebook("02", "raise ValueError('no data')")
+    lab.notebook("03", "raise ValueError('no model')")
+    lab.notebook("13")
+    assert lab.run()[2]["13"] == "skipped, needs 02_x, 03_x"
+    lab.notebook("02")
+    assert lab.run()[2]["13"] == "skipped, needs 03_x"
+
+
+def test_lists_of_a_failed_notebook_are_taken_out(lab: Lab) -> None:
+    """They are of an earlier run; those of other notebooks stay."""
+    folder = lab.home / "data" / "synthetic" / "runs" / "fold"
+    folder.mkdir(parents=True)
+    for model, notebook in (("old", "03_x"), ("other", "04_x")):
+        (folder / f"{model}.json").write_text(f'{{"notebook": "{notebook}"}}')
+        (folder / f"{model}.parquet").write_text("lists")
+    name = "assert __import__('os').environ['RECSYS_NOTEBOOK'] == '03_x'"
+    lab.notebook("03", name, "raise ValueError('no such shopper')")
+    code, _, said, _ = lab.run()
+    assert code == 1
+    assert "no such shopper" in said["03"]
+    assert sorted(path.name for path in folder.iterdir()) == ["other.json", "other.parquet"]
+
+
+def test_the_plan_is_printed_and_nothing_runs(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    for number in ("01", "05"):
+        lab.notebook(number)
+    assert main(["--plan", "--dataset", lab.shop()]) == 0
+    printed = capfd.readouterr().out
+    assert "18 lines, 3 shoppers, 2 items" in printed
+    assert "05_x" in printed
+    assert "left out" not in printed
+    assert not (lab.home / "log").exists()
+    monkeypatch.setenv("RECSYS_MEMORY_GB", "1e-9")
+    assert main(["--plan", "--dataset", lab.shop()]) == 0
+    assert "left out: EASE needs 0.0 GiB for 2 items" in capfd.readouterr().out
 
 
 def test_a_syntax_error_is_a_failure_like_others(lab: Lab) -> None:

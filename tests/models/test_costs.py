@@ -1,0 +1,43 @@
+"""A model that does not fit the machine says so before it starts."""
+
+import pytest
+from lab import tuning
+from shops import Shop
+
+from recsys_utils import LabError
+from recsys_utils.models import EASE, Popular
+from recsys_utils.models.costs import GIB, TooLarge, available_memory
+
+
+def test_the_memory_of_ease_grows_with_the_square_of_the_items() -> None:
+    assert EASE.memory(27_000) > 24 * GIB
+    assert EASE.memory(20_000) == 4 * EASE.memory(10_000)
+
+
+def test_ease_is_left_out_by_name_where_memory_is_short(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_MEMORY_GB", "0.000001")
+    with pytest.raises(TooLarge, match="EASE is left out: it needs about .* GiB for .* items"):
+        EASE().fit(shop.history)
+    monkeypatch.delenv("RECSYS_MEMORY_GB")
+    EASE().fit(shop.history)
+
+
+def test_the_memory_there_is_may_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_memory() > GIB // 10
+    monkeypatch.setenv("RECSYS_MEMORY_GB", "1.5")
+    assert available_memory() == 1.5 * GIB
+    monkeypatch.setenv("RECSYS_MEMORY_GB", "much")
+    with pytest.raises(LabError, match="RECSYS_MEMORY_GB=much is no number"):
+        available_memory()
+
+
+def test_tuning_goes_on_without_what_does_not_fit(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_MEMORY_GB", "0.000001")
+    table = tuning.tune([EASE()], shop.stage)
+    assert table.empty
+    assert "EASE is left out" in table.attrs["left_out"]
+    assert len(tuning.tune([EASE(), Popular()], shop.stage)) == 1
