@@ -126,10 +126,15 @@ def test_rolling_folds_are_tuned_and_judged_each(
     assert "own_decayed" in set(older["model"])
 
 
-def test_own_shop_with_an_order_of_baskets_only(
-    receipts: pd.DataFrame, tmp_path: Path, pipeline: Callable, leaderboard: Callable
+def test_own_shop_with_an_order_of_baskets_only_and_little_memory(
+    receipts: pd.DataFrame,
+    tmp_path: Path,
+    pipeline: Callable,
+    leaderboard: Callable,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No dates, no prices, no names: next_basket, and the report says what it leaves out."""
+    """No dates, prices and names: the report says what it leaves out, and which model."""
+    monkeypatch.setenv("RECSYS_MEMORY_GB", "0.0001")
     receipts = receipts.sort_values("ts")
     baskets = receipts.groupby("user_id")["basket_id"]
     frame = pd.DataFrame(
@@ -146,3 +151,7 @@ def test_own_shop_with_an_order_of_baskets_only(
     board = leaderboard(tmp_path, "corner_shop")
     assert set(board["protocol"]) == {"next_basket"}
     assert not board["metric"].str.startswith("revenue").any()
+    assert {"als", "bpr"} <= set(board["model"])
+    assert "ease" not in set(board["model"])
+    page = (tmp_path / "reports" / "corner_shop" / "index.html").read_text()
+    assert "EASE is left out: it needs about" in page
