@@ -18,10 +18,11 @@ from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.prefilter import OTHER, relabel
 from recsys_utils.data.runs import DEPTH, save_run
 from recsys_utils.ensembles.candidates import held, union
-from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, part, standard, train
+from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, part, train
 from recsys_utils.evaluation import significance, slices
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models import Recommender
+from recsys_utils.models.base import standardised
 from recsys_utils.store import read_parquet
 
 # Two-stage retail as its text describes it: own purchases or ALS propose 200, six weeks teach a
@@ -80,7 +81,7 @@ class Bench:
         options = self.model.options()
         rankers = train(options, self.examples, self.model.patience)
         return {
-            each["objective"]: standard(ranker.predict(x, raw_score=True))
+            each["objective"]: standardised(ranker.predict(x, raw_score=True))
             for each, ranker in zip(options, rankers)
         }
 

@@ -28,6 +28,7 @@ from recsys_utils.ensembles.business_rules import (
 )
 from recsys_utils.ensembles.rule_settings import tuned
 from recsys_utils.models import ALS, CoPurchase, Popular, Recommender
+from recsys_utils.models.base import min_max
 from recsys_utils.topk import top_k
 
 PARTS = ("als", "item_cf", "popularity")
@@ -413,20 +414,11 @@ class Hybrid(Recommender):
         )
 
 
-def min_max(raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(models, users, items) scores scaled to 0…1 per model and user.
-
-    The second result says whether a model could tell the user's items apart.
-    """
-    low = raw.min(axis=-1, keepdims=True)
-    high = raw.max(axis=-1, keepdims=True)
-    is_able = high > low
-    return (raw - low) / np.where(is_able, high - low, 1), is_able[..., 0]
-
-
 def _blended(raw: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(models, users, items) contributions, and (models, users) shares of the able models."""
-    scaled, is_able = min_max(raw)
+    scaled = min_max(raw)
+    # Whether a model can tell the user's items apart.
+    is_able = raw.max(axis=-1) > raw.min(axis=-1)
     share = is_able * weights[:, None]
     # Popularity answers where no model is able.
     share[-1] = np.where(share.sum(axis=0) > 0, share[-1], 1)

@@ -25,7 +25,7 @@ from recsys_utils.models import (
     Popular,
     Recommender,
 )
-from recsys_utils.models.base import check_params
+from recsys_utils.models.base import check_params, standardised
 
 THREADED = (
     100_000  # rows below which a second thread costs more than it gives; it never changes the trees
@@ -205,7 +205,7 @@ class TwoStage(Recommender):
         for users in tqdm(list(_chunks(data.shape[0])), desc="ranking", leave=False, disable=None):
             result = self.asked(data, generators, users)
             scores = [
-                standard(ranker.predict(result.table.to_numpy(), raw_score=True))
+                standardised(ranker.predict(result.table.to_numpy(), raw_score=True))
                 for ranker in rankers
             ]
             parts.append(
@@ -291,11 +291,6 @@ def part(
         {name: score[rows] for name, score in example.pairs.scores.items()},
     )
     return Examples(pairs, example.table.loc[rows, columns], example.bought[rows])
-
-
-def standard(score: np.ndarray) -> np.ndarray:
-    """Mean 0, deviation 1: scores of different objectives can be added."""
-    return (score - score.mean()) / max(score.std(), 1e-9)
 
 
 def _chunks(n: int) -> Iterator[np.ndarray]:

@@ -266,10 +266,24 @@ def with_habits(scores: np.ndarray, own: float, habits: sparse.csr_matrix) -> np
 
 
 def standardised(scores: np.ndarray) -> np.ndarray:
-    """Each row with mean 0 and standard deviation 1; all 0 where its scores are equal."""
-    return (scores - scores.mean(axis=1, keepdims=True)) / np.maximum(
-        scores.std(axis=1, keepdims=True), 1e-9
-    )
+    """Scores with mean 0 and standard deviation 1 along the last axis; all 0 where they are equal.
+
+    >>> standardised(np.array([[1.0, 3.0], [5.0, 5.0]])).tolist()
+    [[-1.0, 1.0], [0.0, 0.0]]
+    """
+    mean = scores.mean(axis=-1, keepdims=True)
+    return (scores - mean) / np.maximum(scores.std(axis=-1, keepdims=True), 1e-9)
+
+
+def min_max(scores: np.ndarray) -> np.ndarray:
+    """Scores from 0 to 1 along the last axis; all 0 where they are equal.
+
+    >>> min_max(np.array([[1.0, 2.0, 5.0], [3.0, 3.0, 3.0]])).tolist()
+    [[0.0, 0.25, 1.0], [0.0, 0.0, 0.0]]
+    """
+    low = scores.min(axis=-1, keepdims=True)
+    span = scores.max(axis=-1, keepdims=True) - low
+    return (scores - low) / np.where(span > 0, span, 1)
 
 
 def load_model(folder: Path) -> Recommender:

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from recsys_utils.data.attributes import hot, vocabulary
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.models.base import check_params
+from recsys_utils.models.base import check_params, min_max
 from recsys_utils.models.factorization import ALS, Factors, weigh
 from recsys_utils.models.next_basket import UserNeighbours, sparse_rows
 from recsys_utils.topk import top_k
@@ -87,11 +87,11 @@ class MainRecommender(ALS, UserNeighbours):
         return np.where(
             own > 0,
             1 + own,
-            (_unit(Factors._scores(self, users)) + _unit(self._similar_items(users))) / 2,
+            (min_max(Factors._scores(self, users)) + min_max(self._similar_items(users))) / 2,
         )
 
     def _als(self, users: np.ndarray) -> np.ndarray:
-        return 1 + _unit(Factors._scores(self, users))
+        return 1 + min_max(Factors._scores(self, users))
 
     def _own(self, users: np.ndarray) -> np.ndarray:
         return self.own_[users].toarray()
@@ -137,12 +137,6 @@ def described(data: Interactions) -> sparse.csr_matrix:
         if len(vocab)
         else sparse.csr_matrix((0, data.shape[1]), dtype=np.float32)
     )
-
-
-def _unit(scores: np.ndarray) -> np.ndarray:
-    """Each row from 0 to 1."""
-    low = scores.min(axis=1, keepdims=True)
-    return (scores - low) / np.maximum(scores.max(axis=1, keepdims=True) - low, 1e-9)
 
 
 def _length_one(vectors: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.models.base import Recommender, check_params
+from recsys_utils.models.base import Recommender, check_params, min_max
 
 MIX = (0.4, 0.4, 0.2)  # of lines, shoppers and units in the mixed popularity
 
@@ -37,7 +37,7 @@ class Popular(Recommender):
             units = np.bincount(
                 data.item, data.purchases["quantity"].to_numpy(float) * inside, data.shape[1]
             )
-            mixed = sum(weight * _min_max(x) for weight, x in zip(MIX, (lines, shoppers, units)))
+            mixed = sum(weight * min_max(x) for weight, x in zip(MIX, (lines, shoppers, units)))
             self.counts_ = (mixed / max(mixed.max(), 1e-12)).astype(np.float32)
         else:
             self.counts_ = (shoppers if self.count == "users" else lines).astype(np.float32)
@@ -76,7 +76,3 @@ class OwnPurchases(Recommender):
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         return self.own_[users].toarray() + self.tie_
-
-
-def _min_max(x: np.ndarray) -> np.ndarray:
-    return (x - x.min()) / max(x.max() - x.min(), 1e-12)
