@@ -10,6 +10,7 @@ import io
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +26,9 @@ from recsys_utils import LabError
 
 ROOT = Path(__file__).resolve().parents[1]  # of the repository
 SCHEMA = 2  # of a manifest
+# How often a bundle is read, and seconds between, before it counts as damaged.
+ATTEMPTS = 4
+PAUSE = 0.1
 MANIFEST = "manifest.json"
 LIBRARIES = (
     "duckdb",
@@ -148,8 +152,16 @@ def save_bundle(
         JSON can hold; other suffixes take text or bytes.
     meta: what else the manifest should say; JSON.
     cut: the time before which everything lies that this was fitted on; None for what has none.
-    fixed_names: keep the parts' names on disk. Otherwise a file's name carries its digest, so that
-        somebody who is reading by the old manifest still finds the old files.
+    fixed_names: keep the parts' names on disk; who reads while it is written waits a moment.
+        Otherwise a file's name carries its digest, and files of the version before are removed
+        once the new manifest stands.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = save_bundle(folder, "prices", {"p.json": {"tea": 2.5}}, {"shop": "ours"}, None)
+    >>> parts, about = load_bundle(folder, "prices", "save the prices")
+    >>> parts["p.json"], about["shop"]
+    ({'tea': 2.5}, 'ours')
     """
     names = {}
     with ExitStack() as stack:  # closed in reverse order: the manifest is put in its place last
@@ -172,20 +184,24 @@ def load_bundle(
 ) -> tuple[dict[str, Part], dict]:
     """The parts and the manifest that `save_bundle` wrote.
 
-    Raises LabError that names the file that is missing, changed, of another kind or version.
+    Raises LabError that names the file that is missing, changed, of another kind or version. What
+    is being saved at this moment looks changed, so it is read again before that is said.
     """
-    meta = read_manifest(folder / manifest, kind, cure)
-    names = meta.get("names") or {part: part for part in meta["sha256"]}
-    parts = {}
-    for part, sha in meta["sha256"].items():
-        path = folder / names[part]
-        raw = _read_bytes(path)
-        if hashlib.sha256(raw).hexdigest() != sha:
-            if read_manifest(folder / manifest, kind, cure) != meta:  # saved again meanwhile
-                return load_bundle(folder, kind, cure, manifest=manifest)
-            raise LabError(f"{path} {_fault(path)}: {cure} again")
-        parts[part] = _decode(part, raw)
-    return parts, meta
+    for attempt in range(ATTEMPTS):
+        meta = read_manifest(folder / manifest, kind, cure)
+        names = meta.get("names") or {part: part for part in meta["sha256"]}
+        raws = {part: _read_bytes(folder / name) for part, name in names.items()}
+        wrong = [
+            part
+            for part, sha in meta["sha256"].items()
+            if hashlib.sha256(raws[part]).hexdigest() != sha
+        ]
+        if not wrong:
+            return {part: _decode(part, raw) for part, raw in raws.items()}, meta
+        if attempt < ATTEMPTS - 1:
+            time.sleep(PAUSE)
+    path = folder / names[wrong[0]]
+    raise LabError(f"{path} {_fault(path)}: {cure} again")
 
 
 def write_manifest(
@@ -242,7 +258,9 @@ def _fault(path: Path) -> str:
 
 
 def _seal(manifest: dict) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True, default=str).encode()).hexdigest()
+    """Of what a reader of the JSON sees, where every key is text."""
+    as_read = json.loads(json.dumps(manifest, default=str))
+    return hashlib.sha256(json.dumps(as_read, sort_keys=True).encode()).hexdigest()
 
 
 def _name_with_digest(part: str, raw: bytes) -> str:

@@ -18,6 +18,9 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     scores: (rows, n) float, may hold −inf, no NaN. Returns (rows, min(k, n)) int64. The k-th
     largest of the maxima of disjoint chunks is a lower bound of the k-th largest value. Few values
     reach it, so one pass finds them and only they are sorted.
+
+    >>> top_k(np.array([[0.1, 0.5, 0.5, 0.9]]), 3).tolist()
+    [[3, 1, 2]]
     """
     rows, n = scores.shape
     k = min(k, n)

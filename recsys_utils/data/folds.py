@@ -124,6 +124,10 @@ def window_borders(
 
     Windows are whole days and end with the last day of the data, so three weeks are exactly the
     last 21 days.
+
+    >>> days = pd.Series(pd.to_datetime(["2025-01-01 09:00", "2025-06-30 18:00"]))
+    >>> {name: str(day.date()) for name, day in window_borders(days).items()}
+    {'valid': '2025-04-29', 'tuning': '2025-05-20', 'test': '2025-06-10', 'end': '2025-07-01'}
     """
     test = pd.Timedelta(weeks=test_weeks)
     valid = pd.Timedelta(weeks=valid_weeks)
@@ -160,6 +164,11 @@ def basket_parts(purchases: pd.DataFrame, back: int = 0) -> dict[str, pd.DataFra
     """Each user's last basket is test, the one before is validation.
 
     `back` drops that many last baskets first.
+
+    >>> buys = pd.DataFrame({"user_id": "u", "basket_id": list("abc"), "item_id": "tea"})
+    >>> buys["ts"] = pd.to_datetime(["2025-01-01", "2025-01-02", "2025-01-03"])
+    >>> {part: rows["basket_id"].tolist() for part, rows in basket_parts(buys).items()}
+    {'train': ['a'], 'valid': ['b'], 'test': ['c']}
     """
     baskets = purchases.groupby(["user_id", "basket_id"], observed=True)["ts"].min().reset_index()
     baskets = baskets.sort_values(["user_id", "ts", "basket_id"])

@@ -170,7 +170,11 @@ def pair_ids(user: np.ndarray, item: np.ndarray, n_items: int) -> np.ndarray:
 
 
 def distinct(ids: pd.Series) -> pd.Index:
-    """The distinct ids as sorted text."""
+    """The distinct ids as sorted text.
+
+    >>> list(distinct(pd.Series([10, 9, 10])))
+    ['10', '9']
+    """
     return pd.Index(np.sort(np.asarray(ids.unique()).astype(str)).astype(object), name=ids.name)
 
 
@@ -178,6 +182,9 @@ def codes(ids: pd.Series, vocabulary: pd.Index | None = None) -> np.ndarray:
     """Positions of ids in a vocabulary, −1 if absent, int32; without one, any dense numbering.
 
     Fast for categories.
+
+    >>> codes(pd.Series(["tea", "rum"]), pd.Index(["milk", "tea"])).tolist()
+    [1, -1]
     """
     if not isinstance(ids.dtype, pd.CategoricalDtype):
         ids = ids.astype(str).astype("category")

@@ -28,6 +28,13 @@ def weighted(
     A list of equal scores counts 1, an item that a model does not list 0. A user's weights are
     shared among the models that list the user. Models of weight 0 are not asked. Ties go to the
     more popular item: the lower category of the first table.
+
+    >>> places = {"score": [2.0, 1.0], "rank": [1, 2]}
+    >>> own = pd.DataFrame({"user_id": "u", "item_id": ["tea", "rum"], **places})
+    >>> popular = pd.DataFrame({"user_id": "u", "item_id": ["milk", "tea"], **places})
+    >>> blend = weighted({"own": own, "popular": popular}, {"own": 0.6, "popular": 0.4}, 2)
+    >>> blend["item_id"].tolist(), blend["score"].round(2).tolist()
+    (['tea', 'milk'], [0.6, 0.4])
     """
     weights, runs = (
         _asked(runs, weights),
@@ -51,6 +58,13 @@ def rrf(
     """Reciprocal rank fusion, Σ weight / (k + rank) (Cormack, Clarke, Büttcher 2009).
 
     It needs no scores, only places.
+
+    >>> lists = {
+    ...     name: pd.DataFrame({"user_id": "u", "item_id": items, "score": 1.0, "rank": [1, 2]})
+    ...     for name, items in {"a": ["tea", "rum"], "b": ["milk", "tea"]}.items()
+    ... }
+    >>> rrf(lists, n=2)["item_id"].tolist()
+    ['tea', 'milk']
     """
     if not k >= 0:
         raise LabError(f"rrf(k={k}): k takes 0 or more")

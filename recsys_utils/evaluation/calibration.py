@@ -91,6 +91,10 @@ def calibration_error(table: pd.DataFrame) -> float:
     """Expected calibration error of a reliability table (Naeini et al. 2015); NaN if it is empty.
 
     It is the mean distance of confidence and share bought, weighted by n.
+
+    >>> claimed = np.array([0.1, 0.1, 0.5, 0.5])
+    >>> calibration_error(reliability(claimed, np.array([0, 0, 1, 0]), bins=2))
+    0.05
     """
     if table.empty:
         return np.nan

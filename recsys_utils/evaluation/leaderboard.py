@@ -108,7 +108,15 @@ def best_first(
 
 
 def overlap(runs: dict[str, pd.DataFrame], k: int = 10) -> pd.DataFrame:
-    """Mean share of the first k items that two models have in common: models × models."""
+    """Mean share of the first k items that two models have in common: models × models.
+
+    >>> lists = {
+    ...     name: pd.DataFrame({"user_id": "u", "item_id": items, "rank": [1, 2]})
+    ...     for name, items in {"a": ["tea", "milk"], "b": ["milk", "rum"]}.items()
+    ... }
+    >>> float(overlap(lists, 2).loc["a", "b"])
+    0.5
+    """
     users = distinct(pd.concat([recs["user_id"].astype(str) for recs in runs.values()]))
     items = distinct(pd.concat([recs["item_id"].astype(str) for recs in runs.values()]))
     pairs = {}

@@ -20,6 +20,12 @@ class Popular(Recommender):
 
     count="mixed" is the hybrid's popularity: 0.4 lines + 0.4 shoppers + 0.2 units, each min-max
     scaled over the catalogue, divided by the largest sum.
+
+    >>> import pandas as pd
+    >>> buys = pd.DataFrame({"user_id": list("aab"), "item_id": ["tea", "milk", "tea"]})
+    >>> buys = buys.assign(basket_id=list("123"), ts=pd.Timestamp("2025-01-01"), quantity=1.0)
+    >>> Popular().fit(Interactions.of(buys)).recommend(["b"], 1)["item_id"].tolist()
+    ['tea']
     """
 
     family: ClassVar[str] = "popularity"
@@ -54,6 +60,13 @@ class OwnPurchases(Recommender):
 
     Ties and the rest of the list are recent popularity, so with tau=None this is GP-TopFreq (Hu et
     al. 2020). ties="all_time" lets the number of shoppers who ever bought an item decide instead.
+
+    >>> import pandas as pd
+    >>> buys = pd.DataFrame({"user_id": list("aab"), "item_id": ["tea", "milk", "tea"]})
+    >>> buys = buys.assign(basket_id=list("123"), quantity=1.0)
+    >>> buys = buys.assign(ts=pd.to_datetime(["2025-01-01", "2025-02-01", "2025-01-01"]))
+    >>> OwnPurchases(tau=30).fit(Interactions.of(buys)).recommend(["a"], 2)["item_id"].tolist()
+    ['milk', 'tea']
     """
 
     family: ClassVar[str] = "repeat"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -317,3 +318,37 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
     assert not errors
     assert len(set(store.read_json(path)["pad"])) == 1
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_manifest_may_hold_numbers_as_keys(tmp_path: Path) -> None:
+    """JSON makes text of them, and the seal still fits."""
+    store.save_bundle(tmp_path, "model", {"a.json": {}}, {"places": {1: "x", 2: "y"}}, None)
+    assert store.load_bundle(tmp_path, "model", "save")[1]["places"] == {"1": "x", "2": "y"}
+
+
+def test_readers_of_fixed_names_see_the_old_or_the_new(tmp_path: Path) -> None:
+    """A bundle that is being saved is not called damaged."""
+
+    def save(n: int) -> None:
+        parts = {"a.json": {"n": n}, "b.json": {"n": n}}
+        store.save_bundle(tmp_path, "model", parts, {}, None, fixed_names=True)
+
+    save(0)
+    stop = threading.Event()
+
+    def write() -> None:
+        n = 1
+        while not stop.is_set():
+            save(n)
+            n += 1
+            time.sleep(0.03)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(100):
+            parts, _ = store.load_bundle(tmp_path, "model", "save")
+            assert parts["a.json"] == parts["b.json"]
+    finally:
+        stop.set()
+        writer.join()
