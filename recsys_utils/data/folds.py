@@ -208,6 +208,11 @@ def write_folds(dataset: str, **overrides: object) -> list[Path]:
             borders = {}
             name = f"last-basket-{back}"
             parts = basket_parts(data.purchases, back)
+        if parts["test"].empty and result.protocol == "next_basket" and not back:
+            raise LabError(
+                f"no shopper of '{result.name}' has a second basket, so no list for a shopper can"
+                " be judged: map user_id to something that lasts, such as a card or an account"
+            )
         if parts["test"].empty or parts["train"].empty:
             raise LabError(
                 f"fold {name} of '{result.name}' has no"

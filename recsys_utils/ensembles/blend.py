@@ -33,7 +33,7 @@ def weighted(
     >>> own = pd.DataFrame({"user_id": "u", "item_id": ["tea", "rum"], **places})
     >>> popular = pd.DataFrame({"user_id": "u", "item_id": ["milk", "tea"], **places})
     >>> blend = weighted({"own": own, "popular": popular}, {"own": 0.6, "popular": 0.4}, 2)
-    >>> blend["item_id"].tolist(), blend["score"].round(2).tolist()
+    >>> blend["item_id"].tolist(), blend["score"].astype(float).round(2).tolist()
     (['tea', 'milk'], [0.6, 0.4])
     """
     weights, runs = (

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from recsys_utils import LabError
-from recsys_utils.data import tables
+from recsys_utils.data import folds, tables
 
 COLUMNS = {
     "user_id": "customer",
@@ -434,3 +434,27 @@ def test_the_order_of_rows_may_stand_for_dates(load: Callable) -> None:
     assert days_of(load(text, r=rows))[-1] == "2000-01-03 00:00"
     with pytest.raises(LabError, match="order .1. is 1 in every row"):
         load(text.replace("row_number() OVER (PARTITION BY customer)", "1"), r=rows)
+
+
+# --- shops whose shoppers never return
+
+
+@pytest.mark.parametrize(
+    ("top", "words"),
+    [
+        (
+            "test_weeks = 1\nvalid_weeks = 1",
+            "none of the 14 shoppers of the test part has an earlier",
+        ),
+        ('protocol = "next_basket"', "no shopper of 'shop' has a second basket"),
+    ],
+)
+def test_a_shop_without_returning_shoppers_is_told_what_it_lacks(
+    load: Callable, tmp_path: Path, top: str, words: str
+) -> None:
+    """A bakery without customers: each receipt is its own shopper."""
+    days = trading(60, lines=2)
+    rows = "".join(f"b{n},bread,{day},b{n},1,1\n" for n, day in enumerate(days))
+    load(toml(top=top), r=HEAD + rows)
+    with pytest.raises(LabError, match=words):
+        folds.write_folds(str(tmp_path / "shop.toml"))

@@ -801,7 +801,7 @@ def test_prices_in_the_list_are_the_items_median_prices(hybrid: Hybrid, shop: Sh
     )
 
 
-@pytest.mark.spec("S5-32")
+@pytest.mark.spec("S5-16", "S5-32")
 def test_similar_items_are_those_of_item_cf(hybrid: Hybrid, parts: dict, shop: Shop) -> None:
     item = shop.history.item_ids[4]
     pd.testing.assert_frame_equal(hybrid.similar(item, 5), parts["item_cf"].similar(item, 5))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lab import rating_towers
 from scipy import sparse
 from shops import Shop, receipts
 from test_standalone import ITEM_CAT, USER_CAT, USER_NUM, df_clean
@@ -17,6 +18,7 @@ from recsys_utils.data import synthetic
 from recsys_utils.data.attributes import vocabulary
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.towers.network import Encoder, TwoTowerHybrid, text
+from recsys_utils.models.towers.ratings import RATING
 from recsys_utils.models.towers.training import (
     Prepared,
     TwoTowerDataset,
@@ -640,3 +642,17 @@ def test_around_has_no_user_ids_which_would_give_the_hidden_purchase_away(shop: 
 def test_an_old_history_is_refused_with_the_cure(tiny: pd.DataFrame) -> None:
     with pytest.raises(LabError, match="no purchase in the last 168 days: raise windows or days"):
         TwoTower().fit(Interactions.of(tiny, as_of=pd.Timestamp("2026-01-01")))
+
+
+@pytest.mark.spec("S2-31")
+def test_a_search_starts_with_the_defaults_and_chooses_by_validation_alone(
+    clean: pd.DataFrame,
+) -> None:
+    data = prepare(clean, USER_CAT, USER_NUM, ITEM_CAT, mode="rating", negatives=0)
+    table = rating_towers.search(data, trials=3, seed=5, epochs=2)
+    names = ["dim", "l2", "lr", "similarity"]
+    assert table["val_loss"].is_monotonic_increasing
+    assert {name: RATING[name] for name in names} in table[names].to_dict("records")
+    data.test.label[:] = 1 - data.test.label
+    again = rating_towers.search(data, trials=3, seed=5, epochs=2)
+    pd.testing.assert_frame_equal(table.drop(columns="model"), again.drop(columns="model"))
