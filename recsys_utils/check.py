@@ -83,7 +83,7 @@ def draft(path: Path) -> str:
     target = path.with_name(f"{stem}.toml")
     if target.exists():
         raise LabError(f"{target} is there already: correct it, or remove it first")
-    sample = _sample(path)
+    encoding, sample = _sample(path)
     mapping = _guess(list(sample))
     lines = [
         f"# A first draft from the columns of {path.name}. Correct it, then run",
@@ -93,6 +93,7 @@ def draft(path: Path) -> str:
         "",
         "[purchases]",
         f'files = ["{path.name}"]',
+        *([] if encoding == "utf-8" else [f'encoding = "{encoding}"']),
         "[purchases.columns]",
     ]
     for name in ("user_id", "item_id", "ts", "basket_id", "quantity", "price", "store_id"):
@@ -109,16 +110,18 @@ def draft(path: Path) -> str:
     return f"wrote {target}; read it, then: python -m recsys_utils.check {target}.{rest}"
 
 
-def _sample(path: Path) -> pd.DataFrame:
-    """The first rows of a file, all as text."""
-    layout = Layout(files=[path.name])
-    try:
-        rows = read_file(connect(), path, layout, [], [])
-    except LabError as error:
-        if "set encoding" not in str(error):
+def _sample(path: Path) -> tuple[str, pd.DataFrame]:
+    """The encoding of a file, and its first rows, all as text."""
+    for encoding in ("utf-8", "latin-1"):
+        layout = Layout(files=[path.name], encoding=encoding)
+        try:
+            rows = read_file(connect(), path, layout, [], [])
+        except LabError as error:
+            if "set encoding" in str(error) and encoding == "utf-8":
+                continue
             raise
-        rows = read_file(connect(), path, Layout(files=[path.name], encoding="latin-1"), [], [])
-    return rows.drop(ROW, FILE).limit(50).to_pandas().astype("string")
+        break
+    return encoding, rows.drop(ROW, FILE).limit(50).to_pandas().astype("string")
 
 
 def _guess(columns: list[str]) -> dict[str, str]:
@@ -137,7 +140,9 @@ def _guess(columns: list[str]) -> dict[str, str]:
         if re.search(NAMES, column, re.IGNORECASE)
         and not re.search(HINTS["user_id"], column, re.IGNORECASE)
     ]
-    if described:
+    if described and "item_id" not in result:
+        result["item_id"] = described[0]
+    elif described:
         result["name"] = described[0]
     total = result.pop("total", None)
     if total and "price" not in result:

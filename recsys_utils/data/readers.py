@@ -27,6 +27,7 @@ from recsys_utils.data.registry import NUMBERS, Layout, Source, Spec
 
 NOTHING = ("", "nan", "inf", "null", "none", "n/a", "na", "#n/a", "-")
 ISO_DAY = r"^\d{4}-\d{2}-\d{2}"
+HIDDEN = "_id_"  # before the name of an id that an expression makes
 TRUTHS = ("true", "false")
 
 
@@ -41,7 +42,12 @@ class Raw:
     @property
     def columns(self) -> list[str]:
         """The columns that the files have."""
-        return [name for name in self.table.columns if name not in (ROW, FILE)]
+        hidden = (ROW, FILE)
+        return [
+            name
+            for name in self.table.columns
+            if name not in hidden and not name.startswith(HIDDEN)
+        ]
 
     @property
     def name(self) -> str:
@@ -99,7 +105,8 @@ def select(raw: Raw, source: Source, table: str) -> Selected:
     and their file. Ids, dates and numbers are text still, where the files are text.
     """
     rules = _rules(source)
-    t = _expression_types(raw, source, table, [rule for _, rule in rules])
+    raw = _with_id_expressions(raw, source, table)
+    t = _expression_types(raw, source, [rule for _, rule in rules])
     parts = [
         f"{_sql(raw, t, source, name, table)} AS {_identifier(name)}" for name in source.columns
     ]
@@ -262,14 +269,32 @@ def _mentions(expression: str, name: str) -> bool:
     return bool(is_word and re.search(pattern, expression, re.IGNORECASE))
 
 
-def _expression_types(raw: Raw, source: Source, table: str, rules: list[str]) -> Table:
+def _with_id_expressions(raw: Raw, source: Source, table: str) -> Raw:
+    """Ids that are made by an expression, from columns that are still the text of the file.
+
+    One that computes with numbers is left to the typed columns.
+    """
+    t = raw.table
+    for name, value in source.columns.items():
+        if not name.endswith("_id") or value in raw.columns or not raw.is_text:
+            continue
+        try:
+            sql = _sql(raw, raw.table, source, name, table)
+            t = _query(t, f"*, {sql} AS {_identifier(HIDDEN + name)}", f"[{table}.columns] {name}")
+        except LabError as error:
+            if "cannot be computed" not in str(error) and "No function" not in str(error):
+                raise
+    return Raw(t, raw.paths, raw.is_text)
+
+
+def _expression_types(raw: Raw, source: Source, rules: list[str]) -> Table:
     """Text columns that expressions use as what all their values are: number, date or truth.
 
-    Columns that ids are made of stay text.
+    Columns that are ids stay text.
     """
     t = raw.table
     expressions = [*source.columns.values(), *rules]
-    ids = _id_columns([source])
+    ids = [value for name, value in source.columns.items() if name.endswith("_id")]
     used = [
         name
         for name in raw.columns
@@ -367,6 +392,8 @@ def _noted_numbers(
 def _sql(raw: Raw, t: Table, source: Source, name: str, table: str) -> str:
     """SQL of one mapped column: the quoted raw column, or the expression as it stands."""
     value = source.columns[name]
+    if HIDDEN + name in t.columns:
+        return _identifier(HIDDEN + name)
     # An attribute that rides on the receipts.
     table, name = name.split("__") if "__" in name else (table, name)
     if value in t.columns:

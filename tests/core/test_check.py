@@ -75,3 +75,14 @@ def test_bad_input_is_one_sentence(receipts: Path, capsys: pytest.CaptureFixture
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2
     assert all(line.startswith("error: ") for line in errors)
+
+
+def test_a_draft_knows_the_encoding_and_takes_a_description_for_want_of_a_code(
+    receipts: Path,
+) -> None:
+    path = receipts.parent / "cafe.csv"
+    path.write_bytes("Member_number,Date,itemDescription\n1000,2024-01-01,Café\n".encode("latin-1"))
+    check.main(["--draft", str(path)])
+    text = (receipts.parent / "cafe.toml").read_text()
+    assert 'encoding = "latin-1"' in text
+    assert 'item_id = "itemDescription"' in text

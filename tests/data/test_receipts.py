@@ -349,16 +349,17 @@ def test_a_file_without_a_header(load: Callable) -> None:
     text = toml(
         source,
         user_id="id",
-        item_id="CAST(usd AS VARCHAR)",
+        item_id="CAST(round(usd / n) AS INTEGER)",
         ts="date",
         basket_id="",
         quantity="n",
-        price="usd",
+        price="usd / n",
     )
     rows = " 00001 19970101  1   11.77\n 00002 19970112  5   77.00\n"
     buys = load(text, r=rows).purchases
     assert buys["user_id"].tolist() == ["00001", "00002"]
-    assert buys["price"].tolist() == [11.77, 77]
+    assert buys["item_id"].tolist() == ["12", "15"]
+    assert buys["price"].tolist() == [11.77, 15.4]
     assert days_of(load(text, r=rows)) == ["1997-01-01 00:00", "1997-01-12 00:00"]
 
 
