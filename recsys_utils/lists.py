@@ -12,13 +12,13 @@ import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.data import tables
-from recsys_utils.data.folds import has_folds, load_fold
+from recsys_utils.data.folds import Fold, has_folds, load_fold
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.runs import has_runs, load_metas
-from recsys_utils.evaluation.leaderboard import best_first
 from recsys_utils.models import OwnPurchases, Recommender
 from recsys_utils.models.base import model_class
 from recsys_utils.report.judged import judge_fold
+from recsys_utils.report.verdict import shipped
 from recsys_utils.store import atomic
 
 COLUMNS = [
@@ -165,7 +165,7 @@ def _fitted(dataset: str, data: tables.Tables, model: str | None) -> tuple[str, 
             return model, OwnPurchases()
         raise LabError(f"no run says which model is best for '{data.spec.name}': {cure}")
     metas = load_metas(fold)
-    name = model or best_first(judge_fold(fold).board)["model"].iloc[0]
+    name = model or _chosen(fold)
     if name not in metas.index:
         raise LabError(f"--model {name} has no run: there are {', '.join(metas.index)}")
     made_by = metas.loc[name, "made_by"]
@@ -181,6 +181,12 @@ def _fitted(dataset: str, data: tables.Tables, model: str | None) -> tuple[str, 
         for key, value in metas.loc[name, "params"].items()
     }
     return name, model_class(module, kind, f"the run of {name}")(**params)
+
+
+def _chosen(fold: Fold) -> str:
+    """The model that the report ships."""
+    judged = judge_fold(fold)
+    return shipped(judged.board, judged.choice)
 
 
 def _is_dated(data: tables.Tables) -> bool:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from recsys_utils.data.folds import Fold, Stage
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.prefilter import OTHER, relabel
-from recsys_utils.data.runs import DEPTH, save_run
+from recsys_utils.data.runs import DEPTH, VALIDATION_DEPTH, save_run, save_validation
 from recsys_utils.ensembles.candidates import held, union
 from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, part, train
 from recsys_utils.evaluation import significance, slices
@@ -308,12 +308,15 @@ def record_within(
 
     What is outside is the fake item in the history, and in no list.
     """
+    kept = ids.drop(OTHER, errors="ignore")
+    tuning = fold.tuning
+    earlier = replace(model).fit(relabelled(tuning.history, ids))
+    lists = earlier.recommend(tuning.users, VALIDATION_DEPTH, tuning.exclude, only=kept)
+    save_validation(lists, fold, name)
     start = time.perf_counter()
     model.fit(relabelled(fold.testing.history, ids))
     fitted = time.perf_counter()
-    recs = model.recommend(
-        fold.testing.users, DEPTH, fold.testing.exclude, only=ids.drop(OTHER, errors="ignore")
-    )
+    recs = model.recommend(fold.testing.users, DEPTH, fold.testing.exclude, only=kept)
     save_run(
         recs,
         fold,

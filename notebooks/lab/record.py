@@ -1,12 +1,19 @@
 """How a notebook records a model: fit it on all before the test window, save its lists."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from recsys_utils.data.folds import Fold, Stage
-from recsys_utils.data.runs import DEPTH, load_metas, save_run
+from recsys_utils.data.runs import (
+    DEPTH,
+    VALIDATION_DEPTH,
+    load_metas,
+    save_run,
+    save_validation,
+)
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.slices import warm
 from recsys_utils.models import Recommender
@@ -17,38 +24,52 @@ def record(
 ) -> pd.DataFrame:
     """Refit on everything before the test window, list for every test user, save lists and times.
 
+    Its lists for the validation window are saved too: from these the report chooses.
     seeds: for a model that draws random numbers, the spread of its precision over so many seeds
         on the validation window is saved too; 0 measures nothing.
     Returns the lists: user_id, item_id, score, rank.
     """
-    spread = seed_spread(model, fold.tuning, seeds=seeds)
+    lists, spread = on_validation(model, fold.tuning, seeds)
+    save_validation(lists, fold, name)
     start = time.perf_counter()
     model.fit(fold.testing.history)
     fit_seconds = time.perf_counter() - start
     return _save(model, fold, name, note, fit_seconds, fold.testing.exclude, spread)
 
 
+def on_validation(
+    model: Recommender, stage: Stage, seeds: int = 0, k: int = 5
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """A model's lists for a stage's users, and how much precision at k depends on the seed.
+
+    seeds: how many, counted from the model's own; below 2 one is enough. A model that is fitted on
+        the stage already is not fitted again.
+    Returns the lists of the model's own seed, and the standard deviation over seeds; empty for a
+        model that draws no random numbers, and where the stage has no truth.
+    """
+    truth = warm(stage.truth, stage.history)
+    first = model.params.get("seed")
+    if seeds >= 2 and first is not None and len(truth):
+        fitted = model.fit_seeds(stage.history, range(first, first + seeds))
+    elif getattr(model, "seen_", None) is stage.history.seen:
+        fitted = iter([model])
+    else:
+        fitted = iter([replace(model).fit(stage.history)])
+    lists = []
+    values = []
+    for each in fitted:
+        recs = each.recommend(stage.users, VALIDATION_DEPTH, stage.exclude, profiles=stage.profiles)
+        lists.append(recs)
+        values.append(per_user(recs, truth, k)["precision"].mean() if len(truth) else np.nan)
+    if len(values) < 2:
+        return lists[0], {}
+    return lists[0], {f"precision@{k}": float(np.std(values, ddof=1)), "seeds": len(values)}
+
+
 def record_new(model: Recommender, fold: Fold, name: str, of: str, note: str = "") -> pd.DataFrame:
     """Lists without what was bought before, of a model that was just recorded as `of`."""
     fit_seconds = load_metas(fold).loc[of, "fit_seconds"]
     return _save(model, fold, name, note, fit_seconds, "bought")
-
-
-def seed_spread(model: Recommender, stage: Stage, k: int = 5, seeds: int = 3) -> dict[str, float]:
-    """How much precision at k depends on the seed: its standard deviation over seeds on a stage.
-
-    seeds: how many, counted from the model's own; below 2 nothing is fitted. Empty for a model
-        that draws no random numbers, and where the stage has no truth.
-    """
-    truth = warm(stage.truth, stage.history)
-    first = model.params.get("seed")
-    if seeds < 2 or first is None or not len(truth):
-        return {}
-    values = []
-    for fitted in model.fit_seeds(stage.history, range(first, first + seeds)):
-        recs = fitted.recommend(truth["user_id"].unique(), k, stage.exclude)
-        values.append(per_user(recs, truth, k)["precision"].mean())
-    return {f"precision@{k}": float(np.std(values, ddof=1)), "seeds": seeds}
 
 
 def _save(

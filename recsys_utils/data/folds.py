@@ -66,7 +66,9 @@ class Fold:
         None  # views, carts, removals, purchases, where the shop keeps a log of them
     )
 
-    def folder(self, kind: Literal["folds", "runs", "studies", "left_out"] = "folds") -> Path:
+    def folder(
+        self, kind: Literal["folds", "runs", "validation", "studies", "left_out"] = "folds"
+    ) -> Path:
         """Where the fold's own files lie, the models' lists for it, or the notebooks' findings."""
         return data_dir(spec(self.dataset).name, kind, self.name)
 

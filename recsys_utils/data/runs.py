@@ -23,6 +23,7 @@ from recsys_utils.store import (
 )
 
 DEPTH = 200
+VALIDATION_DEPTH = 20  # places of a list for the validation window that are kept
 # The variable that holds the name of the notebook that runs.
 NOTEBOOK = "RECSYS_NOTEBOOK"
 COLUMNS = ("user_id", "item_id", "score", "rank")
@@ -70,6 +71,25 @@ def save_run(
         },
         folder / f"{model}.json",
     )
+
+
+def save_validation(recs: pd.DataFrame, fold: Fold, model: str) -> None:
+    """Write a model's lists for the validation window, from which the choice is made."""
+    folder = fold.folder("validation")
+    path = write_parquet(recs[list(COLUMNS)], folder / f"{model}.parquet")
+    about = {"model": model, "fold_hash": fold.hash, "sha256": digest(path)}
+    write_json(about, folder / f"{model}.json")
+
+
+def load_validation(fold: Fold) -> dict[str, pd.DataFrame]:
+    """Lists for the validation window of this very fold, by model, of those that have a run."""
+    folder = fold.folder("validation")
+    recorded = {meta["model"] for meta in _metas_of(fold, "runs")}
+    return {
+        meta["model"]: read_parquet(_unchanged(folder / f"{meta['model']}.parquet", meta))
+        for meta in _metas_of(fold, "validation")
+        if meta["model"] in recorded
+    }
 
 
 def save_left_out(fold: Fold, model: str, reason: str) -> None:

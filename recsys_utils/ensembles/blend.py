@@ -12,7 +12,7 @@ from tqdm import tqdm
 from recsys_utils import LabError
 from recsys_utils.data.folds import Fold, Stage
 from recsys_utils.data.interactions import codes, pair_ids
-from recsys_utils.data.runs import COLUMNS, DEPTH, save_run
+from recsys_utils.data.runs import COLUMNS, DEPTH, VALIDATION_DEPTH, save_run, save_validation
 from recsys_utils.models import Recommender
 
 FEWEST = 30  # users of a segment below which its best model is luck
@@ -228,11 +228,16 @@ def record(
     name: str,
     seconds: pd.DataFrame,
     note: str = "",
+    validation: pd.DataFrame | None = None,
     **options: object,
 ) -> pd.DataFrame:
     """Fuse tables of a fold's test users and save the result as a run that costs what its parts
     cost; `seconds` as of `lists`.
+
+    validation: the same fusion of the parts' tables for the validation window.
     """
+    if validation is not None:
+        save_validation(validation[validation["rank"] <= VALIDATION_DEPTH], fold, name)
     start = time.perf_counter()
     recs = fuse(runs, **options)
     cost = seconds.loc[list(runs)].sum()

@@ -16,7 +16,7 @@ from recsys_utils.store import ROOT, atomic, data_dir, digest, read_json, report
 
 TEMPLATES = ROOT / "recsys_utils" / "report" / "templates"
 # Folders of a data set in which notebooks leave their results.
-RESULTS = ("tables", "folds", "runs", "studies", "models")
+RESULTS = ("tables", "folds", "runs", "validation", "studies", "models")
 
 
 def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:

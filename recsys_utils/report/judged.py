@@ -8,7 +8,7 @@ import pandas as pd
 from recsys_utils import LabError
 from recsys_utils.data import folds
 from recsys_utils.data.folds import Fold
-from recsys_utils.data.runs import load_runs
+from recsys_utils.data.runs import load_runs, load_validation
 from recsys_utils.evaluation.leaderboard import (
     Values,
     best_first,
@@ -16,6 +16,7 @@ from recsys_utils.evaluation.leaderboard import (
     per_user_values,
 )
 from recsys_utils.evaluation.slices import user_groups
+from recsys_utils.report.choice import Choice, choose, validation_values
 from recsys_utils.store import read_json
 
 
@@ -49,6 +50,11 @@ class Judged:
     def families(self) -> dict[str, str]:
         """Family by model, best model first."""
         return best_first(self.board).set_index("model")["family"].to_dict()
+
+    @cached_property
+    def choice(self) -> Choice | None:
+        """The model that the validation window speaks for; None where no list was recorded."""
+        return choose(validation_values(load_validation(self.fold), self.fold.tuning))
 
     def precision(self, scope: str = "any", k: int = 5, users: str = "warm") -> pd.DataFrame:
         """Precision at k of a group's users: users × models."""

@@ -16,7 +16,13 @@ from recsys_utils.report.html import notebook_links, render, write, write_index
 from recsys_utils.report.judged import Judged, judge_folds
 from recsys_utils.report.sections import section_figures, study_sections
 from recsys_utils.report.style import colour
-from recsys_utils.report.verdict import best_of_family, total_seconds, verdict
+from recsys_utils.report.verdict import (
+    best_of_family,
+    shipped,
+    total_seconds,
+    verdict,
+    windows_before,
+)
 from recsys_utils.report.wording import display_name, num, percent
 from recsys_utils.store import atomic, home, report_dir
 
@@ -52,10 +58,8 @@ def page_context(data: tables.Tables, judged: list[Judged]) -> dict:
     audit = data.audit.astype(object).where(data.audit.notna(), None)
     return {
         "spec": spec,
-        "verdict": verdict(
-            newest.board, newest.precision(), spec.currency, validated=len(newest.fold.valid) > 0
-        ),
-        "tiles": _tiles(newest.board, spec),
+        "verdict": _verdict(judged, spec),
+        "tiles": _tiles(newest, spec),
         "boards": board_tables.board_tables(newest),
         "palette": {family: colour(family) for family in newest.families.values()},
         "figures": section_figures(newest),
@@ -86,9 +90,19 @@ def _write_picture(board: pd.DataFrame, path: Path) -> None:
     plt.close(ax.figure)
 
 
-def _tiles(board: pd.DataFrame, spec: Spec) -> list[tuple[str, str]]:
-    """The winner's numbers at a glance: (what it is, the number)."""
-    best = best_first(board).iloc[0]
+def _verdict(judged: list[Judged], spec: Spec) -> list[str]:
+    """What to ship, and how well the same rule chose on earlier windows."""
+    newest, *earlier = judged
+    statements = verdict(newest.board, newest.precision(), spec.currency, newest.choice)
+    before = windows_before([fold.board for fold in earlier], [fold.choice for fold in earlier])
+    return [*statements, before] if before else statements
+
+
+def _tiles(judged: Judged, spec: Spec) -> list[tuple[str, str]]:
+    """The chosen model's numbers at a glance: (what it is, the number)."""
+    board = judged.board
+    rows = best_first(board).set_index("model", drop=False)
+    best = rows.loc[shipped(board, judged.choice)]
     rows = board[(board["model"] == best["model"]) & (board["fold"] == best["fold"])]
     rows = rows[(rows["scope"] == "any") & (rows["users_scope"] == "warm") & (rows["k"] == 5)]
     value = rows.set_index("metric")["value"]

@@ -4,6 +4,7 @@ import pandas as pd
 
 from recsys_utils.evaluation.leaderboard import best_first
 from recsys_utils.evaluation.significance import paired_tests
+from recsys_utils.report.choice import Choice, regret
 from recsys_utils.report.wording import display_name, num, percent, seconds
 
 # Below so many judged shoppers a list's precision says next to nothing.
@@ -14,48 +15,47 @@ def ship(
     board: pd.DataFrame,
     precision: pd.DataFrame | None = None,
     currency: str = "",
-    validated: bool = True,
+    choice: Choice | None = None,
 ) -> str:
     """Which model to ship, what it is worth and where it is weak, in one paragraph.
 
     board: a leaderboard. precision: warm users × models at k = 5, for the test of the lead.
-    validated: whether there were purchases to choose parameters on.
+    choice: what the validation window says; without it nothing is recommended.
     """
-    return " ".join(verdict(board, precision, currency, validated))
+    return " ".join(verdict(board, precision, currency, choice))
 
 
 def verdict(
     board: pd.DataFrame,
     precision: pd.DataFrame | None = None,
     currency: str = "",
-    validated: bool = True,
+    choice: Choice | None = None,
 ) -> list[str]:
-    """The three statements of `ship`, one by one."""
-    first = _lacking(board, validated) or _which(board, precision)
-    return [first, _worth(board, currency), _weakness(board)]
+    """The statements of `ship`, one by one."""
+    model = shipped(board, choice)
+    first = _lacking(board, model, choice) or _which(board, precision, choice)
+    return [first, _worth(board, model, currency), _weakness(board, model)]
 
 
-def _lacking(board: pd.DataFrame, validated: bool) -> str:
-    """Why nothing can be recommended yet; "" if it can."""
-    best = best_first(board).iloc[0]
-    gaps = []
-    if best["users"] < LEAST_SHOPPERS:
-        shoppers = "shopper" if best["users"] == 1 else "shoppers"
-        gaps.append(
-            f"only {best['users']:,} {shoppers} with an earlier purchase bought in the test window,"
-            f" and at least {LEAST_SHOPPERS} are needed (longer windows have more: test_weeks)"
-        )
-    if not validated:
-        gaps.append(
-            "the validation window has no purchases, so parameters could not be chosen (check the"
-            " dates, or change valid_weeks)"
-        )
-    if not gaps:
+def shipped(board: pd.DataFrame, choice: Choice | None) -> str:
+    """The model that is chosen; without a choice the best of the test window."""
+    return choice.model if choice else best_first(board)["model"].iloc[0]
+
+
+def windows_before(boards: list[pd.DataFrame], choices: list[Choice | None]) -> str:
+    """How often the same rule chose right on the earlier windows, in a sentence; "" without any."""
+    pairs = [
+        (choice.model, best_first(board).set_index("model")["value"])
+        for board, choice in zip(boards, choices)
+        if choice
+    ]
+    if not pairs:
         return ""
+    right, windows, cost = regret(pairs)
     return (
-        f"Not yet: {'; '.join(gaps)}. The best so far is {display_name(best['model'])},"
-        f" {percent(best['value'])} of whose five suggestions were bought"
-        f" (95 % interval {num(100 * best['lo'])} to {percent(best['hi'])})."
+        f"On {windows} earlier window{'s' if windows > 1 else ''} the same rule chose the best"
+        f" model of the test {right} time{'s' if right != 1 else ''}; its choice was on average"
+        f" {num(100 * cost)} points of precision@5 below the best."
     )
 
 
@@ -72,27 +72,76 @@ def total_seconds(row: pd.Series) -> str:
     return f"{seconds(row['fit_seconds'] + row['recommend_seconds'])}\u00a0s"
 
 
-def _which(board: pd.DataFrame, precision: pd.DataFrame | None) -> str:
+def _lacking(board: pd.DataFrame, model: str, choice: Choice | None) -> str:
+    """Why nothing can be recommended yet; "" if it can."""
+    row = _row(board, model)
+    gaps = []
+    if row["users"] < LEAST_SHOPPERS:
+        shoppers = "shopper" if row["users"] == 1 else "shoppers"
+        gaps.append(
+            f"only {row['users']:,} {shoppers} with an earlier purchase bought in the test window,"
+            f" and at least {LEAST_SHOPPERS} are needed (longer windows have more: test_weeks)"
+        )
+    if choice is None:
+        gaps.append(
+            "no model could be chosen before the test window was seen, for want of purchases or of"
+            " lists in the validation window (check dates and valid_weeks, and run all notebooks)"
+        )
+    if not gaps:
+        return ""
+    return (
+        f"Not yet: {'; '.join(gaps)}. The best so far is {display_name(model)},"
+        f" {percent(row['value'])} of whose five suggestions were bought"
+        f" (95 % interval {num(100 * row['lo'])} to {percent(row['hi'])})."
+    )
+
+
+def _which(board: pd.DataFrame, precision: pd.DataFrame | None, choice: Choice) -> str:
+    """What was chosen, what the untouched test window says of it, and what ties with it."""
     rows = best_first(board)
-    best = rows.iloc[0]
+    row = _row(board, choice.model)
+    rank = rows.index[rows["model"] == choice.model][0] + 1
     text = (
-        f"Ship {display_name(best['model'])}. Of its five suggestions per shopper, "
-        f"{percent(best['value'])} were bought in the test window "
-        f"(95 % interval {num(100 * best['lo'])} to {percent(best['hi'])})."
+        f"Ship {display_name(choice.model)}. It was chosen on the weeks before the test, where"
+        f" {percent(choice.value)} of its five suggestions per shopper were bought, the most of"
+        f" {choice.models} models. In the test window, which played no part in the choice,"
+        f" {percent(row['value'])} were bought (95 % interval {num(100 * row['lo'])} to"
+        f" {percent(row['hi'])}): rank {rank} of {len(rows)}."
     )
     if len(rows) == 1:
         return f"{text} There is no other model to compare it with."
-    if precision is None:
-        return text
-    p = _p_against(precision, best["model"])
-    second = rows.iloc[1]
-    rival = f"the runner-up, “{display_name(second['model'])}” ({percent(second['value'])})"
-    if p[second["model"]] < 0.001:
-        return f"{text} Its lead over {rival}, is far more than chance explains."
-    if p[second["model"]] < 0.05:
-        return f"{text} Its lead over {rival}, is more than chance explains."
-    not_beaten = [p.get(model, 1) >= 0.05 for model in rows["model"]]
-    return f"{text} Its lead over {rival}, may be chance. {_cheapest(rows[not_beaten])}"
+    if precision is not None:
+        text += f" {_against_rival(rows, choice.model, precision)}"
+    return f"{text} {_ties(rows, choice)}"
+
+
+def _against_rival(rows: pd.DataFrame, model: str, precision: pd.DataFrame) -> str:
+    """The test window's word on the choice and the best other model there."""
+    rival = rows[rows["model"] != model].iloc[0]
+    other = f"“{display_name(rival['model'])}” ({percent(rival['value'])})"
+    lead = rows.set_index("model").loc[model, "value"] - rival["value"]
+    place = "next" if lead >= 0 else "best"
+    if _p_against(precision, model)[rival["model"]] >= 0.05:
+        return f"The {place} there, {other}, cannot be told from it."
+    if lead > 0:
+        return f"The next there, {other}, is behind it by more than chance explains."
+    return f"There {other} is ahead of it by more than chance explains: look at both."
+
+
+def _ties(rows: pd.DataFrame, choice: Choice) -> str:
+    """The models that tie with the choice on validation, and the cheapest of all of them."""
+    tied = [model for model in choice.ties if model in set(rows["model"])]
+    if not tied:
+        return "No other model ties with it on the weeks before the test."
+    ties = rows.set_index("model", drop=False).loc[[choice.model, *tied]]
+    models = "one other model ties" if len(tied) == 1 else f"{len(tied)} other models tie"
+    return f"On the weeks before, {models} with it. {_cheapest(ties)}"
+
+
+def _row(board: pd.DataFrame, model: str) -> pd.Series:
+    """Precision@5 of a model for warm shoppers on any purchase."""
+    rows = best_first(board)
+    return rows[rows["model"] == model].iloc[0]
 
 
 def _p_against(precision: pd.DataFrame, best: str) -> dict[str, float]:
@@ -117,8 +166,7 @@ def _cheapest(ties: pd.DataFrame) -> str:
     return f"Of the {which}, “{display_name(cheapest['model'])}” is the cheapest ({costs})."
 
 
-def _worth(board: pd.DataFrame, currency: str) -> str:
-    best = best_first(board)["model"].iloc[0]
+def _worth(board: pd.DataFrame, best: str, currency: str) -> str:
     share = _by_model(board, metric="revenue_share")
     if share.empty:
         hit_rate = percent(_by_model(board, metric="hit_rate")[best])
@@ -141,8 +189,8 @@ def _worth(board: pd.DataFrame, currency: str) -> str:
     )
 
 
-def _weakness(board: pd.DataFrame) -> str:
-    winner = best_first(board).iloc[0]
+def _weakness(board: pd.DataFrame, model: str) -> str:
+    winner = _row(board, model)
     new = _by_model(board, scope="new")
     text = "Nobody bought anything new in the window."
     if len(new):

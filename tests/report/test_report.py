@@ -15,6 +15,7 @@ from nbformat import v4
 from recsys_utils.data import folds, runs, tables
 from recsys_utils.models import ItemCF, OwnPurchases, Popular, Recommender
 from recsys_utils.report import board_tables, figures, svg, wording
+from recsys_utils.report.choice import Choice, choose
 from recsys_utils.report.html import render, to_html
 from recsys_utils.report.judged import judge_fold
 from recsys_utils.report.page import page_context, write_report
@@ -107,6 +108,9 @@ def _published(toml: Path, models: dict[str, Recommender]) -> Path:
         for name, model in models.items():
             recs = model.fit(fold.testing.history).recommend(fold.testing.users, 50)
             runs.save_run(recs, fold, name, model.family, model.params, 0.5, 0.1)
+            stage = fold.tuning
+            lists = model.fit(stage.history).recommend(stage.users, 20)
+            runs.save_validation(lists, fold, name)
     return write_report(str(toml))
 
 
@@ -272,9 +276,11 @@ def test_data_is_escaped(shop: Path) -> None:
     assert embedded["currency"] == "€"
 
 
-def test_the_verdict_says_which_what_for_and_where_it_is_weak(shop: Path) -> None:
-    text = ship(_board(shop), currency="€")
-    assert text.startswith("Ship ")
+def test_the_verdict_says_which_what_for_and_where_it_is_weak(shop: Path, home: Path) -> None:
+    judged = judge_fold(folds.load_fold(str(home / "shop.toml")))
+    text = ship(judged.board, judged.precision(), "€", judged.choice)
+    assert text.startswith(f"Ship {wording.display_name(judged.choice.model)}. It was chosen on")
+    assert "In the test window, which played no part in the choice" in text
     assert "€" in text
     assert "cold shoppers" in text
     assert "new to the shopper" in text
@@ -377,3 +383,42 @@ def _visible(page: str) -> str:
     parser = _Text()
     parser.feed(page)
     return " ".join(parser.words)
+
+
+def test_the_choice_is_made_on_validation_and_the_test_only_confirms(
+    shop: Path, home: Path
+) -> None:
+    """A model that is best on the test window alone is not shipped."""
+    judged = judge_fold(folds.load_fold(str(home / "shop.toml")))
+    worst = list(judged.families)[-1]
+    choice = Choice(worst, 0.5, 100, 3, [])
+    text = ship(judged.board, judged.precision(), "", choice)
+    assert text.startswith(f"Ship {wording.display_name(worst)}.")
+    assert "rank 3 of 3" in text
+    assert "No other model ties with it" in text
+
+
+def test_a_tie_on_validation_is_said_and_the_cheapest_named() -> None:
+    rng = np.random.default_rng(0)
+    own = rng.random(200)
+    values = pd.DataFrame({"own": own, "alike": own + rng.normal(0, 0.2, 200), "bad": own * 0.2})
+    choice = choose(values)
+    assert {choice.model, *choice.ties} == {"own", "alike"}
+    assert choice.users == 200
+    assert choice.models == 3
+
+
+def test_no_choice_is_made_without_validation_lists(shop: Path, home: Path) -> None:
+    judged = judge_fold(folds.load_fold(str(home / "shop.toml")))
+    assert choose(pd.DataFrame()) is None
+    assert ship(judged.board).startswith("Not yet: no model could be chosen before")
+
+
+def test_few_judged_shoppers_give_no_recommendation(shop: Path, home: Path) -> None:
+    judged = judge_fold(folds.load_fold(str(home / "shop.toml")))
+    text = ship(judged.board.assign(users=29), judged.precision(), "", judged.choice)
+    assert text.startswith("Not yet: only 29 shoppers with an earlier purchase")
+
+
+def test_how_often_the_rule_chose_right_is_told(shop: Path) -> None:
+    assert "On 1 earlier window the same rule chose the best" in shop.read_text()
