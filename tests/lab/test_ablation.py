@@ -527,14 +527,15 @@ def test_without_anybody_the_claim_is_empty() -> None:
 
 def fold_of(shop: Shop) -> Fold:
     rows = shop.history.purchases
+    late = (rows["ts"] >= shop.borders["valid"]).to_numpy()
     borders = {name: str(at) for name, at in shop.borders.items()}
     return Fold(
         "synthetic",
         "toy",
         "window",
         borders,
-        rows,
-        rows[:0],
+        rows[~late],
+        rows[late],
         shop.truth,
         shop.tables["items"],
         shop.tables["users"],
