@@ -194,17 +194,24 @@ class Hybrid(Recommender):
         )
 
     def list_for(
-        self, shopper: Shopper, n: int, model: str = "hybrid", closed: np.ndarray | None = None
+        self,
+        shopper: Shopper,
+        n: int,
+        model: str = "hybrid",
+        closed: np.ndarray | None = None,
+        capped: bool = True,
     ) -> Answer:
         """The n best items for a shopper, with price, reason and source.
 
-        closed: (items,) bool, what must not be listed. Fewer than n only where fewer are allowed.
+        closed: (items,) bool, what must not be listed. capped: whether the rules' highest price
+        holds; it does not where the shopper named a range. Fewer than n only where fewer are
+        allowed.
         """
         _check_n(n)
         days = shopper.days_since_purchase(len(self.item_ids_))
         parts, share = self.shares(shopper, model)
         blend = parts.sum(axis=0)
-        final, drop = self._ruled(blend, np.array([shopper.mean_price]), days[None])
+        final, drop = self._ruled(blend, np.array([shopper.mean_price]), days[None], capped)
         open_blend = blend if closed is None else np.where(closed, -np.inf, blend)
         score = self._tiers(open_blend, final, drop)[0]
         score[drop[0]] = -np.inf
@@ -368,10 +375,12 @@ class Hybrid(Recommender):
         return np.array(shares, np.float32)
 
     def _ruled(
-        self, blend: np.ndarray, mean_price: np.ndarray, days: np.ndarray
+        self, blend: np.ndarray, mean_price: np.ndarray, days: np.ndarray, capped: bool = True
     ) -> tuple[np.ndarray, np.ndarray]:
         """(users, items) relevance after the rules, and which items they drop."""
-        limit = price_limits(mean_price, self.bounds_, self.knobs)[:, None]
+        limit = np.full((len(mean_price), 1), np.inf)
+        if capped:
+            limit = price_limits(mean_price, self.bounds_, self.knobs)[:, None]
         drop = dropped(self.price_, limit, days, self.cycle_, self.knobs)
         score = adjusted(blend, self.price_, mean_price[:, None], self.knobs)
         relevance = score / attainable(self.price_, self.knobs)

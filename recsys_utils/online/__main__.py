@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TIME",
         help="learn events up to this time (UTC), e.g. 2019-11-30; default: all",
     )
-    train.add_argument("--seed", type=int, default=42, help="default: 42")
+    train.add_argument("--seed", type=_seed, default=42, help="default: 42")
 
     update = _command(commands, "update", _update, state, reading)
     update.add_argument("--events", required=True, **files)
@@ -89,7 +89,7 @@ def _shared_options() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]
     )
     reading.add_argument(
         "--wait",
-        type=float,
+        type=_seconds,
         default=0.0,
         metavar="SECONDS",
         help="wait for another update that is running; default: 0",
@@ -134,7 +134,7 @@ def _update(options: argparse.Namespace) -> int:
 
 def _recommend(options: argparse.Namespace) -> int:
     """show products to users and write the two CSV files"""
-    users = options.users.split(",") if options.users else None
+    users = _users(options.users)
     shown = recommend(options.state, at=_now(), users=users, limit=options.limit, n=options.n)
     path = options.state / "out" / "recommendations.csv"
     print(f"{len(shown):,} products for {shown['user_id'].nunique():,} users: {path}")
@@ -185,6 +185,32 @@ def _time(text: str) -> pd.Timestamp:
     if pd.isna(time):
         raise argparse.ArgumentTypeError("give a time like 2019-11-30")
     return time.tz_convert("UTC").tz_localize(None) if time.tz else time
+
+
+def _users(text: str | None) -> list[str] | None:
+    """Ids of `--users`; None where it is not given, which means everybody."""
+    if text is None:
+        return None
+    users = [user.strip() for user in text.split(",")]
+    if not all(users):
+        raise LabError(f"--users '{text}' names an empty id: take it out")
+    return users
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of seconds from 0")
+    return seconds
 
 
 def _positive(text: str) -> int:

@@ -10,6 +10,7 @@ import uvicorn
 
 from recsys_utils import LabError
 from recsys_utils.data.registry import spec
+from recsys_utils.online.update import DATABASE
 from recsys_utils.serving.app import create_app
 from recsys_utils.serving.artifacts import service_manifest
 from recsys_utils.serving.settings import Settings
@@ -56,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="serve: the queue's database; default: online/recommendation.db of the artifacts",
     )
+    parser.add_argument(
+        "--new-db", action="store_true", help="serve: start an empty database where there is none"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     return parser
@@ -76,6 +80,11 @@ def _train(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     settings = Settings.from_env().placed(options.artifacts, options.host)
     manifest = _trained(options)
+    database = options.db or options.artifacts / "online" / DATABASE
+    if not database.is_file() and not options.new_db:
+        raise LabError(
+            f"{database} does not exist: correct --db, or add --new-db to start an empty database"
+        )
     print(
         f"{manifest['title']}{' (synthetic data)' if manifest['synthetic'] else ''}, trained"
         f" {manifest['trained_at']}: hybrid, als, item_cf, popularity,"

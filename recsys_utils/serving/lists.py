@@ -84,9 +84,21 @@ class Target:
         query = self.query
         artifacts = self.artifacts
         closed = artifacts.hybrid.outside(query.price_min, query.price_max)
+        unknown = [item for item in query.exclude_items if item not in artifacts.items.index]
+        if unknown:
+            raise LabError(
+                f"exclude_items names '{unknown[0][:60]}', which is not in the catalogue: find"
+                " items at /api/v1/items?q="
+            )
         closed |= artifacts.items.index.isin(query.exclude_items)
         if query.category is not None:
-            closed |= artifacts.categories != query.category
+            is_other = artifacts.categories != query.category
+            if is_other.all():
+                raise LabError(
+                    f"category '{query.category[:60]}' is unknown: items show theirs at"
+                    " /api/v1/items"
+                )
+            closed |= is_other
         if query.in_stock_only:
             if not artifacts.stocks:
                 raise LabError(
@@ -149,7 +161,9 @@ def computed_list(target: Target) -> RankedList:
     """By the hybrid or one of its parts, computed now."""
     query = target.query
     artifacts = target.artifacts
-    answer = artifacts.hybrid.list_for(target.shopper, query.n, query.model, target.closed)
+    # A range that the shopper names takes the place of the rules' highest price.
+    capped = query.price_min is None and query.price_max is None
+    answer = artifacts.hybrid.list_for(target.shopper, query.n, query.model, target.closed, capped)
     rows = answer.rows
     relevance = np.clip(rows["relevance"].to_numpy(float), 0, 1)
     return RankedList(

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import APIKeyHeader
 from starlette.convertors import PathConvertor, register_url_convertor
 
+from recsys_utils import LabError
 from recsys_utils.ensembles.hybrid import MODELS
 from recsys_utils.serving.answers import (
     ConfigResponse,
@@ -56,7 +57,19 @@ class Whole(PathConvertor):
 
 
 register_url_convertor("id", Whole())
-api = APIRouter(prefix="/api/v1")
+
+
+def known_keys(request: Request) -> None:
+    """Refuse a key of the query that the route does not know: it would be passed over."""
+    route = request.scope["route"]
+    known = [field.alias for field in route.dependant.query_params]
+    unknown = [key for key in request.query_params if key not in known]
+    if unknown:
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise LabError(f"{unknown[0][:60]} is no parameter here: {takes}")
+
+
+api = APIRouter(prefix="/api/v1", dependencies=[Depends(known_keys)])
 key_header = APIKeyHeader(
     name="X-API-Key",
     auto_error=False,

@@ -27,6 +27,14 @@ def _moment(value: datetime) -> datetime:
     return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
 
 
+def _no_bare_number(value: object) -> object:
+    """A date may not be read as seconds of 1970, such as 20250115."""
+    is_text = isinstance(value, str) and value.strip().lstrip("+-").replace(".", "").isdigit()
+    if is_text or (isinstance(value, int | float) and not isinstance(value, bool)):
+        raise ValueError("a time like 2025-01-15T10:00:00Z")
+    return value
+
+
 def _number_as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -37,7 +45,7 @@ Id = Annotated[
     StringConstraints(min_length=1, max_length=MAX_ID, pattern=TEXT),
 ]
 Words = Annotated[str, StringConstraints(max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Moment = Annotated[datetime, AfterValidator(_moment)]
+Moment = Annotated[datetime, BeforeValidator(_no_bare_number), AfterValidator(_moment)]
 ShopTime = Annotated[
     datetime,
     WithJsonSchema(

@@ -523,6 +523,22 @@ def test_filters_act_before_the_cut(
         assert all(row["item_price"] == 0 for row in rows)
 
 
+@pytest.mark.spec("S5-11", "S5-19")
+def test_a_range_of_prices_takes_the_place_of_the_rules_highest_price(
+    folder: Path, art: Artifacts, user: str
+) -> None:
+    """Whoever asks for dear items gets them, as many as there are."""
+    price = art.hybrid.price_
+    low = float(np.nanquantile(price, 0.9))
+    dear = int((price >= low).sum())
+    with serving(folder, tuning={"repurchase_cycle": {"enabled": False}}) as client:
+        usual = rec(client, user, n=20)["recommendations"]
+        assert max(row["item_price"] for row in usual) < low
+        rows = rec(client, user, n=20, price_min=low)["recommendations"]
+        assert len(rows) == min(20, dear)
+        assert all(row["item_price"] >= low for row in rows)
+
+
 @pytest.mark.spec("S1-25")
 def test_stock_of_the_users_country(client: TestClient, art: Artifacts, user: str) -> None:
     stock = art.stock.astype({"item_id": str, "country": str})
@@ -621,7 +637,12 @@ def test_anonymous_lists_take_every_filter_before_the_cut(
 def test_custom_lists_take_every_filter_before_the_cut(folder: Path, art: Artifacts) -> None:
     """What is left of the whole order is the list: nothing is cut off before."""
     item = art.items["lines"].idxmax()
-    wide = {"repurchase_cycle": {"enabled": False}, "candidate_pool_size": len(art.items)}
+    wide = {
+        "repurchase_cycle": {"enabled": False},
+        "user_segments": {"enabled": False},
+        "price_sensitivity": {"mode": "off"},
+        "candidate_pool_size": len(art.items),
+    }
     with serving(folder, tuning=wide) as client:
 
         def ask(**filters: object) -> list[dict]:

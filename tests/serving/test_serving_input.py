@@ -75,6 +75,12 @@ def test_a_bad_n_of_popular_items(client: TestClient, n: str) -> None:
         ({"timestamp": "9999-12-31T23:59:59Z"}, "the years 1970 to 2199"),
         ({"timestamp": "0001-01-01T00:00:00"}, "the years 1970 to 2199"),
         ({"timestamp": "2025-13-01"}, "timestamp"),
+        ({"timestamp": "20250115"}, "timestamp is '20250115': it takes a time like 2025-01-15T"),
+        ({"timestamp": "2025"}, "it takes a time like"),
+        ({"model_type": "als"}, "model_type is no parameter here: it takes"),
+        ({"exclude_purchase": "true"}, "exclude_purchase is no parameter here"),
+        ({"category": "Nowhere"}, "category 'Nowhere' is unknown"),
+        ({"exclude_items": "no-such-item"}, "exclude_items names 'no-such-item'"),
         ({"exclude_purchased": "perhaps"}, "exclude_purchased is 'perhaps'"),
         ({"exclude_items": "\x07"}, "exclude_items"),
         ({"category": "a\nb"}, "category"),
@@ -105,6 +111,8 @@ def test_bad_queries_are_422(client: TestClient, params: dict, words: str) -> No
         ({"typo": 1}, "typo"),
         ({"timestamp": "9999-01-01T00:00:00+14:00"}, "the years 1970 to 2199"),
         ({"timestamp": {}}, "timestamp"),
+        ({"timestamp": 20250115}, "it takes a time like 2025-01-15T10:00:00Z"),
+        ({"timestamp": "1736899200"}, "it takes a time like"),
     ],
 )
 def test_bad_bodies_are_422(client: TestClient, change: dict, words: str) -> None:
@@ -328,7 +336,7 @@ ODD = [
 ]
 OURS = re.compile(
     r".+ (is .+: it takes .+|is missing: add it|is no field here: leave it out)|model '.*' is"
-    r" unknown: .+|give either .+|"
+    r" unknown: .+|give either .+|category '.*' is unknown: .+|exclude_items names .+|"
     r".* is no .+|price_min is .+: swap them|profile: .+|item .+ is unknown in .+",
     re.DOTALL,
 )
@@ -454,7 +462,11 @@ def test_unknown_users_and_items(client: TestClient) -> None:
     problem(
         client.get(f"{API}/items/nothing/similar"), 404, "item 'nothing' is not in the catalogue"
     )
-    assert client.get(f"{RECS}/nobody", params={"exclude_items": "nothing"}).status_code == 200
+    problem(
+        client.get(f"{RECS}/nobody", params={"exclude_items": "nothing"}),
+        422,
+        "exclude_items names 'nothing', which is not in the catalogue",
+    )
 
 
 @pytest.mark.parametrize(

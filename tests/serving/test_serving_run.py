@@ -225,6 +225,22 @@ def test_bad_settings_end_the_command_with_a_sentence(folder: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_database_that_is_not_there_is_not_made_without_being_asked(
+    folder: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "recsys_utils.serving", "--artifacts", str(folder)]
+    done = subprocess.run(
+        [*command, "--db", str(tmp_path / "typo.db")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "typo.db does not exist: correct --db, or add --new-db" in done.stderr
+    assert not (tmp_path / "typo.db").exists()
+
+
 @pytest.mark.spec("S4-28")
 @pytest.mark.parametrize("after", [21, 90])
 def test_a_killed_server_loses_no_acknowledged_event(folder: Path, after: int) -> None:
