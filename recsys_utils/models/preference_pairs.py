@@ -9,7 +9,6 @@ from typing import ClassVar, Literal
 import numpy as np
 import pandas as pd
 import torch
-from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -19,6 +18,7 @@ from recsys_utils.data.attributes import hot, known, vocabulary
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import Recommender, check_params, cosines, with_habits
 from recsys_utils.models.preferences import Pairs, Signal, preferences
+from recsys_utils.models.torch_training import small_batches, step
 
 METADATA = ("segment", "country", "gender")  # age is never a feature
 CHUNK = 65_536  # pairs judged at once
@@ -152,9 +152,7 @@ class PreferencePairs(Recommender):
             net = PreferenceNet(
                 *data.shape, len(self.vocabulary_), self.dim, self.hidden, self.parts
             )
-        with threadpool_limits(
-            1
-        ):  # steps are so small that a second thread costs more than it does
+        with small_batches():
             self.curves_ = self._train(net, features, _Sampler(self, data))
         self._keep(net, features)
         self.own_ = data.matrix(self.tau)
@@ -204,9 +202,7 @@ class PreferencePairs(Recommender):
                 with torch.no_grad():
                     before = reference(user, features[user], above, below)
                 loss = loss + self.alpha * kl_loss(gap, before)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            step(optimiser, loss)
         return total / max(chosen.shape[1], 1)
 
     def _keep(self, net: PreferenceNet, features: torch.Tensor) -> None:

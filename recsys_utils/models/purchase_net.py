@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import codes, pair_ids
-from recsys_utils.models.torch_training import small_batches
+from recsys_utils.models.torch_training import small_batches, step
 from recsys_utils.store import atomic
 
 BLOCK = (
@@ -306,12 +306,11 @@ class PurchaseNet:
         goal = rows[2].astype(np.float32)
         weight = rows[3].astype(np.float32)
         for at in np.split(rng.permutation(len(user)), range(batch, len(user), batch)):
-            optimizer.zero_grad()
             logits = _logits(tables, torch.as_tensor(user[at]), torch.as_tensor(item[at]))
-            binary_cross_entropy_with_logits(
+            loss = binary_cross_entropy_with_logits(
                 logits, torch.as_tensor(goal[at]), torch.as_tensor(weight[at])
-            ).backward()
-            optimizer.step()
+            )
+            step(optimizer, loss)
 
     def _beside_negatives(
         self, pairs: np.ndarray, seen: np.ndarray, rng: np.random.Generator

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 
 @contextmanager
@@ -21,3 +22,13 @@ def small_batches() -> Iterator[None]:
             yield
         finally:
             torch.set_flush_denormal(False)
+
+
+def step(optimizer: torch.optim.Optimizer, loss: Tensor, clip: float | None = None) -> None:
+    """One step down the gradient of a batch's loss. clip: the longest gradient that is allowed."""
+    optimizer.zero_grad()
+    loss.backward()
+    if clip is not None:
+        parameters = [each for group in optimizer.param_groups for each in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+    optimizer.step()

@@ -14,16 +14,16 @@ import pandas as pd
 import torch
 from scipy import sparse
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
+from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from recsys_utils import LabError
 from recsys_utils.data.attributes import text
-from recsys_utils.models.torch_training import small_batches
+from recsys_utils.models.torch_training import small_batches, step
+from recsys_utils.models.towers.losses import Loss, pair_losses, without_twins
 from recsys_utils.models.towers.network import Encoder, Sizes, TwoTowerHybrid
 
-Loss = Literal["bce", "bpr", "softmax"]
 CUTS = (0.70, 0.85)  # of the rows' dates: train | val | test
 NEGATIVE_RATING = 0.2  # soft label of what was never bought, in rating mode: 1.8 stars
 NAMES = {
@@ -270,10 +270,7 @@ def _epoch(
             value, norms = batch_loss(model, data, index, loss)
             total += value.item() * len(index)
             if training:
-                optimizer.zero_grad()
-                (value + l2 * norms).backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
+                step(optimizer, value + l2 * norms, clip=1.0)
     return total / len(order)
 
 
@@ -286,16 +283,11 @@ def batch_loss(
     item = model.items(item_cat if loss != "softmax" else item_cat[:, 0])
     norms = user[2].mean() + item[2].mean()
     if loss == "softmax":
-        same = torch.as_tensor(data.item[index.numpy()])
-        twice = (same[:, None] == same[None, :]) & ~torch.eye(
-            len(same), dtype=torch.bool
-        )  # the same item is no negative of itself
-        scores = (model.matrix(user, item) - data.log_q(index)).masked_fill(twice, -torch.inf)
-        return cross_entropy(scores, torch.arange(len(index))), norms
+        scores = model.matrix(user, item) - data.log_q(index)
+        alone = without_twins(scores, torch.as_tensor(data.item[index.numpy()]))
+        return cross_entropy(alone, torch.arange(len(index))), norms
     logits = model.logits(tuple(part.unsqueeze(1) for part in user), item)
-    if loss == "bpr":
-        return softplus(logits[:, 1:] - logits[:, :1]).mean(), norms
-    return binary_cross_entropy_with_logits(logits, label), norms
+    return pair_losses(logits, loss, label), norms
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from scipy import sparse
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, softplus
+from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from tqdm import tqdm
 
@@ -19,7 +19,8 @@ from recsys_utils import LabError
 from recsys_utils.data.attributes import blocks, codes, known, vocabulary
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import Recommender, check_params, cosines, with_habits
-from recsys_utils.models.torch_training import small_batches
+from recsys_utils.models.torch_training import small_batches, step
+from recsys_utils.models.towers.losses import Loss, pair_losses, without_twins
 from recsys_utils.models.towers.network import TwoTowerHybrid
 from recsys_utils.models.towers.training import unbought
 
@@ -78,7 +79,7 @@ class TwoTower(Recommender):
     """
 
     family: ClassVar[str] = "two tower"
-    loss: Literal["softmax", "bce", "bpr"] = "softmax"
+    loss: Loss = "softmax"
     past: Literal["before", "around", "none"] = "before"
     similarity: Literal["cosine", "dot"] = "cosine"
     dim: int = 64
@@ -180,9 +181,7 @@ class TwoTower(Recommender):
                 losses = self._losses(net, vectors, i, self._drawn(data, u, rng), things, log_q)
                 w = torch.as_tensor(weight[rows], dtype=torch.float32)
                 value = (losses * w).sum() / w.sum()
-                optimizer.zero_grad()
-                value.backward()
-                optimizer.step()
+                step(optimizer, value)
                 schedule.step()
                 curve[epoch] += value.item() * len(rows) / len(user)
         return curve
@@ -255,23 +254,14 @@ class TwoTower(Recommender):
         """(n,) loss of each example."""
         if drawn is None:
             vectors, bias = net.items(things[item])
-            same = torch.as_tensor(
-                (item[:, None] == item[None, :]) & ~np.eye(len(item), dtype=bool)
-            )
-            return cross_entropy(
-                (users @ vectors.T + bias - log_q[item]).masked_fill(same, -torch.inf),
-                torch.arange(len(item)),
-                reduction="none",
-            )
+            scores = users @ vectors.T + bias - log_q[item]
+            alone = without_twins(scores, torch.as_tensor(item))
+            return cross_entropy(alone, torch.arange(len(item)), reduction="none")
         vectors, bias = net.items(things[np.column_stack([item, drawn])])
         logits = (users[:, None] * vectors).sum(-1) + bias
-        if self.loss == "bpr":
-            return softplus(logits[:, 1:] - logits[:, :1]).mean(1)
-        label = torch.zeros_like(logits)
-        label[:, 0] = 1
-        return binary_cross_entropy_with_logits(
-            logits + net.towers.b, label, reduction="none"
-        ).mean(1)
+        if self.loss == "bce":
+            logits = logits + net.towers.b
+        return pair_losses(logits, self.loss)
 
     @torch.no_grad()
     def _keep(self, net: Retrieval, people: Tensor, things: Tensor) -> None:
