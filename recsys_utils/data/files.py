@@ -170,7 +170,7 @@ def _text_file(
         raise LabError(f"{path}: {first_line(error)}: set encoding, e.g. latin-1") from error
     except UnicodeDecodeError as error:
         raise LabError(
-            f'{path} is not {layout.encoding}: set encoding, e.g. encoding = "latin-1"'
+            f'{path} is not {layout.encoding}: set encoding, e.g. encoding = "{_likely(path)}"'
         ) from error
     if not "".join(lines).strip():
         raise LabError(f"{path} is empty")
@@ -200,6 +200,13 @@ def _text_file(
     except Exception as error:
         _check_rows(path, kind, sep, len(names), skip + layout.header)
         raise error
+
+
+def _likely(path: Path) -> str:
+    """The encoding of a file that is not UTF-8: UTF-16 if its first bytes say so."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
 
 
 def _opened(path: Path, kind: str, encoding: str):

@@ -340,6 +340,19 @@ def test_files_are_known_by_their_content(load: Callable, tmp_path: Path) -> Non
         load(toml())
 
 
+def test_the_likely_encoding_is_named(load: Callable) -> None:
+    content = HEAD + "u1,é,2024-01-01,R1,1,1\n"
+    with pytest.raises(LabError, match='is not utf-8: set encoding, e.g. encoding = "utf-16"'):
+        load(toml(), r=content.encode("utf-16"))
+    with pytest.raises(LabError, match='is not utf-8: set encoding, e.g. encoding = "latin-1"'):
+        load(toml(), r=content.encode("latin-1"))
+
+
+def test_a_row_with_more_fields_than_the_header_is_named(load: Callable) -> None:
+    with pytest.raises(LabError, match="r.csv, row 2: it has 7 fields, the header 6"):
+        load(toml(), r=HEAD + "u1,a,2024-01-01,R1,1,1\nu1,a,2024-01-01,R1,1,2,5\n")
+
+
 # --- shapes
 
 
