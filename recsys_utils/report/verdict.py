@@ -9,6 +9,7 @@ from recsys_utils.report.wording import display_name, num, percent, seconds
 
 # Below so many judged shoppers a list's precision says next to nothing.
 LEAST_SHOPPERS = 30
+NAMED = 4  # models that tie with the choice and are named
 
 
 def ship(
@@ -33,8 +34,12 @@ def verdict(
 ) -> list[str]:
     """The statements of `ship`, one by one."""
     model = shipped(board, choice)
-    first = _lacking(board, model, choice) or _which(board, precision, choice)
-    return [first, _worth(board, model, currency), _weakness(board, model)]
+    if gaps := _lacking(board, model, choice):
+        first = [gaps]
+    else:
+        headline = f"Ship {display_name(model)}."
+        first = [headline, _which(board, precision, choice), _ties(board, choice)]
+    return [*first, _worth(board, model, currency), _weakness(board, model)]
 
 
 def shipped(board: pd.DataFrame, choice: Choice | None) -> str:
@@ -102,7 +107,7 @@ def _which(board: pd.DataFrame, precision: pd.DataFrame | None, choice: Choice) 
     row = _row(board, choice.model)
     rank = rows.index[rows["model"] == choice.model][0] + 1
     text = (
-        f"Ship {display_name(choice.model)}. It was chosen on the weeks before the test, where"
+        "It was chosen on the weeks before the test, where"
         f" {percent(choice.value)} of its five suggestions per shopper were bought, the most of"
         f" {choice.models} models. In the test window, which played no part in the choice,"
         f" {percent(row['value'])} were bought (95 % interval {num(100 * row['lo'])} to"
@@ -112,7 +117,7 @@ def _which(board: pd.DataFrame, precision: pd.DataFrame | None, choice: Choice) 
         return f"{text} There is no other model to compare it with."
     if precision is not None:
         text += f" {_against_rival(rows, choice.model, precision)}"
-    return f"{text} {_ties(rows, choice)}"
+    return text
 
 
 def _against_rival(rows: pd.DataFrame, model: str, precision: pd.DataFrame) -> str:
@@ -128,14 +133,16 @@ def _against_rival(rows: pd.DataFrame, model: str, precision: pd.DataFrame) -> s
     return f"There {other} is ahead of it by more than chance explains: look at both."
 
 
-def _ties(rows: pd.DataFrame, choice: Choice) -> str:
+def _ties(board: pd.DataFrame, choice: Choice) -> str:
     """The models that tie with the choice on validation, and the cheapest of all of them."""
-    tied = [model for model in choice.ties if model in set(rows["model"])]
+    rows = best_first(board).set_index("model", drop=False)
+    tied = [model for model in choice.ties if model in rows.index]
     if not tied:
         return "No other model ties with it on the weeks before the test."
-    ties = rows.set_index("model", drop=False).loc[[choice.model, *tied]]
-    models = "one other model ties" if len(tied) == 1 else f"{len(tied)} other models tie"
-    return f"On the weeks before, {models} with it. {_cheapest(ties)}"
+    names = ", ".join(f"“{display_name(model)}”" for model in tied[:NAMED])
+    more = f" and {len(tied) - NAMED} more" if len(tied) > NAMED else ""
+    cheapest = _cheapest(rows.loc[[choice.model, *tied]])
+    return f"On the weeks before the test it ties with {names}{more}. {cheapest}"
 
 
 def _row(board: pd.DataFrame, model: str) -> pd.Series:
