@@ -15,6 +15,8 @@ from recsys_utils.data import folds, tables
 from recsys_utils.data.engine import connect
 from recsys_utils.data.files import FILE, ROW, read_file
 from recsys_utils.data.registry import Layout, Spec
+from recsys_utils.pipeline.estimate import estimate
+from recsys_utils.pipeline.plan import make_plan, parse_options
 from recsys_utils.report.verdict import LEAST_SHOPPERS
 from recsys_utils.store import atomic
 
@@ -68,6 +70,8 @@ def report(dataset: str) -> str:
     warnings += data.manifest.get("notes", [])
     if warnings:
         parts.append("\nTo look at, the weightiest first\n" + _bullets(warnings))
+    tasks = make_plan(parse_options(["--dataset", dataset]))
+    parts.append("\nWhat a run will cost\n" + _bullets(estimate(dataset, tasks, False, 2)[1]))
     parts.append(f"\nNext: ./run_all.sh --dataset {dataset}")
     return "\n".join(parts)
 

@@ -17,7 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.plan:
             from recsys_utils.pipeline.estimate import estimate
 
-            print(estimate(options.dataset, tasks, options.fast, options.jobs))
+            table, sentences = estimate(options.dataset, tasks, options.fast, options.jobs)
+            print(table.to_string(index=False), *sentences, sep="\n")
             return 0
         return run_plan(tasks, options.jobs, options.save_outputs)
     except LabError as error:

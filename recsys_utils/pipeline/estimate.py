@@ -32,8 +32,10 @@ LIBRARIES = 0.6 * GIB
 BYTES_PER_LINE = 900
 
 
-def estimate(dataset: str, tasks: list[Task], fast: bool, jobs: int) -> str:
-    """Seconds and peak memory by notebook, and which models will be left out, as text."""
+def estimate(
+    dataset: str, tasks: list[Task], fast: bool, jobs: int
+) -> tuple[pd.DataFrame, list[str]]:
+    """Seconds and peak memory by notebook; the whole, and which models are left out, in words."""
     data = tables.load(dataset)
     summary = data.manifest["summary"]
     lines, items = summary["lines"], len(data.items)
@@ -52,22 +54,22 @@ def estimate(dataset: str, tasks: list[Task], fast: bool, jobs: int) -> str:
                 "peak GiB": f"{peak / GIB:.1f}",
             }
         )
-    table = pd.DataFrame(rows)
     total = sum(float(row["about seconds"].replace(",", "")) for row in rows) / jobs
-    parts = [
-        f"{data.spec.title}: {lines:,} lines, {summary['users']:,} shoppers, {items:,} items",
-        table.to_string(index=False),
-        f"in all about {total / 60:,.0f} minutes with {jobs} at the same time; a rough estimate,"
-        " from the number of lines",
+    minutes = max(1, round(total / 60))
+    sentences = [
+        f"{data.spec.title}: {lines:,} lines, {summary['users']:,} shoppers, {items:,} items.",
+        f"A run takes about {minutes:,} minute{'s' if minutes > 1 else ''} with {jobs} notebooks"
+        " at the same time: a rough estimate, from the number of lines.",
     ]
-    if EASE.memory(items) > available_memory():
-        parts.append(
-            f"left out: EASE needs {EASE.memory(items) / GIB:.1f} GiB for {items:,} items, and"
-            f" {available_memory() / GIB:.1f} GiB are free"
+    available = available_memory()
+    if EASE.memory(items) > available:
+        sentences.append(
+            f"EASE is left out: it needs {EASE.memory(items) / GIB:.1f} GiB for {items:,} items,"
+            f" and {available / GIB:.1f} GiB are free."
         )
-    if jobs * memory > available_memory():
-        parts.append(
+    if jobs * memory > available:
+        sentences.append(
             f"{jobs} notebooks at the same time may need {jobs * memory / GIB:.1f} GiB, and"
-            f" {available_memory() / GIB:.1f} GiB are free: add --jobs 1"
+            f" {available / GIB:.1f} GiB are free: add --jobs 1."
         )
-    return "\n".join(parts)
+    return pd.DataFrame(rows), sentences

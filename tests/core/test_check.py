@@ -49,6 +49,7 @@ def test_a_draft_is_written_from_the_columns_and_then_understood(
     assert "'01/01/2024' is read as 1 January 2024" in said
     assert "price per unit                    2.5 to 2.5" in said
     assert "Dates such as" in said
+    assert "A run takes about 1 minute with 2 notebooks" in said
     assert "Next: ./run_all.sh --dataset my_till.toml" in said
 
 

@@ -268,7 +268,7 @@ def test_the_plan_is_printed_and_nothing_runs(
     assert not (lab.home / "log").exists()
     monkeypatch.setenv("RECSYS_MEMORY_GB", "1e-9")
     assert main(["--plan", "--dataset", lab.shop()]) == 0
-    assert "left out: EASE needs 0.0 GiB for 2 items" in capfd.readouterr().out
+    assert "EASE is left out: it needs 0.0 GiB for 2 items" in capfd.readouterr().out
 
 
 def test_a_syntax_error_is_a_failure_like_others(lab: Lab) -> None:
