@@ -13,9 +13,11 @@ from scipy import sparse
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct
+from recsys_utils.models.costs import require_memory
 from recsys_utils.store import load_bundle, save_bundle
 from recsys_utils.topk import BLOCK_BYTES, in_blocks, top_k
 
+BYTES_PER_LINE = 200  # of receipts, in the sparse matrices of a model that is being fitted
 REGISTRY: dict[str, type["Recommender"]] = {}
 
 
@@ -43,12 +45,24 @@ class Recommender:
         """The parameters by name."""
         return asdict(self)
 
+    def memory(self, users: int, items: int, lines: int) -> int:
+        """Bytes at the peak of a fit, by rule of thumb: matrices of the lines, and vectors."""
+        factors = getattr(self, "factors", None) or getattr(self, "dim", None) or 0
+        return BYTES_PER_LINE * lines + 16 * factors * (users + items)
+
     def fit(self, data: Interactions) -> Self:
-        """Learn from purchases before `data.as_of`."""
+        """Learn from purchases before `data.as_of`.
+
+        Raises TooLarge, before anything is done, where there is not the memory for it.
+        """
         if not len(data.purchases):
             raise LabError(
                 f"{type(self).__name__} was given no purchases: widen the history before the cut"
             )
+        users, items = data.shape
+        lines = len(data.purchases)
+        shop = f"{users:,} shoppers, {items:,} items and {lines:,} lines"
+        require_memory(type(self).__name__, self.memory(users, items, lines), shop)
         self.as_of = data.as_of
         self.user_ids_ = data.user_ids
         self.item_ids_ = data.item_ids

@@ -12,7 +12,6 @@ from threadpoolctl import threadpool_limits
 
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import Recommender, check_params, cosines
-from recsys_utils.models.costs import require_memory
 from recsys_utils.models.item_cf import signal
 
 
@@ -160,14 +159,11 @@ class EASE(Recommender):
     def __post_init__(self) -> None:
         check_params(self, regularization=(1e-6, 1e9), tau=(0.01, 100_000), own=(0, 100))
 
-    @classmethod
-    def memory(cls, n_items: int) -> int:
-        """Bytes while fitting, measured: the matrix of items and its inverse, in several copies."""
-        return BYTES_PER_PAIR * n_items**2
+    def memory(self, users: int, items: int, lines: int) -> int:
+        """As of every model, and the matrix of items with its inverse, in several copies."""
+        return super().memory(users, items, lines) + BYTES_PER_PAIR * items**2
 
     def _fit(self, data: Interactions) -> None:
-        n_items = data.shape[1]
-        require_memory("EASE", self.memory(n_items), f"{n_items:,} items")
         self.taste_ = weigh(data, self.weighting, self.tau)
         gram = (self.taste_.T @ self.taste_).astype(np.float32).toarray()
         gram[np.diag_indices_from(gram)] += self.regularization

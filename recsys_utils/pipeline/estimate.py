@@ -41,11 +41,12 @@ def estimate(
     lines, items = summary["lines"], len(data.items)
     rows = []
     memory = LIBRARIES + BYTES_PER_LINE * lines
+    ease = EASE().memory(summary["users"], items, lines)
     for task in tasks:
         seconds = SECONDS.get(task.path.stem[:2], 30) * lines / LINES
         peak = memory
-        if task.path.stem.startswith("05") and EASE.memory(items) <= available_memory():
-            peak += EASE.memory(items)
+        if task.path.stem.startswith("05") and ease <= available_memory():
+            peak += ease
         share = FAST_SHARE if fast else 1
         rows.append(
             {
@@ -62,9 +63,9 @@ def estimate(
         " at the same time: a rough estimate, from the number of lines.",
     ]
     available = available_memory()
-    if EASE.memory(items) > available:
+    if ease > available:
         sentences.append(
-            f"EASE is left out: it needs {EASE.memory(items) / GIB:.1f} GiB for {items:,} items,"
+            f"EASE is left out: it needs {ease / GIB:.1f} GiB for {items:,} items,"
             f" and {available / GIB:.1f} GiB are free."
         )
     if jobs * memory > available:

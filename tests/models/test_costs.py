@@ -5,20 +5,28 @@ from lab import tuning
 from shops import Shop
 
 from recsys_utils import LabError
-from recsys_utils.models import EASE, Popular
+from recsys_utils.models import ALS, EASE, Popular, TwoTower
 from recsys_utils.models.costs import GIB, TooLarge, available_memory
 
 
 def test_the_memory_of_ease_grows_with_the_square_of_the_items() -> None:
-    assert EASE.memory(27_000) > 24 * GIB
-    assert EASE.memory(20_000) == 4 * EASE.memory(10_000)
+    assert EASE().memory(1, 27_000, 1) > 24 * GIB
+    assert EASE().memory(0, 20_000, 0) == 4 * EASE().memory(0, 10_000, 0)
+
+
+def test_every_model_knows_what_it_needs(shop: Shop) -> None:
+    users, items = shop.history.shape
+    for model in (Popular(), ALS(factors=8), TwoTower(dim=8)):
+        needed = model.memory(users, items, len(shop.history.purchases))
+        assert 0 < needed < GIB
+        assert model.memory(users, items, 10**9) > 100 * GIB
 
 
 def test_ease_is_left_out_by_name_where_memory_is_short(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RECSYS_MEMORY_GB", "0.000001")
-    with pytest.raises(TooLarge, match="EASE is left out: it needs about .* GiB for .* items"):
+    with pytest.raises(TooLarge, match="EASE is left out: it needs about .* GiB for .* items and"):
         EASE().fit(shop.history)
     monkeypatch.delenv("RECSYS_MEMORY_GB")
     EASE().fit(shop.history)
@@ -36,7 +44,8 @@ def test_the_memory_there_is_may_be_told(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_tuning_goes_on_without_what_does_not_fit(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RECSYS_MEMORY_GB", "0.000001")
+    enough = Popular().memory(*shop.history.shape, len(shop.history.purchases))
+    monkeypatch.setenv("RECSYS_MEMORY_GB", str(1.01 * enough / GIB))
     table = tuning.tune([EASE()], shop.stage)
     assert table.empty
     assert "EASE is left out" in table.attrs["left_out"]
