@@ -43,7 +43,8 @@ def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
                 if not future.result():
                     failed.add(name)
                 order.done(name)
-    result = f"FAILED: {', '.join(sorted(failed))}" if failed else "done"
+    errors = sorted(runs.failed_notebooks(tasks[0].dataset).keys() & failed)
+    result = f"FAILED: {', '.join(errors)}" if failed else "done"
     index = report_dir(tasks[0].dataset) / "index.html"
     hint = f"; read {_short(index)}" if index.exists() else ""
     print(f"{result} in {time.perf_counter() - started:.1f} s{hint}")
@@ -122,8 +123,9 @@ def _broken(task: Task, failed: set[str]) -> set[str]:
     """
     broken = failed & set(task.needs)
     models = {name for name in task.needs if int(name[:2]) > LAST_OF_DATA}
-    if models and not models <= failed:
-        broken -= models
+    of_data = broken - models
+    if of_data or (models and not models <= failed):
+        return of_data
     return broken
 
 
@@ -208,7 +210,9 @@ def _save_outputs(executed: Path, notebook: Path) -> None:
 
 
 def _report(task: Task, text: str) -> None:
-    print(f"{task.path.stem:<28} {text}", flush=True)
+    # In one piece: two notebooks may end at the same time.
+    sys.stdout.write(f"{task.path.stem:<28} {text}\n")
+    sys.stdout.flush()
 
 
 def _short(path: Path) -> str:

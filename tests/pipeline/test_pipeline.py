@@ -235,7 +235,7 @@ def test_the_comparison_needs_the_data_and_one_model(lab: Lab) -> None:
     lab.notebook("02", "raise ValueError('no data')")
     lab.notebook("03", "raise ValueError('no model')")
     lab.notebook("13")
-    assert lab.run()[2]["13"] == "skipped, needs 02_x, 03_x"
+    assert lab.run()[2]["13"] == "skipped, needs 02_x"
     lab.notebook("02")
     assert lab.run()[2]["13"] == "skipped, needs 03_x"
 
