@@ -72,7 +72,7 @@ def read_file(
             table = table.mutate(**{ROW: table.file_row_number + 1, FILE: ibis.literal(path.name)})
             return _with_rows(path, _as_text(table.drop("file_row_number"), ids))
         elif kind == "workbook":
-            table = _as_text(_workbook(con, path, layout, ids), ids)
+            table = _as_text(_workbook(con, path, layout, ids, list(plain)), ids)
         else:
             table = _text_file(con, path, layout, kind, plain)
         rows = con.create_table(
@@ -294,7 +294,9 @@ def _check_gzip(path: Path) -> None:
         ) from error
 
 
-def _workbook(con: ibis.BaseBackend, path: Path, layout: Layout, ids: Iterable[str]) -> Table:
+def _workbook(
+    con: ibis.BaseBackend, path: Path, layout: Layout, ids: Iterable[str], plain: list[str]
+) -> Table:
     with pd.ExcelFile(path, engine="calamine") as book:
         if missing := [sheet for sheet in layout.sheets if sheet not in book.sheet_names]:
             raise LabError(
@@ -308,7 +310,7 @@ def _workbook(con: ibis.BaseBackend, path: Path, layout: Layout, ids: Iterable[s
                 dtype=dict.fromkeys(ids, str),
                 keep_default_na=False,
                 na_values=[""],
-                header=0 if layout.header else None,
+                header=_title_rows(book, sheet, plain) if layout.header else None,
                 names=layout.names or None,
             )
             for sheet in wanted
@@ -321,6 +323,13 @@ def _workbook(con: ibis.BaseBackend, path: Path, layout: Layout, ids: Iterable[s
     frame[mixed] = frame[mixed].astype("string")
     frame.columns = [str(name).strip() for name in frame.columns]
     return con.create_table(ibis.util.gen_name("raw"), frame, temp=True)
+
+
+def _title_rows(book: pd.ExcelFile, sheet: str, plain: list[str]) -> int:
+    """How many rows stand above a sheet's header, which is known by the columns it must have."""
+    first = book.parse(sheet, header=None, nrows=HEADER_WITHIN, dtype=str)
+    found = [n for n, row in enumerate(first.to_numpy()) if plain and set(plain) <= set(row)]
+    return found[0] if found else 0
 
 
 def _without_overlap(

@@ -124,7 +124,12 @@ def select(raw: Raw, source: Source, table: str) -> Selected:
 def with_reading(selected: Selected) -> Selected:
     """Find out how the dates are written, where the TOML does not say it."""
     t = selected.table
-    if "ts" not in t.columns or selected.source.ts_format or not t.ts.type().is_string():
+    if "ts" not in t.columns or selected.source.ts_format:
+        return selected
+    if t.ts.type().is_numeric():
+        # 20240131 is a day, 45292 a spreadsheet's number: what it is shows in its text.
+        t = selected.table = t.mutate(ts=id_text(t.ts))
+    if not t.ts.type().is_string():
         return selected
     where = f"{selected.raw.name}: {selected.column('ts')}"
     selected.reading = find_reading(t, "ts", where)

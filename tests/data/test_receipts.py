@@ -138,6 +138,35 @@ def test_a_spreadsheets_numbers_are_read_as_dates_when_asked(load: Callable) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ([45292, 45293], 'ts_format = "excel"'),
+        ([1704067200, 1704153600], 'ts_format = "unix"'),
+        ([20240101, 20240102], ""),
+    ],
+)
+def test_numbers_in_the_place_of_dates_are_named_in_other_files_too(
+    load: Callable, tmp_path: Path, numbers: list[int], words: str
+) -> None:
+    frame = pd.DataFrame({"customer": ["u", "u"], "sku": "a", "day": numbers, "units": 1})
+    frame.assign(receipt=[1, 2], price=1.0).to_parquet(tmp_path / "r.parquet")
+    text = toml('files = ["r.parquet"]')
+    if words:
+        with pytest.raises(LabError, match=words):
+            load(text)
+    else:
+        assert days_of(load(text)) == ["2024-01-01 00:00", "2024-01-02 00:00"]
+
+
+def test_a_title_above_a_sheets_header_is_passed_over(load: Callable, tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for row in [["Receipts"], [], HEAD.strip().split(","), ["u", "07", date(2024, 1, 1), 1, 1, 1]]:
+        book.active.append(row)
+    book.save(tmp_path / "r.xlsx")
+    assert load(toml('files = ["r.xlsx"]')).purchases["item_id"].tolist() == ["07"]
+
+
 def test_the_reading_of_dates_is_told(load: Callable) -> None:
     data = load(toml(), r=rows_of(["03/01/19", "30/12/22"]))
     assert "read as %d/%m/%y" in notes_of(data)
