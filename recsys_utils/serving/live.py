@@ -20,7 +20,7 @@ from recsys_utils.serving.answers_live import (
 from recsys_utils.serving.errors import NotFound
 from recsys_utils.serving.lists import Query
 from recsys_utils.serving.online import naive
-from recsys_utils.serving.routes import keyed, loaded, service
+from recsys_utils.serving.routes import keyed, known_keys, loaded, service
 from recsys_utils.serving.schemas import (
     EventsRequest,
     Id,
@@ -34,8 +34,8 @@ from recsys_utils.serving.views import queue_rows
 
 FIVE = 5
 FEW = 60  # options that a list to choose from may have
-api = APIRouter(prefix="/api/v1")
-predictions = APIRouter(tags=["two-stage retail"])
+api = APIRouter(prefix="/api/v1", dependencies=[Depends(known_keys)])
+predictions = APIRouter(tags=["two-stage retail"], dependencies=[Depends(known_keys)])
 
 
 @api.post("/events", tags=["online"], dependencies=[Depends(keyed)])

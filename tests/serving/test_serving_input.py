@@ -90,6 +90,11 @@ def test_bad_queries_are_422(client: TestClient, params: dict, words: str) -> No
     problem(client.get(f"{RECS}/u", params=params), 422, words)
 
 
+@pytest.mark.parametrize("path", ["queue/u", "new-customer/fields", "items", "models", "health"])
+def test_no_route_passes_over_a_key_that_it_does_not_know(client: TestClient, path: str) -> None:
+    problem(client.get(f"{API}/{path}", params={"typo": "1"}), 422, "typo is no parameter here")
+
+
 @pytest.mark.spec("S5-28")
 @pytest.mark.parametrize(
     ("change", "words"),
