@@ -187,8 +187,11 @@ def with_own_baskets(t: Table) -> tuple[Table, str]:
     )
 
 
-def heavy_shopper(t: Table) -> str:
-    """A sentence on a shopper who is likely to be everybody without a card; "" if none is."""
+def heavy_shopper(t: Table, column: str) -> str:
+    """A sentence on a shopper who is likely to be everybody without a card; "" if none is.
+
+    column: the shoppers' column in the file, for the rule that drops them.
+    """
     lines = t.group_by("user_id").agg(lines=lambda r: r.count())
     top = lines.order_by(ibis.desc("lines"), "user_id").limit(2).to_pandas()
     total = int(t.count().to_pandas())
@@ -197,10 +200,15 @@ def heavy_shopper(t: Table) -> str:
     (user, most), (_, next_one) = top.itertuples(index=False)
     if most < HEAVY_SHARE * total or most < HEAVY_TIMES * next_one:
         return ""
+    quoted = user.replace("'", "''")
+    if column.isidentifier():
+        rule = f"\"{column} = '{quoted}'\""
+    else:
+        rule = f"'''\"{column}\" = '{quoted}' '''"
     return (
         f"Shopper '{user}' has {most / total:.0%} of all lines, {most // next_one} times as many as"
         " any other: if that is everybody without a card, add to the TOML [purchases.reject]"
-        f' "no card" = "<the customer\'s column> = \'{user}\'".'
+        f' "no card" = {rule}.'
     )
 
 

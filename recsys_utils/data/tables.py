@@ -215,7 +215,8 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
     if "basket_id" in source.columns:
         rows, sentence = cleaning.with_own_baskets(rows)
         notes += [sentence] if sentence else []
-    sentence = cleaning.heavy_shopper(rows.filter(rows.rejected.isnull()))
+    column = made.purchases.columns["user_id"]
+    sentence = cleaning.heavy_shopper(rows.filter(rows.rejected.isnull()), column)
     notes += [sentence] if sentence else []
     return rows, selected
 

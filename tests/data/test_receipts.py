@@ -1,6 +1,7 @@
 """Receipts of any shop: read right, or refused in one sentence that names the cure."""
 
 import gzip
+import re
 import zipfile
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -251,7 +252,17 @@ def test_a_shopper_with_an_implausible_share_is_named(load: Callable, guest: str
     lines += [f"{guest},a,2024-01-01,G{n},1,1\n" for n in range(40)]
     note = notes_of(load(toml(), r=HEAD + "".join(lines)))
     assert f"Shopper '{guest}' has 17% of all lines, 40 times as many" in note
-    assert "[purchases.reject]" in note
+    [rule] = re.findall(r'add to the TOML \[purchases.reject\] (".*)\.', note)
+    dropped = load(toml(more=f"[purchases.reject]\n{rule}"), r=HEAD + "".join(lines))
+    assert dropped.audit.set_index("rule").loc["no card", "rows"] == 40
+    assert not notes_of(dropped)
+    spaced = HEAD.replace("customer", "Customer ID") + "".join(lines)
+    text = toml(user_id="Customer ID")
+    [rule] = re.findall(
+        r'add to the TOML \[purchases.reject\] (".*)\.', notes_of(load(text, r=spaced))
+    )
+    dropped = load(f"{text}\n[purchases.reject]\n{rule}", r=spaced)
+    assert dropped.audit.set_index("rule").loc["no card", "rows"] == 40
 
 
 def test_tables_whose_ids_do_not_meet_are_refused(load: Callable) -> None:
