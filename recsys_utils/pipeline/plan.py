@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--jobs",
         type=_positive,
-        default=min(2, os.cpu_count() or 1),
+        default=min(4, os.cpu_count() or 1),
         metavar="N",
         help="notebooks at the same time, each on one core (default %(default)s)",
     )
