@@ -1,1 +1,1 @@
-"""Two towers: `network`, its `training`, rating towers, the retrieval model, and what is served."""
+"""Two towers: `network`, its `training` in a `loop`, `ratings`, retrieval, and what is served."""

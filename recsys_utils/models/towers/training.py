@@ -16,11 +16,11 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from recsys_utils import LabError
 from recsys_utils.data.attributes import text
-from recsys_utils.models.torch_training import small_batches, step
+from recsys_utils.models.torch_training import small_batches
+from recsys_utils.models.towers.loop import epochs_of, mean_loss
 from recsys_utils.models.towers.losses import Loss, pair_losses, without_twins
 from recsys_utils.models.towers.network import Encoder, Sizes, TwoTowerHybrid
 
@@ -201,16 +201,24 @@ def train_two_tower_model(
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=0.7, patience=max(0, patience // 2 - 1)
         )
+
+        def batches(epoch: int) -> Sequence[Tensor]:
+            train_dataset.redraw(epoch)
+            return torch.randperm(len(train_dataset.user), generator=generator).split(batch_size)
+
+        def reported_and_minimised(index: Tensor) -> tuple[Tensor, Tensor]:
+            value, norms = batch_loss(model, train_dataset, index, loss)
+            return value, value + l2 * norms
+
         best = (np.inf, -1, None)
         model.log = []
-        for epoch in tqdm(range(epochs), desc="towers", leave=False, disable=None):
-            train_dataset.redraw(epoch)
+        for epoch, losses in epochs_of(
+            model, optimizer, epochs, batches, reported_and_minimised, longest=1.0
+        ):
             shown = {
                 "epoch": epoch,
-                "train_loss": _epoch(
-                    model, train_dataset, loss, batch_size, l2, generator, optimizer
-                ),
-                "val_loss": _epoch(model, val_dataset, loss, batch_size),
+                "train_loss": mean_loss(losses),
+                "val_loss": _validation_loss(model, val_dataset, loss, batch_size),
                 "lr": optimizer.param_groups[0]["lr"],
             }
             scheduler.step(shown["val_loss"])
@@ -247,31 +255,17 @@ def _event(shown: dict, best: int, patience: int, optimizer: torch.optim.Optimiz
     return ", ".join(result + ["stopped early"] if shown["epoch"] - best >= patience else result)
 
 
-def _epoch(
-    model: TwoTowerHybrid,
-    data: TwoTowerDataset,
-    loss: str,
-    batch_size: int,
-    l2: float = 0.0,
-    generator: torch.Generator | None = None,
-    optimizer: torch.optim.Optimizer | None = None,
+@torch.no_grad()
+def _validation_loss(
+    model: TwoTowerHybrid, data: TwoTowerDataset, loss: Loss, batch_size: int
 ) -> float:
-    """Mean loss over a data set's positives; with an optimiser, after a step per batch of them."""
-    training = optimizer is not None
-    total = 0.0
-    model.train(training)
-    order = (
-        torch.randperm(len(data.user), generator=generator)
-        if training
-        else torch.arange(len(data.user))
-    )
-    with torch.set_grad_enabled(training):
-        for index in order.split(batch_size):
-            value, norms = batch_loss(model, data, index, loss)
-            total += value.item() * len(index)
-            if training:
-                step(optimizer, value + l2 * norms, clip=1.0)
-    return total / len(order)
+    """Mean loss over a data set's positives."""
+    model.eval()
+    losses = []
+    for index in torch.arange(len(data.user)).split(batch_size):
+        value, _ = batch_loss(model, data, index, loss)
+        losses.append((value.item(), len(index)))
+    return mean_loss(losses)
 
 
 def batch_loss(

@@ -13,13 +13,13 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
-from tqdm import tqdm
 
 from recsys_utils import LabError
 from recsys_utils.data.attributes import blocks, codes, known, vocabulary
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import Recommender, check_params, cosines, with_habits
-from recsys_utils.models.torch_training import small_batches, step
+from recsys_utils.models.torch_training import small_batches
+from recsys_utils.models.towers.loop import epochs_of
 from recsys_utils.models.towers.losses import Loss, pair_losses, without_twins
 from recsys_utils.models.towers.network import TwoTowerHybrid
 from recsys_utils.models.towers.training import unbought
@@ -160,30 +160,34 @@ class TwoTower(Recommender):
         share = np.bincount(item, weight, data.shape[1])
         log_q = torch.as_tensor(np.log(np.maximum(share / share.sum(), 1e-9)), dtype=torch.float32)
         rng = np.random.default_rng(self.seed)
-        steps = -(-len(user) // self.batch_size) * self.epochs
         optimizer = torch.optim.Adam(
             net.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
+        n_batches = -(-len(user) // self.batch_size)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max(self.learning_rate, 1e-12), total_steps=steps + 1
+            optimizer, max(self.learning_rate, 1e-12), total_steps=n_batches * self.epochs + 1
         )
-        curve = np.zeros(self.epochs)
-        net.train()
-        for epoch in tqdm(range(self.epochs), desc="two towers", leave=False, disable=None):
+
+        def batches(_: int) -> list[np.ndarray]:
             order = rng.permutation(len(user))
-            for rows in np.split(order, range(self.batch_size, len(order), self.batch_size)):
-                u = user[rows]
-                i = item[rows]
-                before = past[row[rows]] if self.past != "around" else _without(past[row[rows]], i)
-                vectors = net.users(
-                    *_as_strangers(people[u], before, rng.random(len(rows)) < self.tokens)
-                )
-                losses = self._losses(net, vectors, i, self._drawn(data, u, rng), things, log_q)
-                w = torch.as_tensor(weight[rows], dtype=torch.float32)
-                value = (losses * w).sum() / w.sum()
-                step(optimizer, value)
-                schedule.step()
-                curve[epoch] += value.item() * len(rows) / len(user)
+            return np.split(order, range(self.batch_size, len(order), self.batch_size))
+
+        def loss(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+            u = user[rows]
+            i = item[rows]
+            before = past[row[rows]] if self.past != "around" else _without(past[row[rows]], i)
+            is_stranger = rng.random(len(rows)) < self.tokens
+            vectors = net.users(*_as_strangers(people[u], before, is_stranger))
+            losses = self._losses(net, vectors, i, self._drawn(data, u, rng), things, log_q)
+            w = torch.as_tensor(weight[rows], dtype=torch.float32)
+            value = (losses * w).sum() / w.sum()
+            return value, value
+
+        curve = np.zeros(self.epochs)
+        for epoch, losses in epochs_of(
+            net, optimizer, self.epochs, batches, loss, schedule=schedule
+        ):
+            curve[epoch] = sum(value * size / len(user) for value, size in losses)
         return curve
 
     def _examples(
