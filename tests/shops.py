@@ -1,6 +1,8 @@
 """Shops that tests judge by: one written by hand, and a small synthetic one, cut."""
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
@@ -48,9 +50,16 @@ class Shop:
         return self.stage.truth
 
 
+def synthetic_tables(lines: int = 200_000, seed: int = 42) -> dict[str, pd.DataFrame]:
+    """The canonical tables of a synthetic shop, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        synthetic.write(folder, lines, seed)
+        return {path.stem: pd.read_parquet(path) for path in sorted(Path(folder).iterdir())}
+
+
 def cut_shop(lines: int, seed: int) -> Shop:
     """A synthetic shop of some size, cut where its test window begins."""
-    tables = synthetic.generate(lines=lines, seed=seed)
+    tables = synthetic_tables(lines, seed)
     borders = window_borders(tables["purchases"]["ts"])
     parts = window_parts(tables["purchases"], borders)
     before = pd.concat([parts["train"], parts["valid"]], ignore_index=True)

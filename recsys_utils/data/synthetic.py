@@ -1,7 +1,7 @@
 """A seeded shop: two years of receipts with planted tastes, habits, seasons and promotions.
 
-Customers are made in chunks, each from its own seed, so that `write` streams what `generate`
-returns: the same lines and seed give the same tables on every machine.
+Customers are made in chunks, each from its own seed, and written chunk by chunk: the same lines
+and seed give the same tables on every machine.
 """
 
 from __future__ import annotations
@@ -126,17 +126,12 @@ class People:
     store: np.ndarray  # (n,) id of the store at home
 
 
-def generate(lines: int = 200_000, seed: int = 42) -> dict[str, pd.DataFrame]:
-    """Canonical tables `purchases, items, users, events, stock`, about `lines` receipt lines."""
-    parts = list(_parts(lines, seed))
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {
-        name: pd.concat([p[name] for p in parts if name in p], ignore_index=True) for name in names
-    }
-
-
 def write(folder: Path | str, lines: int = 200_000, seed: int = 42) -> None:
-    """The tables of `generate` as `folder/<table>.parquet`, in the memory of one chunk of users."""
+    """Canonical tables `purchases, items, users, events, stock` as `folder/<table>.parquet`.
+
+    lines: about so many of the receipts; all other tables grow with them. No more than one chunk
+    of users is in memory at a time.
+    """
     folder = Path(folder)
     writers = {}
     folder.mkdir(parents=True, exist_ok=True)

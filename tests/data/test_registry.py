@@ -15,9 +15,10 @@ import openpyxl
 import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from shops import synthetic_tables
 
 from recsys_utils import LabError
-from recsys_utils.data import folds, readers, registry, synthetic, tables
+from recsys_utils.data import folds, readers, registry, tables
 from recsys_utils.online.events import write_csv
 from recsys_utils.pipeline import plan
 from recsys_utils.pipeline.__main__ import main
@@ -384,7 +385,7 @@ def test_the_cosmetics_shops_months_are_read_as_one_data_set(
 ) -> None:
     monkeypatch.setenv("RECSYS_HOME", str(tmp_path))
     monkeypatch.setenv("RECSYS_DATA", str(tmp_path / "raw"))
-    result = synthetic.generate(6_000, seed=3)
+    result = synthetic_tables(6_000, seed=3)
     days = write_csv(result["events"], result["items"], tmp_path / "days")
     (tmp_path / "raw" / "cosmetics_events").mkdir(parents=True)
     for month in ("2025-05", "2025-06"):

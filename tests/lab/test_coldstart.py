@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from lab.coldstart import PopularEver, UsualCategory, cold_items, hold_out, judge
-from shops import Shop, pairs, receipts
+from shops import Shop, pairs, receipts, synthetic_tables
 
 from recsys_utils import LabError
-from recsys_utils.data import synthetic
 from recsys_utils.data.folds import Stage, window_borders
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models import LightFM, Popular
@@ -31,7 +30,7 @@ def stage(shop: Shop) -> Stage:
 @pytest.fixture(scope="module")
 def larger() -> Stage:
     """Enough shoppers for planted tastes to show."""
-    tables = synthetic.generate(lines=100_000, seed=1)
+    tables = synthetic_tables(lines=100_000, seed=1)
     return staged(tables, window_borders(tables["purchases"]["ts"])["test"])
 
 

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lab import rating_towers
 from scipy import sparse
-from shops import Shop, receipts
+from shops import Shop, receipts, synthetic_tables
 from test_standalone import ITEM_CAT, USER_CAT, USER_NUM, df_clean
 
 from recsys_utils import LabError
-from recsys_utils.data import synthetic
 from recsys_utils.data.attributes import vocabulary
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.towers.network import Encoder, TwoTowerHybrid, text
@@ -361,7 +360,7 @@ def test_what_comes_after_the_cut_changes_nothing_that_was_fitted(
 
 @pytest.mark.spec("S2-28")
 def test_the_labs_tables_become_system_2s_transactions() -> None:
-    data = synthetic.generate(lines=3_000, seed=2)
+    data = synthetic_tables(lines=3_000, seed=2)
     rows = transactions(data["purchases"], data["users"], data["items"])
     assert len(rows) == len(data["purchases"])
     assert {

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shops import synthetic_tables
 
 from recsys_utils import LabError
-from recsys_utils.data import synthetic
 from recsys_utils.data.registry import EVENT_TYPES
 from recsys_utils.online.events import COLUMNS, LAYOUT, EventFile, event_files, event_ids, write_csv
 
@@ -336,7 +336,7 @@ def test_events_of_a_piece_come_in_the_order_of_time_and_id(tmp_path: Path) -> N
 
 @pytest.mark.spec("S4-05")
 def test_the_generator_writes_days_that_are_read_back_whole(tmp_path: Path) -> None:
-    made = synthetic.generate(6_000, seed=3)
+    made = synthetic_tables(6_000, seed=3)
     paths = write_csv(made["events"], made["items"], tmp_path)
     assert [p.name for p in paths] == sorted({f"{day}.csv" for day in made["events"]["ts"].dt.date})
     assert event_files(tmp_path) == paths

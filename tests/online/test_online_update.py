@@ -20,9 +20,9 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shops import synthetic_tables
 
 from recsys_utils import LabError
-from recsys_utils.data import synthetic
 from recsys_utils.data.registry import EVENT_WEIGHTS
 from recsys_utils.models.purchase_net import PurchaseNet
 from recsys_utils.online import update
@@ -47,7 +47,7 @@ HEAD = "event_time,event_type,product_id,user_id"
 @pytest.fixture(scope="module")
 def days(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Eight weeks of a synthetic shop, a file per week."""
-    made = synthetic.generate(6_000, seed=3)
+    made = synthetic_tables(6_000, seed=3)
     week = made["events"]["ts"].dt.to_period("W")
     folder = tmp_path_factory.mktemp("weeks")
     return [

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
-from recsys_utils.data import synthetic
+from shops import synthetic_tables
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 # Its network has a test of equal numbers of its own, in tests/models.
@@ -77,7 +76,7 @@ def describe_shop(
 
 @pytest.fixture(scope="module")
 def receipts() -> pd.DataFrame:
-    return synthetic.generate(lines=6_000, seed=3)["purchases"]
+    return synthetic_tables(lines=6_000, seed=3)["purchases"]
 
 
 @pytest.fixture(scope="module")

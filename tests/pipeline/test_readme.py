@@ -24,8 +24,8 @@ from urllib.error import URLError
 
 import pandas as pd
 import pytest
+from shops import synthetic_tables
 
-from recsys_utils.data import synthetic
 from recsys_utils.online.events import write_csv
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +135,7 @@ def write_shop(root: Path) -> None:
     """README's own TOML block and the receipts that it describes."""
     [toml] = re.findall(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
     assert set(tomllib.loads(toml)) <= {"currency", "purchases"}
-    receipts = synthetic.generate(lines=6_000, seed=3)["purchases"]
+    receipts = synthetic_tables(lines=6_000, seed=3)["purchases"]
     folder = root / "path" / "to"
     folder.mkdir(parents=True)
     (folder / "my_shop.toml").write_text(toml)
@@ -154,7 +154,7 @@ def write_shop(root: Path) -> None:
 
 def write_events(root: Path) -> None:
     """Event files of a shop, the last day's in the inbox."""
-    tables = synthetic.generate(lines=6_000, seed=3)
+    tables = synthetic_tables(lines=6_000, seed=3)
     events = tables["events"]
     is_late = events["ts"] >= events["ts"].max() - pd.Timedelta(days=1)
     write_csv(events[~is_late], tables["items"], root / "history")
