@@ -14,7 +14,7 @@ from recsys_utils import LabError
 from recsys_utils.data import folds, tables
 from recsys_utils.data.engine import connect
 from recsys_utils.data.files import FILE, ROW, read_file
-from recsys_utils.data.registry import Layout, Spec
+from recsys_utils.data.registry import Layout
 from recsys_utils.pipeline.estimate import estimate
 from recsys_utils.pipeline.plan import make_plan, parse_options
 from recsys_utils.report.verdict import LEAST_SHOPPERS
@@ -211,14 +211,8 @@ def _facts(data: tables.Tables) -> dict[str, str]:
 
 def _folds(data: tables.Tables) -> tuple[pd.DataFrame | None, list[str]]:
     """Sizes of the parts, and what stands in the way of a judgement."""
-    spec: Spec = data.spec
-    buys = data.purchases
     try:
-        if spec.protocol == "window":
-            borders = folds.window_borders(buys["ts"], spec.test_weeks, spec.valid_weeks)
-            parts = folds.window_parts(buys, borders)
-        else:
-            parts = folds.basket_parts(buys)
+        _, parts = folds.cut(data.purchases, data.spec)
     except LabError as error:
         return None, [f"{error}."]
     sizes = pd.DataFrame(
@@ -234,8 +228,7 @@ def _folds(data: tables.Tables) -> tuple[pd.DataFrame | None, list[str]]:
             for part, rows in parts.items()
         ]
     )
-    before = set(parts["train"]["user_id"]) | set(parts["valid"]["user_id"])
-    judged = len(before & set(parts["test"]["user_id"]))
+    judged = len(folds.returning(parts))
     warnings = []
     if judged < LEAST_SHOPPERS:
         warnings.append(

@@ -16,7 +16,7 @@ from recsys_utils.data.folds import Fold, has_folds, load_fold
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.runs import has_runs, load_metas
 from recsys_utils.models import OwnPurchases, Recommender
-from recsys_utils.models.base import model_class
+from recsys_utils.models.base import from_params, model_class
 from recsys_utils.report.judged import judge_fold
 from recsys_utils.report.verdict import shipped
 from recsys_utils.store import atomic
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         f" {table['model'].iloc[0]}"
     )
     if strangers:
-        print(f"{strangers:,} shoppers have no receipt, and get the bestsellers", file=sys.stderr)
+        print(f"Without any receipt, given the bestsellers: {strangers:,}", file=sys.stderr)
     return 0
 
 
@@ -176,17 +176,15 @@ def _fitted(dataset: str, data: tables.Tables, model: str | None) -> tuple[str, 
             f" cannot be fitted again here: take --model with one of {again}"
         )
     module, kind = made_by.split(":")
-    params = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in metas.loc[name, "params"].items()
-    }
-    return name, model_class(module, kind, f"the run of {name}")(**params)
+    found = model_class(module, kind, f"the run of {name}")
+    return name, from_params(found, metas.loc[name, "params"])
 
 
 def _chosen(fold: Fold) -> str:
     """The model that the report ships."""
     judged = judge_fold(fold)
-    return shipped(judged.board, judged.choice)
+    # The leaderboard takes half a minute, and is asked only where validation does not choose.
+    return judged.choice.model if judged.choice else shipped(judged.board, None)
 
 
 def _is_dated(data: tables.Tables) -> bool:
@@ -208,19 +206,23 @@ def _described(recs: pd.DataFrame, receipts: Interactions, dated: bool) -> pd.Da
     table = table.merge(bought, "left", on=["user_id", "item_id"])
     day = table["last"].dt.strftime("%Y-%m-%d") if dated else pd.Series(pd.NA, table.index)
     table["last_bought"] = day
-    table["reason"] = _reasons(table["times"], day, user, receipts.recent[item])
+    lately = receipts.recent[item] if dated else np.zeros(len(item), int)
+    table["reason"] = _reasons(table["times"], day, user, lately)
     return table.sort_values(["user_id", "rank"], ignore_index=True)
 
 
 def _reasons(times: pd.Series, day: pd.Series, user: np.ndarray, lately: np.ndarray) -> np.ndarray:
-    """Why an item stands in a list, from the receipts alone."""
-    often = np.where(times == 1, "once", times.fillna(0).astype(int).astype(str) + " times")
-    when = np.where(day.notna(), ", last on " + day.fillna("").astype(str), "")
-    buyers = pd.Series(lately).fillna(0).astype(int).map("{:,}".format).to_numpy()
-    own = np.char.add(np.char.add("You bought it ", often.astype(str)), when.astype(str))
-    new = np.char.add(np.char.add("New for you; others bought it ", buyers.astype(str)), " times")
-    reason = np.where(times.notna(), own, new)
-    return np.where(user < 0, STRANGER, reason)
+    """Why an item stands in a list, from the receipts alone.
+
+    times, day: how often the shopper bought it, and when last; missing if never. user: code, −1 for
+    a stranger. lately: lines of the item in the last 28 days, 0 where there are no dates.
+    """
+    often = pd.Series(times.fillna(0).astype(int).astype(str) + " times").where(times != 1, "once")
+    when = (", last on " + day.astype("string")).fillna("")
+    buyers = pd.Series(lately, times.index).map("{:,}".format).astype(str)
+    selling = ("; sold in these four weeks: " + buyers).where(lately > 0, "")
+    reason = ("You bought it " + often + when).where(times.notna(), "New for you" + selling)
+    return reason.where(user >= 0, STRANGER).to_numpy()
 
 
 if __name__ == "__main__":

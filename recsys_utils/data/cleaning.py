@@ -126,8 +126,8 @@ def check_outside(t: Table, selected: Selected) -> list[str]:
             " today: set ts_format, or reject these rows"
         )
     return [
-        f"{int(counts['outside']):,} rows have a date before 1970 or after today, the first is"
-        f" {date:%-d %B %Y} ({where}); they are left out."
+        f"Rows left out for a date before 1970 or after today: {int(counts['outside']):,}; the"
+        f" first is {date:%-d %B %Y} ({where})."
     ]
 
 
@@ -147,9 +147,9 @@ def end_of_trading(t: Table) -> tuple[pd.Timestamp | None, str]:
         if is_tail and gaps[place] >= max(QUIET_DAYS, 2 * gaps[:place].max()):
             end = days["day"].iloc[place - 1]
             sentence = (
-                f"{after[place]:,} rows lie after {int(gaps[place])} days without a receipt, from"
-                f" {days['day'].iloc[place]:%-d %B %Y} on; trading is taken to end on"
-                f" {end:%-d %B %Y}, and they are left out."
+                f"Rows left out after {int(gaps[place])} days without a receipt, from"
+                f" {days['day'].iloc[place]:%-d %B %Y} on: {after[place]:,}; trading is taken to"
+                f" end on {end:%-d %B %Y}."
             )
             return end + pd.Timedelta(days=1), sentence
     return None, ""
@@ -182,8 +182,8 @@ def with_own_baskets(t: Table) -> tuple[Table, str]:
         new = ibis.ifelse(joined.shops, new + "/" + joined.store_id, new)
     named = joined.mutate(basket_id=ibis.coalesce(new, joined.basket_id))
     return named.select(t.columns).cache(), (
-        f"{n:,} receipt numbers stand for several days, stores or shoppers: each of these is a"
-        " basket of its own."
+        "Receipt numbers that come again on another day, in another store or with another"
+        f" shopper: {n:,}. Each of these is a basket of its own."
     )
 
 
@@ -230,8 +230,8 @@ def merged_ids(selected: Selected) -> list[str]:
         if n:
             example = several.order_by("id").limit(1).to_pandas()["id"][0]
             told.append(
-                f"{n:,} values of {selected.column(name)} stand in the file in two spellings, such"
-                f" as {example} with blanks or with .0, and are taken for one."
+                f"Values of {selected.column(name)} that stand in the file in two spellings, such"
+                f" as {example} with blanks or with .0, and are taken for one: {n:,}."
             )
     return told
 

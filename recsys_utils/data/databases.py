@@ -17,6 +17,7 @@ from ibis.expr.types import Table
 from recsys_utils import LabError
 from recsys_utils.data import urls
 from recsys_utils.data.drivers import ANY, NUMBER, Session, open_session
+from recsys_utils.data.engine import identifier, mentions
 from recsys_utils.data.registry import Source, Spec
 
 CHUNK = 50_000  # rows
@@ -69,7 +70,7 @@ def _stamp(source: Source, spec: Spec) -> dict:
         rows = _rows_of(session, source)
         names = _columns(session, source, place)
         times = [source.columns[c] for c in ("ts", "order") if c in source.columns]
-        latest = [name for name in names if any(_mentions(time, name) for time in times)]
+        latest = [name for name in names if any(mentions(time, name) for time in times)]
         parts = ["count(*)", *(f"max({session.quoted(name)})" for name in latest)]
         if not latest:
             parts.append(session.checksum(_mentioned(names, source)))
@@ -112,14 +113,10 @@ def _statement(session: Session, source: Source, names: list[str]) -> str:
     return f"SELECT {columns} FROM {_rows_of(session, source)}"
 
 
-def _mentions(expression: str, name: str) -> bool:
-    return bool(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", expression, re.I))
-
-
 def _mentioned(names: list[str], source: Source) -> list[str]:
     """The columns that a mapping or a rule uses; all where it uses none."""
     used = [*source.columns.values(), *source.reject.values(), *source.only.values()]
-    found = [name for name in names if any(_mentions(text, name) for text in used)]
+    found = [name for name in names if any(mentions(text, name) for text in used)]
     return found or names
 
 
@@ -171,13 +168,13 @@ class _Copy:
         self.types = types
         self.seen = {column: set() for column in types}  # the driver's Python types
         self.stored = {c: "VARCHAR" if t in (NUMBER, ANY) else t for c, t in types.items()}
-        columns = ", ".join(f"{_identifier(c)} {kind}" for c, kind in self.stored.items())
+        columns = ", ".join(f"{identifier(c)} {kind}" for c, kind in self.stored.items())
         self.con.execute(f"CREATE TEMP TABLE {self.name} ({columns})")
 
     def append(self, chunk: dict[str, list]) -> None:
         """Cast the columns of a chunk to their types and add them."""
         texts = {column: self._texts(column, values) for column, values in chunk.items()}
-        casts = ", ".join(f"CAST({_identifier(c)} AS {kind})" for c, kind in self.stored.items())
+        casts = ", ".join(f"CAST({identifier(c)} AS {kind})" for c, kind in self.stored.items())
         view = f"{self.name}_chunk"
         self.con.register(view, pa.table(texts))
         self.con.execute(f"INSERT INTO {self.name} SELECT {casts} FROM {view}")
@@ -189,9 +186,7 @@ class _Copy:
             only_numbers = bool(self.seen[column]) and self.seen[column] <= {int, float}
             if kind == NUMBER or (kind == ANY and only_numbers):
                 exact = self._number_type(column)
-                self.con.execute(
-                    f"ALTER TABLE {self.name} ALTER {_identifier(column)} TYPE {exact}"
-                )
+                self.con.execute(f"ALTER TABLE {self.name} ALTER {identifier(column)} TYPE {exact}")
 
     def _texts(self, column: str, values: list) -> pa.Array:
         self.seen[column] |= {type(value) for value in values if value is not None}
@@ -204,7 +199,7 @@ class _Copy:
 
     def _number_type(self, column: str) -> str:
         """BIGINT, HUGEINT or DECIMAL with all digits; DOUBLE for floats and beyond 38 digits."""
-        cell = _identifier(column)
+        cell = identifier(column)
         whole, scale, is_plain = self.con.execute(
             f"SELECT max(length(ltrim(split_part({cell}, '.', 1), '-'))),"
             f" max(length(split_part({cell}, '.', 2))),"
@@ -215,7 +210,3 @@ class _Copy:
         if scale == 0:
             return "BIGINT" if whole <= 18 else "HUGEINT"
         return f"DECIMAL({18 if whole + scale <= 18 else 38}, {scale})"
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -4,6 +4,7 @@ Models never see it; they get frames and arrays.
 """
 
 import os
+import re
 
 import ibis
 
@@ -23,3 +24,25 @@ def connect() -> ibis.BaseBackend:
     con.raw_sql("PRAGMA disable_progress_bar")  # it would write into notebooks
     con.raw_sql("SET TimeZone = 'UTC'")  # times with a zone become UTC, wherever this runs
     return con
+
+
+def identifier(name: str) -> str:
+    """A column's name as SQL quotes it.
+
+    >>> identifier("Customer ID")
+    '"Customer ID"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def mentions(expression: str, name: str) -> bool:
+    """Whether a mapping or a rule uses a column: it is its name, quotes it or has it as a word.
+
+    >>> mentions("line_total / units", "units"), mentions("line_total", "total")
+    (True, False)
+    """
+    if expression == name or identifier(name) in expression:
+        return True
+    is_word = re.fullmatch(r"\w+", name)
+    pattern = rf"(?<![\w\"]){re.escape(name)}(?![\w\"])"
+    return bool(is_word and re.search(pattern, expression, re.IGNORECASE))

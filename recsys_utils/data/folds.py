@@ -189,6 +189,25 @@ def basket_parts(purchases: pd.DataFrame, back: int = 0) -> dict[str, pd.DataFra
     }
 
 
+def cut(
+    purchases: pd.DataFrame, made: Spec, back: int = 0
+) -> tuple[dict[str, pd.Timestamp], dict[str, pd.DataFrame]]:
+    """Borders and parts of a fold by the data set's own protocol; next_basket has no borders.
+
+    back: folds before the newest. Raises LabError where the receipts do not reach that far back.
+    """
+    if made.protocol == "next_basket":
+        return {}, basket_parts(purchases, back)
+    borders = window_borders(purchases["ts"], made.test_weeks, made.valid_weeks, back)
+    return borders, window_parts(purchases, borders)
+
+
+def returning(parts: dict[str, pd.DataFrame]) -> set:
+    """Shoppers of the test part with an earlier receipt: those that can be judged by a list."""
+    before = set(parts["train"]["user_id"]) | set(parts["valid"]["user_id"])
+    return before & set(parts["test"]["user_id"])
+
+
 def write_folds(dataset: str, **overrides: object) -> list[Path]:
     """Cut the data set's purchases into its folds, newest first, and write them below
     `data/<dataset>/folds`.
@@ -200,16 +219,8 @@ def write_folds(dataset: str, **overrides: object) -> list[Path]:
     result = revised(data.spec, **overrides)
     written = []
     for back in range(result.folds):
-        if result.protocol == "window":
-            borders = window_borders(
-                data.purchases["ts"], result.test_weeks, result.valid_weeks, back
-            )
-            name = f"{borders['test']:%Y-%m-%d}"
-            parts = window_parts(data.purchases, borders)
-        else:
-            borders = {}
-            name = f"last-basket-{back}"
-            parts = basket_parts(data.purchases, back)
+        borders, parts = cut(data.purchases, result, back)
+        name = f"{borders['test']:%Y-%m-%d}" if borders else f"last-basket-{back}"
         if parts["test"].empty and result.protocol == "next_basket" and not back:
             raise LabError(
                 f"no shopper of '{result.name}' has a second basket, so no list for a shopper can"
@@ -230,11 +241,10 @@ def write_folds(dataset: str, **overrides: object) -> list[Path]:
 
 def _check_returning(parts: dict[str, pd.DataFrame], name: str, made: Spec) -> None:
     """A list for somebody needs a past: LabError where nobody of the test part has one."""
-    before = set(parts["train"]["user_id"]) | set(parts["valid"]["user_id"])
-    judged = set(parts["test"]["user_id"])
-    if not judged & before:
+    if not returning(parts):
+        shoppers = parts["test"]["user_id"].nunique()
         raise LabError(
-            f"fold {name} of '{made.name}': none of the {len(judged):,} shoppers of the test part"
+            f"fold {name} of '{made.name}': none of the {shoppers:,} shoppers of the test part"
             " has an earlier receipt, so no list for a shopper can be judged: map user_id to"
             " something that lasts, such as a card or an account, or take receipts over a longer"
             " time"

@@ -13,6 +13,7 @@ from recsys_utils import LabError
 from recsys_utils.data import databases, urls
 from recsys_utils.data.databases import Origin
 from recsys_utils.data.dates import Reading, find_reading
+from recsys_utils.data.engine import identifier, mentions
 from recsys_utils.data.files import (
     FILE,
     ROW,
@@ -108,7 +109,7 @@ def select(raw: Raw, source: Source, table: str) -> Selected:
     raw = _with_id_expressions(raw, source, table)
     t = _expression_types(raw, source, [rule for _, rule in rules])
     parts = [
-        f"{_sql(raw, t, source, name, table)} AS {_identifier(name)}" for name in source.columns
+        f"{_sql(raw, t, source, name, table)} AS {identifier(name)}" for name in source.columns
     ]
     where = f"[{table}] rules of {raw.paths[0].name}"
     rejected = "CAST(NULL AS VARCHAR)"
@@ -116,7 +117,7 @@ def select(raw: Raw, source: Source, table: str) -> Selected:
         cases = " ".join(f"WHEN {rule} THEN {_quoted(why)}" for why, rule in rules)
         rejected = f"CASE {cases} END"
         _query(t, f"{rejected} AS rejected", where, run=True)
-    parts += [f"{rejected} AS rejected", _identifier(ROW), _identifier(FILE)]
+    parts += [f"{rejected} AS rejected", identifier(ROW), identifier(FILE)]
     result = Selected(_query(t, ", ".join(parts), where), raw, source)
     return _with_attribute_types(result) if raw.is_text else result
 
@@ -185,7 +186,7 @@ def _is_used(name: str, layout: Layout, wanted: list[str]) -> bool:
     if name == getattr(layout, "on", None):
         return True
     rules = [rule for _, rule in _rules(layout)] if isinstance(layout, Source) else []
-    return any(value == name or _mentions(value, name) for value in [*wanted, *rules])
+    return any(mentions(value, name) for value in [*wanted, *rules])
 
 
 def _visible(t: Table) -> list[str]:
@@ -265,15 +266,6 @@ def _rules(source: Source) -> list[tuple[str, str]]:
     return copies + only + list(source.reject.items())
 
 
-def _mentions(expression: str, name: str) -> bool:
-    """Whether an expression uses a column."""
-    if _identifier(name) in expression:
-        return True
-    is_word = re.fullmatch(r"\w+", name)
-    pattern = rf"(?<![\w\"]){re.escape(name)}(?![\w\"])"
-    return bool(is_word and re.search(pattern, expression, re.IGNORECASE))
-
-
 def _with_id_expressions(raw: Raw, source: Source, table: str) -> Raw:
     """Ids that are made by an expression, from columns that are still the text of the file.
 
@@ -285,7 +277,7 @@ def _with_id_expressions(raw: Raw, source: Source, table: str) -> Raw:
             continue
         try:
             sql = _sql(raw, raw.table, source, name, table)
-            t = _query(t, f"*, {sql} AS {_identifier(HIDDEN + name)}", f"[{table}.columns] {name}")
+            t = _query(t, f"*, {sql} AS {identifier(HIDDEN + name)}", f"[{table}.columns] {name}")
         except LabError as error:
             if "cannot be computed" not in str(error) and "No function" not in str(error):
                 raise
@@ -306,7 +298,7 @@ def _expression_types(raw: Raw, source: Source, rules: list[str]) -> Table:
         if raw.is_text
         and t[name].type().is_string()
         and name not in ids
-        and any(value != name and _mentions(value, name) for value in expressions)
+        and any(value != name and mentions(value, name) for value in expressions)
     ]
     return t.mutate(**_typed_texts(t, used, source, raw)) if used else t
 
@@ -398,11 +390,11 @@ def _sql(raw: Raw, t: Table, source: Source, name: str, table: str) -> str:
     """SQL of one mapped column: the quoted raw column, or the expression as it stands."""
     value = source.columns[name]
     if HIDDEN + name in t.columns:
-        return _identifier(HIDDEN + name)
+        return identifier(HIDDEN + name)
     # An attribute that rides on the receipts.
     table, name = name.split("__") if "__" in name else (table, name)
     if value in t.columns:
-        return _identifier(value)
+        return identifier(value)
     hint = f": it was read as one column, set sep in [{table}]" if len(raw.columns) == 1 else ""
     known = re.fullmatch(r"[\w.]+ - [\w.]+", value)
     if re.fullmatch(r"[\w .:-]+", value) and not known and not value.replace(".", "").isdigit():
@@ -433,10 +425,6 @@ def _query(t: Table, what: str, where: str, run: bool = False) -> Table:
         raise LabError(
             f"{where} is not valid: {first_line(error)}; the file has {', '.join(columns)}"
         ) from error
-
-
-def _identifier(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _quoted(text: str) -> str:

@@ -322,6 +322,13 @@ def model_class(module: str, name: str, where: str) -> type[Recommender]:
     return REGISTRY[name]
 
 
+def from_params(kind: type[Recommender], params: dict) -> Recommender:
+    """A model with parameters as JSON keeps them: lists are tuples, unknown names are left out."""
+    known = {each.name for each in fields(kind)}
+    kept = {name: value for name, value in params.items() if name in known}
+    return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in kept.items()})
+
+
 def _check_k(k: int) -> None:
     if k < 1:
         raise LabError(f"k is {k}: ask for 1 or more items")

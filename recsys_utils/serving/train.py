@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from recsys_utils.models import (
     Progressive,
     Recommender,
 )
+from recsys_utils.models.base import from_params
 from recsys_utils.models.towers.ratings import columns, fit_ratings
 from recsys_utils.models.towers.standalone import save_recommender
 from recsys_utils.models.towers.training import prepare, transactions
@@ -168,10 +168,7 @@ def chosen_model(name: str, dataset: str) -> Recommender:
         meta = read_json(path) if path.exists() else {}
         if meta.get("fold_hash") == fold["hash"]:  # else they were chosen on another cut
             params = meta["params"]
-    known = {field.name for field in fields(LISTS[name])}
-    return LISTS[name](
-        **{key: tuple(v) if isinstance(v, list) else v for key, v in params.items() if key in known}
-    )
+    return from_params(LISTS[name], params)
 
 
 def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:

@@ -95,7 +95,7 @@ def test_shoppers_by_file_and_by_option(
 ) -> None:
     (tmp_path / "some.csv").write_text("user_id\n007\n999\n")
     assert lists.main(["--dataset", judged, "--users", "some.csv", "-k", "1"]) == 0
-    assert "1 shoppers have no receipt, and get the bestsellers" in capsys.readouterr().err
+    assert "Without any receipt, given the bestsellers: 1" in capsys.readouterr().err
     rows = rows_of(tmp_path / "recommendations.csv")
     assert [row["user_id"] for row in rows] == ["007", "999"]
     assert rows[1]["reason"] == lists.STRANGER

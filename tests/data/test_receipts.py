@@ -236,7 +236,7 @@ def test_long_numbers_keep_their_last_digit(load: Callable, tmp_path: Path, item
 def test_ids_that_become_one_are_told(load: Callable) -> None:
     data = load(toml(), r=HEAD + "u1,10,2024-01-01,R1,1,1\nu1,10.0,2024-01-02,R2,1,1\n")
     assert data.items["item_id"].tolist() == ["10"]
-    assert "1 values of item_id (sku) stand in the file in two spellings" in notes_of(data)
+    assert "Values of item_id (sku) that stand in the file in two spellings" in notes_of(data)
 
 
 @pytest.mark.parametrize("nobody", ["nan", "NULL", "None", "N/A", "-", " "])
@@ -289,7 +289,7 @@ def test_receipt_numbers_that_start_again_are_baskets_of_their_own(load: Callabl
     buys = data.purchases
     assert buys["basket_id"].nunique() == 3
     assert sorted(str(ts)[:10] for ts in buys["ts"]) == ["2024-01-05", "2024-01-05", "2024-05-06"]
-    assert "1 receipt numbers stand for several days, stores or shoppers" in notes_of(data)
+    assert "with another shopper: 1. Each of these is a basket" in notes_of(data)
     head = HEAD.strip() + ",store\n"
     stores = "u1,a,2024-01-05,17,1,1,S1\nu1,a,2024-01-05,17,1,1,S2\n"
     data = load(toml(store_id="store"), r=head + stores)
