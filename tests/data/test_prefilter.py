@@ -1,5 +1,7 @@
 """The prefilter's business rules: each threshold at its border, the funnel, and the fake item."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,8 @@ from shops import Shop, receipts
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.data.prefilter import OTHER, Rules, prefilter, relabel
+from recsys_utils.data.prefilter import OTHER, Rules, prefilter, relabel, rules_of
+from recsys_utils.data.registry import spec
 from recsys_utils.models import OwnPurchases, Popular
 
 OFF = dict.fromkeys(Rules.__dataclass_fields__)
@@ -223,3 +226,24 @@ def test_the_fake_item_is_never_recommended_where_it_is_excluded(tiny: pd.DataFr
     assert OTHER in data.item_ids
     result = model.fit(data).recommend(data.user_ids, 9, exclude=[OTHER])
     assert set(result["item_id"]) == {"milk", "jam"}
+
+
+def test_a_shop_sets_its_own_thresholds_and_a_run_comes_first(tmp_path: Path) -> None:
+    toml = tmp_path / "shop.toml"
+    toml.write_text("synthetic = true\n[prefilter]\nmin_user_share = 0.01\ntop = false\n")
+    rules = rules_of(spec(str(toml)), 5_000)
+    assert (rules.min_user_share, rules.top, rules.max_price) == (0.01, None, 30)
+    assert rules.min_category_items == 100  # a fiftieth of the catalogue
+    again = rules_of(spec(str(toml)), 5_000, min_user_share=0.05, max_price=False, top=None)
+    assert (again.min_user_share, again.max_price, again.top) == (0.05, None, None)
+    assert rules_of(spec("synthetic"), 10**6) == Rules()
+    toml.write_text("synthetic = true\n[prefilter]\nmin_price = 0\n")
+    assert rules_of(spec(str(toml)), 5_000).min_price == 0
+
+
+@pytest.mark.parametrize("line", ["minimum = 3", "min_price = 'cheap'", "top = true"])
+def test_an_unknown_or_odd_threshold_is_named(tmp_path: Path, line: str) -> None:
+    toml = tmp_path / "shop.toml"
+    toml.write_text(f"synthetic = true\n[prefilter]\n{line}\n")
+    with pytest.raises(LabError, match=rf"shop.toml: \[prefilter\] .*{line.split()[0]}"):
+        spec(str(toml))

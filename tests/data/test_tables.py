@@ -413,7 +413,7 @@ def test_ids_round_trip_through_the_tables(shop: Callable) -> None:
     assert list(distinct(users)[codes(users, distinct(users))]) == list(users)
 
 
-@pytest.fixture(params=registry.names())
+@pytest.fixture(params=[name for name in registry.names() if not registry.spec(name).package])
 def built_in(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tables.Tables]:

@@ -198,12 +198,13 @@ def test_every_requirement_is_pinned_once() -> None:
 
 
 def test_pins_satisfy_the_ranges() -> None:
-    """Every direct dependency of pyproject.toml, and of the extra `test`, within its range."""
+    """Every direct dependency of pyproject.toml, and of the extras of tests, within its range."""
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = {name(line): line.split("==")[1] for line in PINS}
-    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+    extras = project["optional-dependencies"]
+    for line in project["dependencies"] + extras["test"] + extras["data"]:
         wanted = Requirement(line)
         assert wanted.specifier.contains(pinned.get(name(wanted.name), "0")), wanted
 
