@@ -5,6 +5,7 @@ Rating errors beside baselines, learning curves, a map of items.
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,17 +17,19 @@ from sklearn.manifold import TSNE
 from recsys_utils.data.folds import Fold
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.registry import spec
+from recsys_utils.data.tables import load
 from recsys_utils.models.towers.network import TwoTowerHybrid
-from recsys_utils.models.towers.ratings import RATING, columns, fit_ratings
+from recsys_utils.models.towers.ratings import RATING, best_epochs, columns, fit_ratings, fit_whole
 from recsys_utils.models.towers.standalone import (
     StandaloneRecommender,
     format_rating,
     save_recommender,
 )
 from recsys_utils.models.towers.training import (
+    NAMES,
     Prepared,
-    TwoTowerDataset,
     prepare,
+    product_names,
     transactions,
 )
 from recsys_utils.models.towers.two_tower import TwoTower
@@ -52,10 +55,31 @@ def stars(labels: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def predicted(model: TwoTowerHybrid, data: TwoTowerDataset) -> np.ndarray:
-    """Ratings of a data set's positives."""
+def predicted(model: TwoTowerHybrid, parts: Prepared) -> np.ndarray:
+    """Ratings of the test part as the service would give them.
+
+    A customer is known by the profile of the training part's end, not by what the rows say.
+    """
+    data = parts.test
     user_cat, user_num, item_cat, _ = data.rows(torch.arange(len(data.user)))
+    profile_cat, profile_num = parts.encoder.users(parts.assets["user_profiles"])
+    row_of = np.full(parts.encoder.user_cat_sizes[parts.encoder.user_cat_cols[0]], -1)
+    row_of[profile_cat[:, 0]] = np.arange(len(profile_cat))
+    row = row_of[user_cat[:, 0].numpy()]
+    is_known = torch.as_tensor((row >= 0) & (user_cat[:, 0].numpy() > 0))
+    user_cat[is_known] = torch.as_tensor(profile_cat[row])[is_known]
+    user_num[is_known] = torch.as_tensor(profile_num[row])[is_known]
     return stars(model(user_cat, user_num, item_cat[:, 0]))
+
+
+def guesses(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> dict[str, np.ndarray]:
+    """Ratings of the test part by the constant mean, by user and item means, and by each model."""
+    train = stars(parts.train.label[:, 0])
+    simple = {
+        "constant mean": np.full(len(parts.test.user), train.mean()),
+        "user and item means": _means(parts, train),
+    }
+    return simple | {name: predicted(model, parts) for name, model in models.items()}
 
 
 def rating_errors(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> pd.DataFrame:
@@ -63,12 +87,6 @@ def rating_errors(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> pd.D
     model; best first.
     """
     truth = stars(parts.test.label[:, 0])
-    train = stars(parts.train.label[:, 0])
-    guesses = {
-        "constant mean": np.full(len(truth), train.mean()),
-        "user and item means": _means(parts, train),
-    }
-    guesses |= {name: predicted(model, parts.test) for name, model in models.items()}
     rows = {
         name: {
             "MAE": np.abs(g - truth).mean(),
@@ -76,7 +94,7 @@ def rating_errors(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> pd.D
             "lowest": g.min(),
             "highest": g.max(),
         }
-        for name, g in guesses.items()
+        for name, g in guesses(models, parts).items()
     }
     return pd.DataFrame(rows).T.sort_values("MAE", kind="stable").round(3)
 
@@ -202,7 +220,7 @@ def search(parts: Prepared, trials: int, seed: int = 42, **options: object) -> p
         rows.append(
             {
                 **drawn,
-                "epochs": len(model.log),
+                "epochs": best_epochs(model),
                 "val_loss": min(row["val_loss"] for row in model.log),
                 "model": model,
             }
@@ -210,20 +228,29 @@ def search(parts: Prepared, trials: int, seed: int = 42, **options: object) -> p
     return pd.DataFrame(rows).sort_values("val_loss", kind="stable", ignore_index=True)
 
 
-def serve(model: TwoTowerHybrid, parts: Prepared, fold: Fold) -> StandaloneRecommender:
-    """Save the service's files below the data set's folder and open them as a shop would."""
+def serve(fold: Fold, epochs: int, lists: TwoTower, **options: object) -> StandaloneRecommender:
+    """Fit what was judged once more on everything, save it below the data set's folder, open it.
+
+    epochs, options: of the rating towers. lists: the towers for lists, as they were recorded.
+    """
+    everything = load(fold.dataset)
+    rows = transactions(everything.purchases, everything.users, everything.items)
+    model, whole = fit_whole(rows, epochs, **options)
+    vectors = replace(lists).fit(everything.interactions()).vectors()
     paths = save_recommender(
         model,
-        parts.encoder,
-        parts.assets,
-        parts.stats,
+        whole.encoder,
+        whole.assets,
+        whole.stats,
         data_dir(spec(fold.dataset).name, "two_tower"),
+        rows["Date"].max(),
+        vectors.renamed(NAMES, product_names(everything.items)),
     )
     return StandaloneRecommender(
         **paths,
-        user_cat_cols=parts.encoder.user_cat_cols,
-        user_num_cols=parts.encoder.user_num_cols,
-        item_cat_cols=parts.encoder.item_cat_cols,
+        user_cat_cols=whole.encoder.user_cat_cols,
+        user_num_cols=whole.encoder.user_num_cols,
+        item_cat_cols=whole.encoder.item_cat_cols,
     )
 
 

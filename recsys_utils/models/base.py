@@ -45,6 +45,11 @@ class Recommender:
         """The parameters by name."""
         return asdict(self)
 
+    @property
+    def learns_attributes(self) -> bool:
+        """Whether users without history are told apart by their attributes."""
+        return type(self)._cold_scores is not Recommender._cold_scores
+
     def memory(self, users: int, items: int, lines: int) -> int:
         """Bytes at the peak of a fit, by rule of thumb: matrices of the lines, and vectors."""
         factors = getattr(self, "factors", None) or getattr(self, "dim", None) or 0

@@ -5,6 +5,7 @@ Files in, lists and ratings out, in a process that has never seen the training.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,15 +17,24 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lab import rating_towers
 
 from recsys_utils import LabError
 from recsys_utils.data import tables
+from recsys_utils.models.towers.ratings import fit_ratings, fit_whole
 from recsys_utils.models.towers.standalone import (
     StandaloneRecommender,
     format_rating,
     save_recommender,
 )
-from recsys_utils.models.towers.training import prepare, train_two_tower_model
+from recsys_utils.models.towers.training import (
+    NAMES,
+    prepare,
+    product_names,
+    train_two_tower_model,
+    transactions,
+)
+from recsys_utils.models.towers.two_tower import TwoTower
 from recsys_utils.store import read_json, write_json
 
 USER_CAT = [
@@ -507,3 +517,173 @@ def test_the_original_csv_is_read_without_what_names_a_person(
     rules = data.audit.set_index("rule")["rows"]
     assert rules["not delivered"] == 2
     assert rules["no customer"] == 1
+
+
+@pytest.fixture(scope="module")
+def with_lists(tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """A synthetic shop served by towers for lists and towers for ratings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECSYS_HOME", str(tmp_path_factory.mktemp("home")))
+        data = tables.load("synthetic")
+    lists = TwoTower(epochs=2, windows=4).fit(data.interactions())
+    rows = transactions(data.purchases, data.users, data.items)
+    model, whole = fit_whole(rows, epochs=2)
+    names = product_names(data.items)
+    paths = save_recommender(
+        model,
+        whole.encoder,
+        whole.assets,
+        whole.stats,
+        tmp_path_factory.mktemp("with_lists"),
+        lists=lists.vectors().renamed(NAMES, names),
+    )
+    columns = {
+        "user_cat_cols": whole.encoder.user_cat_cols,
+        "user_num_cols": whole.encoder.user_num_cols,
+        "item_cat_cols": whole.encoder.item_cat_cols,
+    }
+    return StandaloneRecommender(**paths, **columns), lists, names, data, columns
+
+
+def chosen(listed: list) -> set[str]:
+    return {item["products"] for item, _ in listed}
+
+
+def test_what_is_listed_is_what_the_leaderboard_s_model_lists(with_lists: tuple) -> None:
+    """Known customers with and without what they bought, and strangers by their profile."""
+    shop, lists, names, data, _ = with_lists
+    users = shop.profiles.index[:20]
+    for exclude, bought in ((None, False), ("bought", True)):
+        recs = lists.recommend(users, 5, exclude)
+        for user in users:
+            items = recs[recs["user_id"] == user]["item_id"].astype(str)
+            listed = shop.recommend_for_user(user, 5, exclude_purchased=bought)
+            assert chosen(listed) == {names[item] for item in items}
+            ratings = [rating for _, rating in listed]
+            assert ratings == sorted(ratings, reverse=True)
+    people = data.users.set_index("user_id")[["gender", "country"]].dropna().head(5)
+    profiles = people.set_axis([f"stranger {n}" for n in range(len(people))])
+    recs = lists.recommend(profiles.index, 5, profiles=profiles)
+    for stranger, row in profiles.iterrows():
+        items = recs[recs["user_id"] == stranger]["item_id"].astype(str)
+        profile = {"Gender": row["gender"], "Country": row["country"]}
+        assert chosen(shop.recommend_for_new_user(profile, 5)) == {names[item] for item in items}
+
+
+def test_who_tells_nothing_gets_what_is_popular(with_lists: tuple) -> None:
+    shop, lists, names, _, _ = with_lists
+    popular = lists.recommend(["nobody"], 5)["item_id"].astype(str)
+    assert chosen(shop.recommend_for_new_user({}, 5)) == {names[item] for item in popular}
+
+
+def test_histories_hold_everything_that_was_bought_rated_or_not(with_lists: tuple) -> None:
+    """Of what is suggested as new nothing had been bought."""
+    shop, _, names, data, _ = with_lists
+    lines = data.purchases.astype({"user_id": str, "item_id": str})
+    assert lines["rating"].isna().any()
+    bought = lines.assign(product=lines["item_id"].map(names))
+    bought = bought.groupby("user_id")["product"].agg(set)
+    assert shop.histories["times"].sum() == len(lines)
+    for user in shop.profiles.index[:40]:
+        assert not chosen(shop.recommend_for_user(user, 10)) & bought[user]
+
+
+def test_what_was_learnt_from_events_can_be_saved(with_lists: tuple, tmp_path: Path) -> None:
+    shop, *_, columns = with_lists
+    again = StandaloneRecommender(**shop.save(tmp_path / "one"), **columns)
+    product = shop.names[3]
+    event = pd.DataFrame({"Customer_ID": ["late"], "products": [product], "Ratings": [5]})
+    again.partial_fit(event)
+    kept = StandaloneRecommender(**again.save(tmp_path / "two"), **columns)
+    (row,) = kept.get_user_info("late")["purchase_history"]
+    assert (row["products"], row["times"], row["rating"]) == (product, 1, 5)
+    assert kept.predict_rating("late", product) == again.predict_rating("late", product)
+    assert kept.recommend_for_user("late", 5) == again.recommend_for_user("late", 5)
+    assert product not in chosen(kept.recommend_for_user("late", 50))
+
+
+def test_a_rating_s_own_transaction_tells_nothing_about_it() -> None:
+    """Feedback that is the rating itself: known only afterwards, so it must not help."""
+    rows = df_clean(3_000)
+    rows["Ratings"] = np.random.default_rng(1).integers(1, 6, len(rows)).astype(float)
+    rows["Feedback"] = "gave " + rows["Ratings"].astype(int).astype(str)
+    parts = prepare(rows, USER_CAT, USER_NUM, ITEM_CAT, mode="rating", negatives=0)
+    model = fit_ratings(parts, epochs=6)
+    truth = rating_towers.stars(parts.test.label[:, 0])
+    error = np.abs(rating_towers.predicted(model, parts) - truth).mean()
+    constant = np.abs(truth.mean() - truth).mean()
+    assert error == pytest.approx(constant, abs=0.15)
+    assert error > 1
+
+
+def test_text_dates_have_the_order_of_time() -> None:
+    """As letters "9/18/2023" comes after "10/2/2023"."""
+    rows = df_clean(300)
+    dates = rows["Date"]
+    as_text = rows.assign(Date=dates.dt.strftime("%-m/%-d/%Y"))
+    one, two = (
+        prepare(each, USER_CAT, USER_NUM, ITEM_CAT, mode="rating", negatives=0)
+        for each in (rows, as_text)
+    )
+    pd.testing.assert_frame_equal(one.assets["user_profiles"], two.assets["user_profiles"])
+    mine = one.assets["user_profiles"].set_index("Customer_ID")["Amount"]
+    cut = pd.Timestamp(one.stats["cut"])
+    known = rows[dates <= cut].sort_values("Date", kind="stable")
+    expected = known.groupby("Customer_ID")["Amount"].last()
+    assert np.allclose(mine[expected.index.astype(int).astype(str)], expected)
+    with pytest.raises(LabError, match="column Date cannot be read as dates"):
+        prepare(rows.assign(Date="soon"), USER_CAT, USER_NUM, ITEM_CAT)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "words"),
+    [
+        (["City", "Customer_ID"], ITEM_CAT, "user_cat_cols begins with City: put the id"),
+        (USER_CAT, ["Product_Brand", "products"], "item_cat_cols begins with Product_Brand"),
+        ([], ITEM_CAT, "user_cat_cols is empty"),
+    ],
+)
+def test_a_key_that_is_not_the_first_column_is_refused(
+    users: list[str], items: list[str], words: str
+) -> None:
+    with pytest.raises(LabError, match=words):
+        prepare(df_clean(300), users, [], items)
+
+
+def test_a_pickled_model_is_refused_as_one(copied: dict[str, Path]) -> None:
+    path = copied["model_path"].with_suffix(".pth")
+    path.write_bytes(copied["model_path"].read_bytes())
+    with pytest.raises(LabError, match=r"\.pth is a pickle, .* save_recommender"):
+        StandaloneRecommender(**copied | {"model_path": path}, **COLUMNS)
+
+
+def test_towers_that_learnt_purchases_give_no_ratings(tmp_path: Path) -> None:
+    result = prepare(df_clean(), USER_CAT, USER_NUM, ITEM_CAT)
+    model = train_two_tower_model(
+        result.train,
+        result.val,
+        result.encoder.user_cat_sizes,
+        result.encoder.item_cat_sizes,
+        USER_NUM,
+        epochs=2,
+        patience=1,
+    )
+    paths = save_recommender(model, result.encoder, result.assets, result.stats, tmp_path)
+    shop = StandaloneRecommender(**paths, **COLUMNS)
+    with pytest.raises(LabError, match="mode='rating'"):
+        shop.predict_rating(1000, "iPhone 14")
+    assert len(shop.recommend_for_user(1000, 5)) == 5
+
+
+@pytest.mark.spec("S2-22")
+def test_the_example_of_readme_learns_the_tastes_that_it_made_up(tmp_path: Path) -> None:
+    """1001 is a woman, and women like books here; the stranger is a man, and gets tools."""
+    script = Path(__file__).with_name("two_towers.py")
+    for step in ("train", "serve"):
+        command = [sys.executable, str(script), step, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    known, new, rating = done.stdout.splitlines()
+    assert known.count("'Books'") == 3
+    assert new.count("'Tools'") == 3
+    assert re.fullmatch(r"[1-5]\.\d\d/5\.0", rating)

@@ -17,6 +17,8 @@ from torch.nn.functional import normalize
 from recsys_utils import LabError
 from recsys_utils.data.attributes import text
 
+CUSTOMER = "Customer_ID"
+PRODUCT = "products"
 Sizes = Mapping[str, int] | Sequence[int]
 SCALING = {"Total_Purchases": "min-max", "Amount": "log"}  # any other number is standardised
 
@@ -184,6 +186,8 @@ class Encoder:
         users = list(user_cat_cols)
         numbers = list(user_num_cols)
         items = list(item_cat_cols)
+        _require_first(users, "user_cat_cols", CUSTOMER)
+        _require_first(items, "item_cat_cols", PRODUCT)
         if missing := [c for c in users + numbers + items if c not in train]:
             raise LabError(
                 f"the transactions lack the column '{missing[0]}': they have"
@@ -294,3 +298,11 @@ def _sizes(sizes: Sizes, name: str) -> list[int]:
             " included)"
         )
     return result
+
+
+def _require_first(columns: list[str], name: str, key: str) -> None:
+    """The first column is the key of all histories: another one would mix people or products."""
+    if not columns:
+        raise LabError(f"{name} is empty: it begins with the id, such as {key}")
+    if key in columns[1:]:
+        raise LabError(f"{name} begins with {columns[0]}: put the id, {key}, first")

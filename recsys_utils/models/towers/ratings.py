@@ -10,6 +10,7 @@ from recsys_utils.models.towers.training import (
     NAMES,
     USER_NUM_COLS,
     Prepared,
+    prepare,
     train_two_tower_model,
 )
 
@@ -46,6 +47,27 @@ def columns(rows: pd.DataFrame) -> tuple[list[str], list[str], list[str]]:
         c for c in ITEM_COLS if c in rows and (c == "products" or rows[c].nunique() <= MAX_VALUES)
     ]
     return people, numbers, things
+
+
+def fit_whole(
+    rows: pd.DataFrame, epochs: int | None = None, **options: object
+) -> tuple[TwoTowerHybrid, Prepared]:
+    """Rating towers fitted on all transactions, and what serving needs: what is to be served.
+
+    epochs: as many as were best on validation; by default a split by date finds out.
+    """
+    if epochs is None:
+        judged = fit_ratings(prepare(rows, *columns(rows), mode="rating", negatives=0), **options)
+        epochs = best_epochs(judged)
+    rated = rows.dropna(subset="Ratings")
+    whole = prepare(rows, *columns(rows), mode="rating", negatives=0, parts=[rated])
+    return fit_ratings(whole, **options | {"epochs": epochs, "patience": None}), whole
+
+
+def best_epochs(model: TwoTowerHybrid) -> int:
+    """Epochs up to the one with the lowest validation loss."""
+    losses = [row["val_loss"] for row in model.log]
+    return losses.index(min(losses)) + 1
 
 
 def fit_ratings(parts: Prepared, **options: object) -> TwoTowerHybrid:

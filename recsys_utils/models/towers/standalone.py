@@ -16,6 +16,7 @@ from safetensors.torch import save
 from recsys_utils import LabError, __version__
 from recsys_utils.data.attributes import text
 from recsys_utils.models.towers.network import Encoder, TwoTowerHybrid
+from recsys_utils.models.towers.retrieval import Vectors
 from recsys_utils.store import read_json, read_manifest, save_bundle, verify_files
 
 KIND = "two-tower recommender"
@@ -24,6 +25,8 @@ MODEL = "best_two_tower_model.safetensors"
 ARTIFACTS = "preproc_artifacts.json"
 FOLDER = "recommendation_assets"
 ASSETS = ("item_catalog", "user_profiles", "user_histories")
+LISTS = f"{FOLDER}/lists.npz"
+PICKLES = (".pth", ".pt", ".pkl", ".joblib")
 # of one update from events
 STEPS = 20
 RATE = 0.05
@@ -36,11 +39,13 @@ def save_recommender(
     stats: Mapping,
     folder: Path,
     cut: object = None,
+    lists: Vectors | None = None,
 ) -> dict[str, Path]:
     """Write the model, its encoder and recommendation_assets/ with a manifest of all.
 
     assets: item_catalog, user_profiles, user_histories.
     cut: the time before which everything lies that was learnt.
+    lists: towers that were fitted for lists, with the names of the encoder's columns and products.
     Returns the paths by the names of StandaloneRecommender's arguments.
     """
     config = {"config": json.dumps(model.config, sort_keys=True)}
@@ -53,6 +58,9 @@ def save_recommender(
         **frames,
     }
     meta = {"version": __version__}
+    if lists is not None:
+        parts[LISTS] = lists.arrays()
+        meta["lists"] = lists.shape
     save_bundle(
         folder, KIND, parts, meta, cut, manifest=f"{FOLDER}/manifest.json", fixed_names=True
     )
@@ -68,8 +76,9 @@ class StandaloneRecommender:
     files.
 
     The first of `user_cat_cols` is the customer's id, the first of `item_cat_cols` the product.
-    Every score is a rating 1 + 4p, p = σ(t·⟨u, v⟩ + b). Lists are [(item, rating), …], best first,
-    equal ratings by the product's name.
+    A rating is 1 + 4p, p = σ(t·⟨u, v⟩ + b). Lists are [(item, rating), …], the highest rating
+    first, equal ratings by the product's name. Where towers for lists were saved with the rating
+    towers, they choose which products are listed: what people buy is not what they rate highly.
     """
 
     def __init__(
@@ -87,8 +96,13 @@ class StandaloneRecommender:
             "artifacts_path": Path(artifacts_path),
             "assets_path": Path(assets_path),
         }
+        if self.paths["model_path"].suffix in PICKLES:
+            raise LabError(
+                f"{model_path} is a pickle, which may run code when it is opened: this version"
+                f" reads {MODEL}. Save the model again with save_recommender"
+            )
         manifest = read_manifest(self.paths["assets_path"] / "manifest.json", KIND, CURE)
-        verify_files(manifest, _files(**self.paths), CURE)
+        verify_files(manifest, _files(**self.paths, lists="lists" in manifest), CURE)
         self.encoder = Encoder.from_json(self.paths["artifacts_path"].read_text())
         for name, given in (
             ("user_cat_cols", user_cat_cols),
@@ -111,6 +125,11 @@ class StandaloneRecommender:
         self.profiles = profiles.set_index(self.who, drop=False)
         self.stats = read_json(self.paths["assets_path"] / "rating_stats.json")
         self.names = pd.Index(self.catalog[self.product])
+        self.cut = manifest["cut"]
+        self.lists = None
+        if "lists" in manifest:
+            with np.load(self.paths["assets_path"] / "lists.npz", allow_pickle=False) as arrays:
+                self.lists = Vectors.of_arrays(arrays, manifest["lists"])
         self._refresh()
 
     def recommend_for_user(
@@ -121,24 +140,26 @@ class StandaloneRecommender:
         Those bought before the model's cut are left out unless asked for.
         """
         customer = self._known(customer_id)
-        return self._best(
-            self.ratings(self.profiles.loc[[customer]])[0],
-            top_k,
-            self._bought(customer) if exclude_purchased else [],
-        )
+        bought = self._bought(customer) if exclude_purchased else []
+        return self._best(self.profiles.loc[[customer]], top_k, bought)
 
     def recommend_for_new_user(self, profile: Mapping, top_k: int = 10) -> list[tuple[dict, float]]:
         """The best products for a profile: any of the model's fields.
 
         What is missing or never seen counts as unknown, a number as the mean.
         """
-        return self._best(self.ratings(self._profile(profile))[0], top_k, [])
+        return self._best(self._profile(profile), top_k, [])
 
     def predict_rating(self, user: object, item: str | Mapping) -> float:
         """A rating in [1, 5].
 
         user: a customer's id or a profile; item: a product's name or its attributes.
         """
+        if self.stats.get("mode", "rating") != "rating":
+            raise LabError(
+                "these towers learnt what is bought, not how it is rated: train with"
+                " prepare(…, mode='rating')"
+            )
         row = (
             self._profile(user)
             if isinstance(user, Mapping)
@@ -182,6 +203,13 @@ class StandaloneRecommender:
             )
         return self.catalog[found].head(limit).to_dict("records")
 
+    def save(self, folder: Path | str) -> dict[str, Path]:
+        """Write the recommender as it is now, with what `partial_fit` taught it."""
+        assets = dict(zip(ASSETS, (self.catalog, self.profiles, self.histories)))
+        return save_recommender(
+            self.model, self.encoder, assets, self.stats, Path(folder), self.cut, self.lists
+        )
+
     def partial_fit(self, events: pd.DataFrame, seed: int = 0) -> None:
         """Learn from new purchases in place.
 
@@ -210,6 +238,8 @@ class StandaloneRecommender:
             np.random.default_rng(seed),
         )
         new = pd.DataFrame({self.who: who, self.product: product, "times": 1})
+        if "Ratings" in events and "rating" in self.histories:
+            new["rating"] = pd.to_numeric(events["Ratings"])
         self.histories = (
             pd.concat([self.histories, new])
             .groupby([self.who, self.product], as_index=False)
@@ -257,6 +287,7 @@ class StandaloneRecommender:
             w = table.weight.data
             table.weight = torch.nn.Parameter(torch.cat([w[:at], w[:1].repeat(size, 1), w[at:]]))
         tower.offset[1:] += size
+        self.model.config["user_cat_sizes"][0] += size
         ids |= {customer: at + n for n, customer in enumerate(new)}
         self.profiles = pd.concat(
             [
@@ -284,15 +315,25 @@ class StandaloneRecommender:
         return 1 + 4 * torch.sigmoid(logits)
 
     def _best(
-        self, ratings: np.ndarray, top_k: int, banned: Iterable[str]
+        self, profile: pd.DataFrame, top_k: int, banned: Iterable[str]
     ) -> list[tuple[dict, float]]:
+        """The k products to list for one row of a profile, the highest rating first."""
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
             raise LabError(f"top_k is {top_k!r}: ask for 1 product or more")
+        ratings = self.ratings(profile)[0]
+        choice = ratings if self.lists is None else self._listed(profile)
         open_ = np.flatnonzero(~self.names.isin(list(banned)))
-        best = open_[np.argsort(-ratings[open_], kind="stable")[:top_k]]
+        chosen = np.sort(open_[np.argsort(-choice[open_], kind="stable")[:top_k]])
+        best = chosen[np.argsort(-ratings[chosen], kind="stable")]
         return list(
             zip(self.catalog.iloc[best].to_dict("records"), ratings[best].astype(float).tolist())
         )
+
+    def _listed(self, profile: pd.DataFrame) -> np.ndarray:
+        """(products,) scores of the towers for lists; what they do not know comes last."""
+        known = self.lists.item_ids.get_indexer(self.names)
+        scores = self.lists.of_anybody(profile)[0]
+        return np.where(known >= 0, scores[known], -np.inf)
 
     def _bought(self, customer: str) -> pd.Series:
         return self.histories.loc[self.histories[self.who] == customer, self.product]
@@ -368,13 +409,16 @@ def _text_id(customer_id: object) -> str:
     return text(pd.Series([customer_id])).iloc[0]
 
 
-def _files(model_path: Path, artifacts_path: Path, assets_path: Path) -> dict[str, Path]:
+def _files(
+    model_path: Path, artifacts_path: Path, assets_path: Path, lists: bool
+) -> dict[str, Path]:
     """Where each part of the manifest lies; the three places may be anywhere."""
     frames = {f"{FOLDER}/{name}.parquet": assets_path / f"{name}.parquet" for name in ASSETS}
     return {
         MODEL: model_path,
         ARTIFACTS: artifacts_path,
         f"{FOLDER}/rating_stats.json": assets_path / "rating_stats.json",
+        **({LISTS: assets_path / "lists.npz"} if lists else {}),
         **frames,
     }
 

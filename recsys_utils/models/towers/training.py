@@ -48,6 +48,15 @@ NAMES = {
     "type": "Product_Type",
 }
 USER_NUM_COLS = ("Age", "Total_Purchases", "Amount")
+# What a transaction decides anew: it enters as it was before the row that is to be predicted.
+TRANSACTION_COLS = (
+    "Feedback",
+    "Shipping_Method",
+    "Payment_Method",
+    "Order_Status",
+    "Total_Purchases",
+    "Amount",
+)
 log = logging.getLogger(__name__)
 
 
@@ -167,7 +176,7 @@ def unbought(bought: sparse.csr_matrix, user: np.ndarray, nth: np.ndarray) -> np
 
 def train_two_tower_model(
     train_dataset: TwoTowerDataset,
-    val_dataset: TwoTowerDataset,
+    val_dataset: TwoTowerDataset | None,
     user_cat_sizes: Sizes,
     item_cat_sizes: Sizes,
     user_num_cols: Sequence[str] | int,
@@ -184,13 +193,16 @@ def train_two_tower_model(
 ) -> TwoTowerHybrid:
     """Fit the towers, keep the epoch of the lowest validation loss.
 
+    Without a val_dataset all epochs are trained and the last is kept: a refit on everything.
+
     `model.log` has a row per epoch: losses, rate, event.
 
     loss: bce (labels 1/0 or soft), bpr (Rendle et al. 2009), softmax (in the batch, corrected by
     log q: Yi et al. 2019). patience: epochs without a better one before stopping, a third of all by
     default. l2: on the embeddings that a batch looks up. network: parameters of TwoTowerHybrid.
     """
-    patience = _checked(loss, epochs, patience, train_dataset, val_dataset)
+    datasets = [train_dataset] if val_dataset is None else [train_dataset, val_dataset]
+    patience = _checked(loss, epochs, patience, *datasets)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]), small_batches():
         torch.manual_seed(seed)
@@ -215,14 +227,13 @@ def train_two_tower_model(
         for epoch, losses in epochs_of(
             model, optimizer, epochs, batches, reported_and_minimised, longest=1.0
         ):
-            shown = {
-                "epoch": epoch,
-                "train_loss": mean_loss(losses),
-                "val_loss": _validation_loss(model, val_dataset, loss, batch_size),
-                "lr": optimizer.param_groups[0]["lr"],
-            }
+            shown = {"epoch": epoch, "train_loss": mean_loss(losses)}
+            shown["lr"] = optimizer.param_groups[0]["lr"]
+            shown["val_loss"] = shown["train_loss"]
+            if val_dataset is not None:
+                shown["val_loss"] = _validation_loss(model, val_dataset, loss, batch_size)
             scheduler.step(shown["val_loss"])
-            if shown["val_loss"] < best[0]:
+            if val_dataset is None or shown["val_loss"] < best[0]:
                 best = (shown["val_loss"], epoch, deepcopy(model.state_dict()))
             model.log.append(shown | {"event": _event(shown, best[1], patience, optimizer)})
             log.info("two tower %s", model.log[-1])
@@ -288,12 +299,12 @@ def batch_loss(
 class Prepared:
     """Encoded data sets by date, the encoder, and what serving needs.
 
-    Item catalogue, profiles, histories, rating statistics.
+    Item catalogue, profiles, histories, rating statistics. Without a split val and test are None.
     """
 
     train: TwoTowerDataset
-    val: TwoTowerDataset
-    test: TwoTowerDataset
+    val: TwoTowerDataset | None
+    test: TwoTowerDataset | None
     encoder: Encoder
     assets: dict[str, pd.DataFrame]
     stats: dict
@@ -305,12 +316,7 @@ def transactions(purchases: pd.DataFrame, users: pd.DataFrame, items: pd.DataFra
     Their column names, one row per receipt line, products by name.
     """
     items = items.astype({"item_id": str})
-    name = (
-        items["name"].fillna(items["item_id"]).astype(str) if "name" in items else items["item_id"]
-    )
-    items = items.assign(
-        products=name.where(~name.duplicated(keep=False), name + " · " + items["item_id"])
-    )
+    items = items.assign(products=items["item_id"].map(product_names(items)))
     users = users.astype({"user_id": str})
     lines = purchases[[c for c in ("user_id", "item_id", "ts", "rating") if c in purchases]].astype(
         {"user_id": str, "item_id": str}
@@ -323,9 +329,17 @@ def transactions(purchases: pd.DataFrame, users: pd.DataFrame, items: pd.DataFra
     return rows.drop(columns="item_id").rename(columns=NAMES)
 
 
+def product_names(items: pd.DataFrame) -> dict[str, str]:
+    """What each item is called among transactions: its name, with the id where names repeat."""
+    ids = items["item_id"].astype(str)
+    names = items["name"].fillna(ids).astype(str) if "name" in items else ids
+    names = names.where(~names.duplicated(keep=False), names + " · " + ids)
+    return dict(zip(ids, names))
+
+
 def date_split(rows: pd.DataFrame, cuts: Sequence[float] = CUTS) -> list[pd.DataFrame]:
     """Train, val and test rows by quantiles of `Date`, each strictly before the next."""
-    dates = pd.to_datetime(rows["Date"])
+    dates = dates_of(rows)
     first, second = (dates.quantile(q, interpolation="higher") for q in cuts)
     parts = [rows[dates < first], rows[(dates >= first) & (dates < second)], rows[dates >= second]]
     if not all(map(len, parts)):
@@ -334,6 +348,35 @@ def date_split(rows: pd.DataFrame, cuts: Sequence[float] = CUTS) -> list[pd.Data
             " need more dates"
         )
     return parts
+
+
+def dates_of(rows: pd.DataFrame) -> pd.Series:
+    """`Date` as timestamps, so that text dates have the order of time and not of letters."""
+    try:
+        return pd.to_datetime(rows["Date"])
+    except ValueError as error:
+        raise LabError(
+            f"column Date cannot be read as dates: {error}. Give dates of one form, such as"
+            " 2023-09-18"
+        ) from error
+
+
+def as_before(rows: pd.DataFrame, who: str, columns: Iterable[str]) -> pd.DataFrame:
+    """The rows, with columns of the transaction as the customer's last earlier date left them.
+
+    Missing where there is no earlier date: what a row itself says is not known before it.
+
+    >>> rows = pd.DataFrame({"who": "a", "Date": ["9/18/2023", "10/2/2023"], "Amount": [5, 7]})
+    >>> as_before(rows, "who", ["Amount"])["Amount"].tolist()
+    [nan, 5.0]
+    """
+    columns = [column for column in columns if column in rows]
+    days = pd.DataFrame({"who": text(rows[who]), "date": dates_of(rows)})
+    last = pd.concat([days, rows[columns]], axis=1).sort_values("date", kind="stable")
+    last = last.drop_duplicates(["who", "date"], keep="last")
+    last[columns] = last.groupby("who")[columns].shift()
+    known = days.merge(last, on=["who", "date"], how="left").set_axis(rows.index)
+    return rows.assign(**{column: known[column] for column in columns})
 
 
 def prepare(
@@ -349,29 +392,39 @@ def prepare(
 ) -> Prepared:
     """Split by date, fit the encoder and every asset on train rows, encode all three parts.
 
-    parts: a split of your own.
+    Columns of the transaction (`TRANSACTION_COLS`) are learnt from as they were before each row.
+    Rows without a rating teach no ratings; they stand in the histories all the same.
+    parts: a split of your own, or everything as one part, for the refit that is served.
     """
     if mode == "rating" and "Ratings" not in df_clean:
         raise LabError(
             "mode 'rating' needs a column Ratings: the transactions have none, take mode"
             " 'interaction'"
         )
-    train, val, test = parts or date_split(
-        df_clean if mode == "interaction" else df_clean.dropna(subset="Ratings")
-    )
-    encoder = Encoder.fit(train, user_cat_cols, user_num_cols, item_cat_cols)
-    who, *_ = encoder.user_cat_cols
-    product, *_ = encoder.item_cat_cols
-    catalogue, conflicts = item_catalogue(train, encoder.item_cat_cols)
-    known = pd.Index(catalogue[product])
-    customers = pd.Index(
-        np.unique(np.concatenate([text(part[who]) for part in (train, val, test)]))
-    )
+    everything = df_clean.assign(Date=dates_of(df_clean))
+    if mode == "interaction":
+        rows, unrated = everything, everything[:0]
+    else:
+        has_rating = everything["Ratings"].notna()
+        rows, unrated = everything[has_rating], everything[~has_rating]
+    # One part is everything: there is nothing later to keep apart.
+    split = [part.assign(Date=dates_of(part)) for part in parts or date_split(rows)]
+    encoder = Encoder.fit(split[0], user_cat_cols, user_num_cols, item_cat_cols)
+    who, product = encoder.user_cat_cols[0], encoder.item_cat_cols[0]
+    # Bought is bought, rated or not: it stands in the catalogue and in the histories.
+    known = pd.concat([split[0], unrated[unrated["Date"] <= split[0]["Date"].max()]])
+    varying = [c for c in (*encoder.user_cat_cols, *encoder.user_num_cols) if c in TRANSACTION_COLS]
+    learnt = as_before(pd.concat(split), who, varying)
+    ends = np.cumsum([len(part) for part in split])
+    split = [learnt[end - len(part) : end] for part, end in zip(split, ends)]
+    catalogue, conflicts = item_catalogue(known, encoder.item_cat_cols)
+    names = pd.Index(catalogue[product])
+    customers = pd.Index(np.unique(np.concatenate([text(part[who]) for part in split])))
     result = []
-    seen = sparse.csr_matrix((len(customers), len(known)))
-    for part in (train, val, test):
+    seen = sparse.csr_matrix((len(customers), len(names)))
+    for part in split:
         user = customers.get_indexer(text(part[who]))
-        item = known.get_indexer(text(part[product]))
+        item = names.get_indexer(text(part[product]))
         inside = item >= 0
         seen = seen + sparse.csr_matrix(
             (np.ones(inside.sum()), (user[inside], item[inside])), shape=seen.shape
@@ -391,12 +444,9 @@ def prepare(
                 seed=seed,
             )
         )
-    return Prepared(
-        *result,
-        encoder,
-        _assets(train, encoder, catalogue),
-        _stats(train) | {"mode": mode, "catalogue_conflicts": conflicts},
-    )
+    train, val, test = (*result, None, None)[:3]
+    stats = _stats(known) | {"mode": mode, "catalogue_conflicts": conflicts}
+    return Prepared(train, val, test, encoder, _assets(known, encoder, catalogue), stats)
 
 
 def item_catalogue(train: pd.DataFrame, item_cat_cols: Sequence[str]) -> tuple[pd.DataFrame, int]:
@@ -440,7 +490,7 @@ def _assets(
 
 
 def _stats(train: pd.DataFrame) -> dict:
-    stats = {"rows": len(train), "cut": str(pd.to_datetime(train["Date"]).max())}
+    stats = {"rows": len(train), "cut": str(train["Date"].max())}
     if "Ratings" in train:
         stats |= {
             "rating_mean": float(train["Ratings"].mean()),

@@ -10,57 +10,21 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch.nn.utils import parameters_to_vector
 
 from recsys_utils import LabError
-from recsys_utils.data.attributes import blocks, codes, known, vocabulary
+from recsys_utils.data.attributes import blocks, vocabulary
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.base import Recommender, check_params, cosines, with_habits
 from recsys_utils.models.torch_training import small_batches
 from recsys_utils.models.towers.loop import epochs_of
 from recsys_utils.models.towers.losses import Loss, pair_losses, without_twins
-from recsys_utils.models.towers.network import TwoTowerHybrid
+from recsys_utils.models.towers.retrieval import Retrieval, Vectors, features
 from recsys_utils.models.towers.training import unbought
 
 FADED = 0.02  # of the strongest: a weaker purchase is left out of a pooled history
-
-
-class Retrieval(nn.Module):
-    """The two towers, with a user's purchases pooled into numbers of the user tower."""
-
-    def __init__(
-        self,
-        user_sizes: list[int],
-        item_sizes: list[int],
-        dim: int,
-        hidden: tuple[int, ...],
-        dropout: float,
-        tokens: float,
-        similarity: str,
-    ) -> None:
-        super().__init__()
-        self.pool = nn.EmbeddingBag(item_sizes[0], dim, mode="sum")
-        nn.init.normal_(self.pool.weight, std=0.1)
-        self.towers = TwoTowerHybrid(
-            user_sizes, item_sizes, dim, dim, dim, hidden, (), dropout, tokens, similarity
-        )
-        with torch.no_grad():
-            self.towers.log_t.fill_(np.log(8) if similarity == "cosine" else 0)
-
-    def users(self, codes: Tensor, past: sparse.csr_matrix) -> Tensor:
-        """(n, dim) vectors of users by their features and their weighted purchases."""
-        pooled = self.pool(
-            torch.as_tensor(past.indices, dtype=torch.int64),
-            torch.as_tensor(past.indptr[:-1], dtype=torch.int64),
-            per_sample_weights=torch.as_tensor(past.data, dtype=torch.float32),
-        )
-        return self.towers.users(codes, pooled)[0] * self.towers.log_t.exp()
-
-    def items(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors (…, dim) and biases (…,) of items by their features."""
-        return self.towers.items(codes)[:2]
 
 
 @dataclass
@@ -123,32 +87,32 @@ class TwoTower(Recommender):
         things = self._item_codes(data)
         with torch.random.fork_rng(devices=[]), small_batches():
             torch.manual_seed(self.seed)
-            net = self._network(data.shape)
+            net = Retrieval(**self._shape(*data.shape))
             self.curve_ = self._train(net, data, people, things)
             self._keep(net.eval(), people, things)
 
-    def _network(self, shape: tuple[int, int]) -> Retrieval:
-        sizes = [
-            [n + 1, *(s.stop - s.start for s in blocks(vocab).values())]
-            for n, vocab in zip(shape, (self.user_vocab_, self.item_vocab_))
-        ]
-        return Retrieval(
-            *sizes,
-            self.dim,
-            (self.hidden,) if self.hidden else (),
-            self.dropout,
-            self.tokens,
-            self.similarity,
-        )
+    def _shape(self, users: int, items: int) -> dict:
+        """The arguments of the network."""
+        of_users = [block.stop - block.start for block in blocks(self.user_vocab_).values()]
+        of_items = [block.stop - block.start for block in blocks(self.item_vocab_).values()]
+        return {
+            "user_sizes": [users + 1, *of_users],
+            "item_sizes": [items + 1, *of_items],
+            "dim": self.dim,
+            "hidden": (self.hidden,) if self.hidden else (),
+            "dropout": self.dropout,
+            "tokens": self.tokens,
+            "similarity": self.similarity,
+        }
 
     def _user_codes(self, data: Interactions) -> Tensor:
         # Beside all purchases but one, an id that remembers them all would give the one away.
-        return _features(
+        return features(
             np.arange(1, data.shape[0] + 1) * (self.past != "around"), data.users, self.user_vocab_
         )
 
     def _item_codes(self, data: Interactions) -> Tensor:
-        return _features(
+        return features(
             np.where(data.sold, np.arange(1, data.shape[1] + 1), 0), data.items, self.item_vocab_
         )
 
@@ -281,33 +245,30 @@ class TwoTower(Recommender):
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         return with_habits(
-            self.user_vectors_[users] @ self.item_vectors_.T + self.item_bias_,
+            self.vectors().of_users(users),
             self.own,
             self.taste_[users],
         )
 
-    @torch.no_grad()
     def _cold_scores(self, profiles: pd.DataFrame) -> np.ndarray:
-        net = self._network(self.taste_.shape).eval()
-        vector_to_parameters(torch.as_tensor(self.network_), net.parameters())
-        nobody = sparse.csr_matrix((len(profiles), self.taste_.shape[1]), dtype=np.float32)
-        users = net.users(
-            _features(np.zeros(len(profiles), int), profiles, self.user_vocab_), nobody
-        ).numpy()
-        return np.where(
-            known(profiles, self.user_vocab_)[:, None],
-            users @ self.item_vectors_.T + self.item_bias_,
-            np.nan,
+        return self.vectors().of_profiles(profiles)
+
+    def vectors(self) -> Vectors:
+        """What serving needs of the fitted towers."""
+        return Vectors(
+            self.user_ids_,
+            self.item_ids_,
+            self.user_vectors_,
+            self.item_vectors_,
+            self.item_bias_,
+            self.recent_,
+            self.user_vocab_,
+            self.network_,
+            self._shape(*self.taste_.shape),
         )
 
     def _similar(self, item: int) -> np.ndarray:
         return cosines(self.item_vectors_, item)
-
-
-def _features(ids: np.ndarray, frame: pd.DataFrame, vocab: np.ndarray) -> Tensor:
-    """(n, 1 + columns) codes: the id, then each attribute within its column; 0 is unknown."""
-    starts = np.array([s.start for s in blocks(vocab).values()], int)
-    return torch.as_tensor(np.column_stack([ids, codes(frame, vocab) - starts]).astype(np.int64))
 
 
 def _pooled(x: sparse.csr_matrix) -> sparse.csr_matrix:
