@@ -17,7 +17,7 @@ from recsys_utils.data.folds import Fold, Stage
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.prefilter import OTHER, relabel
 from recsys_utils.data.runs import DEPTH, VALIDATION_DEPTH, save_run, save_validation
-from recsys_utils.ensembles.candidates import held, union
+from recsys_utils.ensembles.candidates import TOGETHER, VOTE, held
 from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, part, train
 from recsys_utils.evaluation import significance, slices
 from recsys_utils.evaluation.metrics import per_user
@@ -30,6 +30,7 @@ from recsys_utils.store import read_parquet
 # classifier that also sees the embeddings.
 ORIGINAL = {
     "generators": "original",
+    "candidates": 200,
     "windows": 1,
     "days": 42,
     "objective": "binary",
@@ -80,10 +81,11 @@ class Bench:
         x = self.asked.table.to_numpy()
         options = self.model.options()
         rankers = train(options, self.examples, self.model.patience)
-        return {
-            each["objective"]: standardised(ranker.predict(x, raw_score=True))
-            for each, ranker in zip(options, rankers)
-        }
+        scores = dict.fromkeys(dict.fromkeys(each["objective"] for each in options), 0.0)
+        for each, ranker in zip(options, rankers):
+            score = standardised(ranker.predict(x, raw_score=True))
+            scores[each["objective"]] = scores[each["objective"]] + score
+        return scores
 
 
 def bench(model: TwoStage, stage: Stage, rows: int = ROWS) -> Bench:
@@ -101,16 +103,12 @@ def bench(model: TwoStage, stage: Stage, rows: int = ROWS) -> Bench:
     users = np.unique(user)[:: max(1, -(-len(np.unique(user)) // JUDGED))]
     generators = model.fitted_generators(history)
     pairs = truth[np.isin(user, users)][["user_id", "item_id"]].drop_duplicates()
-    asked = model.asked(history, generators, users)
+    examples = model.examples(history)
+    axes = examples[-1].axes if examples else None
+    asked = model.asked(history, generators, users, axes)
     asked.bought = held(asked.pairs, truth, history)
-    return Bench(
-        model,
-        generators,
-        _thinned(model.examples(history), rows, model.seed),
-        asked,
-        users,
-        len(pairs),
-    )
+    thinned = _thinned(examples, rows, model.seed)
+    return Bench(model, generators, thinned, asked, users, len(pairs))
 
 
 def learnt(b: Bench) -> np.ndarray:
@@ -203,32 +201,15 @@ def groups(table: pd.DataFrame) -> dict[str, list[str]]:
     }
 
 
-def proposed(b: Bench, example: Examples) -> dict[str, np.ndarray]:
-    """Whether each generator proposed a pair.
-
-    It did iff the pair is among its first n of the user's candidates.
-    """
-    n = {name: round(b.model.depth * n) for name, (_, n) in GENERATORS[b.model.generators].items()}
-    return {name: example.table[f"rank_{name}"].to_numpy() < n[name] for name in n if n[name]}
-
-
 def _variants(b: Bench) -> Iterator[tuple[str, str, Bench, np.ndarray | None]]:
     """(kind, name, bench, score); without a score it is to be learnt."""
     columns = b.asked.table.columns
     for group, gone in groups(b.asked.table).items():
         yield "features", f"{group} features", _cut(b, columns.difference(gone, sort=False)), None
     for name in GENERATORS[b.model.generators]:
-        if proposed(b, b.asked).keys() - {name}:
-            yield (
-                "generators",
-                name,
-                _cut(
-                    b,
-                    columns.difference([f"{prefix}_{name}" for prefix in SCORES], sort=False),
-                    name,
-                ),
-                None,
-            )
+        gone = [f"{prefix}_{name}" for prefix in SCORES]
+        kept = columns.difference(gone, sort=False)
+        yield "generators", f"scores of {name}", _cut(b, kept), None
     missing = [o for o in OBJECTIVES if b.examples and o not in b.scores]
     scores = b.scores | {
         o: learnt(replace(b, model=replace(b.model, objective=o))) for o in missing
@@ -237,30 +218,24 @@ def _variants(b: Bench) -> Iterator[tuple[str, str, Bench, np.ndarray | None]]:
         if name != b.model.objective and b.examples:
             yield "ranker", f"ranker: {name}", b, score
     first = next(iter(b.asked.pairs.scores))
-    ranks = [b.asked.table[f"rank_{name}"] for name in proposed(b, b.asked)]
     yield "ranker", f"stage 1: order of {first}", b, b.asked.pairs.scores[first]
-    yield (
-        "ranker",
-        "stage 1: reciprocal ranks",
-        b,
-        sum(1 / (60 + rank) for rank in ranks).to_numpy(),
-    )
-    yield (
-        "ranker",
-        "order of popularity",
-        b,
-        -b.asked.pairs.item.astype(float),
-    )  # items are numbered by it
+    yield "ranker", f"stage 1: {TOGETHER}", b, _votes(b)
+    # Items are numbered by popularity.
+    yield "ranker", "order of popularity", b, -b.asked.pairs.item.astype(float)
 
 
-def _cut(b: Bench, columns: pd.Index, generator: str | None = None) -> Bench:
-    """With some columns only, and without pairs that nobody but one generator proposed."""
+def _votes(b: Bench) -> np.ndarray:
+    """(pairs,) votes that the candidates were chosen by."""
+    votes = np.zeros(len(b.asked.pairs))
+    for name, weight in b.model.weights.items():
+        votes += weight / (VOTE + 1 + b.asked.table[f"rank_{name}"].to_numpy())
+    return votes
 
-    def cut(example: Examples) -> Examples:
-        others = [said for name, said in proposed(b, example).items() if name != generator]
-        return part(example, np.logical_or.reduce(others) if generator else slice(None), columns)
 
-    return replace(b, examples=[cut(e) for e in b.examples], asked=cut(b.asked))
+def _cut(b: Bench, columns: pd.Index) -> Bench:
+    """With some features only."""
+    examples = [part(example, slice(None), columns) for example in b.examples]
+    return replace(b, examples=examples, asked=part(b.asked, slice(None), columns))
 
 
 def _thinned(examples: list[Examples], rows: int, seed: int) -> list[Examples]:
@@ -331,10 +306,11 @@ def record_within(
 
 
 def claim(
-    lists: Mapping[str, pd.DataFrame], stage: Stage, ids: pd.Index, k: int = 5
+    lists: Mapping[str, pd.DataFrame], stage: Stage, ids: pd.Index, of: str, k: int = 5
 ) -> pd.DataFrame:
     """Precision within a catalogue of warm users who bought from it in the window, and of those who
-    bought five items or more.
+    bought five items or more; `lead` is that of the model `of` over each other on the same
+    shoppers, with its paired 95 % interval.
     """
     truth = stage.truth[slices.inside(stage.truth, ids)]
     known = slices.user_groups(stage, ids)
@@ -350,24 +326,15 @@ def claim(
             {name: value[value.index.isin(known.get(group, []))] for name, value in each.items()}
         )
         if len(values):
-            mean, low, high = significance.bootstrap(values.to_numpy(), np.random.default_rng(0))
-            result.append(
-                pd.DataFrame(
-                    {
-                        "shoppers": label,
-                        "n": len(values),
-                        f"precision@{k}": mean,
-                        "low": low,
-                        "high": high,
-                    },
-                    index=values.columns,
-                )
-            )
-    return (
-        pd.concat(result).rename_axis("model").reset_index().set_index(["shoppers", "n", "model"])
-        if result
-        else pd.DataFrame()
-    )
+            leads = values[[of]].to_numpy() - values.to_numpy()
+            lead, low, high = significance.bootstrap(leads, np.random.default_rng(0))
+            table = pd.DataFrame({"shoppers": label, "n": len(values)}, index=values.columns)
+            table[f"precision@{k}"] = values.mean()
+            result.append(table.assign(lead=lead, low=low, high=high))
+    if not result:
+        return pd.DataFrame()
+    table = pd.concat(result).rename_axis("model").reset_index()
+    return table.set_index(["shoppers", "n", "model"])
 
 
 # ---- cost
@@ -377,10 +344,9 @@ def profile(b: Bench, stage: Stage) -> pd.DataFrame:
     """Seconds of each step for one cut, how often a fit takes it, and the process's peak memory in
     MiB.
     """
-    n = {name: round(b.model.depth * n) for name, (_, n) in GENERATORS[b.model.generators].items()}
     steps = {
         "generators, fitted": lambda: b.model.fitted_generators(stage.history),
-        "candidates": lambda: union(b.generators, b.users, n, b.model.target == "new"),
+        "candidates": lambda: b.model.proposed(b.generators, b.users),
         "candidates and features": lambda: b.model.asked(stage.history, b.generators, b.users),
         "ranker, trained and asked": lambda: learnt(replace(b)),
     }

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from recsys_utils.data.interactions import Interactions, codes, pair_ids
 from recsys_utils.models import Recommender
 from recsys_utils.topk import BLOCK_BYTES, in_blocks, top_k
+
+VOTE = 20  # places: a small number lets the first places of one generator decide
+DEEP = 400  # places of a generator that have a vote
+TOGETHER = "all together"
 
 
 @dataclass
@@ -28,26 +33,28 @@ class Candidates:
         return len(self.user)
 
 
-def union(
+def together(
     generators: Mapping[str, Recommender],
     users: np.ndarray,
-    n: Mapping[str, int],
+    weights: Mapping[str, float],
+    n: int,
     new: bool = False,
 ) -> Candidates:
-    """The first n[name] items of each generator for each user, none twice.
+    """The n items of each user that the generators place highest together, none twice.
 
-    new: items that the user bought are no candidates.
-
-    users: codes, ascending. n[name] = 0: it only scores what others propose. The generators are
-    fitted on the same interactions, so that codes mean the same.
+    Each generator gives an item weight / (VOTE + place), which is reciprocal rank fusion
+    (Cormack, Clarke and Büttcher 2009). One with weight 0 only scores what others propose.
+    users: codes, ascending. new: items that the user bought are no candidates.
+    The generators are fitted on the same interactions, so that codes mean the same.
     """
     first = next(iter(generators.values()))
     size = max(1, BLOCK_BYTES // (4 * len(first.item_ids_)))
+    closed = first.seen_ if new else None
     parts = list(
         in_blocks(
             len(users),
             size,
-            lambda rows: _block(generators, users[rows], n, first.seen_ if new else None),
+            lambda rows: _block(generators, users[rows], weights, n, closed),
         )
     )
     user, item, *scores = (np.concatenate(columns) for columns in zip(*parts))
@@ -55,27 +62,47 @@ def union(
 
 
 def _block(
-    generators: Mapping[str, Recommender], users: np.ndarray, n: Mapping[str, int], banned: object
+    generators: Mapping[str, Recommender],
+    users: np.ndarray,
+    weights: Mapping[str, float],
+    n: int,
+    banned: sparse.csr_matrix | None,
 ) -> tuple[np.ndarray, ...]:
+    """User codes, item codes and each generator's scores of some users' candidates."""
     scores = {
         name: np.asarray(model._scores(users), np.float32) for name, model in generators.items()
     }
-    closed = (
-        np.zeros((len(users), next(iter(scores.values())).shape[1]), bool)
-        if banned is None
-        else banned[users].toarray() > 0
-    )
-    chosen = np.zeros_like(closed)
-    for name, each in scores.items():
-        closed |= each == -np.inf
-        if n[name]:
-            np.put_along_axis(chosen, top_k(np.where(closed, -np.inf, each), n[name]), True, axis=1)
-    row, item = np.nonzero(chosen & ~closed)
+    is_closed = np.zeros(next(iter(scores.values())).shape, bool)
+    if banned is not None:
+        is_closed = banned[users].toarray() > 0
+    for each in scores.values():
+        is_closed |= each == -np.inf
+    open_scores = {name: np.where(is_closed, -np.inf, each) for name, each in scores.items()}
+    votes = fused(open_scores, weights, n)
+    chosen = np.zeros_like(is_closed)
+    np.put_along_axis(chosen, top_k(votes, n), True, axis=1)
+    row, item = np.nonzero(chosen & (votes > 0) & ~is_closed)
     return (
         users[row].astype(np.int32),
         item.astype(np.int32),
         *(each[row, item] for each in scores.values()),
     )
+
+
+def fused(scores: Mapping[str, np.ndarray], weights: Mapping[str, float], n: int) -> np.ndarray:
+    """(users, items) votes of all generators: weight / (VOTE + place), 0 below place `DEEP` or n.
+
+    >>> scores = {"a": np.array([[3.0, 2.0, 1.0]]), "b": np.array([[1.0, 2.0, 3.0]])}
+    >>> np.round(fused(scores, {"a": 2, "b": 1}, 1).astype(float), 3).tolist()
+    [[0.139, 0.136, 0.135]]
+    """
+    votes = np.zeros(next(iter(scores.values())).shape, np.float32)
+    for name, each in scores.items():
+        if weights[name]:
+            best = top_k(each, max(n, DEEP))
+            vote = weights[name] / (VOTE + 1 + np.arange(best.shape[1], dtype=np.float32))
+            votes[np.arange(len(best))[:, None], best] += vote
+    return votes
 
 
 def held(candidates: Candidates, truth: pd.DataFrame, data: Interactions) -> np.ndarray:
@@ -91,58 +118,47 @@ def held(candidates: Candidates, truth: pd.DataFrame, data: Interactions) -> np.
 
 def recall_curve(
     generators: Mapping[str, Recommender],
+    weights: Mapping[str, float],
     truth: pd.DataFrame,
     data: Interactions,
     depths: tuple[int, ...] = (10, 25, 50, 100, 200, 400),
 ) -> pd.DataFrame:
-    """Share of the warm truth's pairs among each generator's first n items, and among the union of
-    all: generator, n, recall, candidates.
+    """Share of the warm truth's pairs among n candidates per user: generator, n, recall.
 
-    candidates: mean number per user. Each generator scores once, for the deepest n.
+    Of each generator alone, and of all `TOGETHER` as `together` chooses them, so that every row
+    of one n has the same number of candidates.
     """
-    truth = truth[codes(truth["user_id"], data.user_ids) >= 0][
-        ["user_id", "item_id"]
-    ].drop_duplicates()
+    known = codes(truth["user_id"], data.user_ids) >= 0
+    truth = truth[known][["user_id", "item_id"]].drop_duplicates()
     users, row = np.unique(codes(truth["user_id"], data.user_ids), return_inverse=True)
     item = codes(truth["item_id"], data.item_ids)
     size = max(1, BLOCK_BYTES // (4 * data.shape[1]))
-    parts = list(
-        in_blocks(
-            len(users), size, lambda rows: _reached(generators, users, rows, row, item, depths)
-        )
-    )
-    ranks = np.concatenate([part[0] for part in parts], axis=1)
-    sizes = sum(part[1] for part in parts)
-    return pd.DataFrame(
-        [
-            (name, n, (ranks[i] < n).sum() / len(truth), sizes[i, j] / len(users))
-            for j, n in enumerate(depths)
-            for i, name in enumerate((*generators, "union"))
-        ],
-        columns=["generator", "n", "recall", "candidates"],
-    )
+    places = []
+    for rows in (slice(start, start + size) for start in range(0, len(users), size)):
+        mine = (row >= rows.start) & (row < rows.stop) & (item >= 0)
+        at = row[mine] - rows.start, item[mine]
+        places.append(_places(generators, weights, users[rows], at, max(depths)))
+    place = np.concatenate(places, axis=1)
+    table = []
+    for n in depths:
+        for name, of_generator in zip((*generators, TOGETHER), place):
+            table.append((name, n, (of_generator < n).sum() / len(truth)))
+    return pd.DataFrame(table, columns=["generator", "n", "recall"])
 
 
-def _reached(
+def _places(
     generators: Mapping[str, Recommender],
+    weights: Mapping[str, float],
     users: np.ndarray,
-    rows: slice,
-    row: np.ndarray,
-    item: np.ndarray,
-    depths: tuple[int, ...],
-) -> tuple[np.ndarray, np.ndarray]:
-    """(generators + 1, truth's pairs of these users that are known) ranks, and (generators + 1,
-    depths) numbers of candidates.
-    """
-    ranks = [
-        _ranks(np.asarray(model._scores(users[rows]), np.float32), max(depths))
-        for model in generators.values()
-    ]
-    ranks.append(np.minimum.reduce(ranks))
-    mine = (row >= rows.start) & (row < rows.stop) & (item >= 0)
-    return np.stack([r[row[mine] - rows.start, item[mine]] for r in ranks]), np.array(
-        [[(r < n).sum() for n in depths] for r in ranks]
-    )
+    at: tuple[np.ndarray, np.ndarray],
+    n: int,
+) -> np.ndarray:
+    """(generators + 1, pairs) place from 0 of some cells, of each generator and of all together."""
+    scores = {
+        name: np.asarray(model._scores(users), np.float32) for name, model in generators.items()
+    }
+    places = [_ranks(each, n)[at] for each in scores.values()]
+    return np.stack([*places, _ranks(fused(scores, weights, n), n)[at]])
 
 
 def _ranks(scores: np.ndarray, n: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 One row per pair, nothing from later.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import ibis
 import numpy as np
@@ -11,6 +11,8 @@ import pandas as pd
 from ibis.expr.types import Table
 from scipy import sparse
 
+from recsys_utils.data.attributes import blocks, vocabulary
+from recsys_utils.data.attributes import codes as attribute_codes
 from recsys_utils.data.engine import connect
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.ensembles.candidates import Candidates
@@ -35,9 +37,9 @@ def build(
     The history ends at its `as_of`: Interactions refuses later rows.
 
     Groups, told by prefix: `pair_` what this user did with this item, `user_`, `item_`, `price_` of
-    both, `category_`, `subcategory_` and `store_` where the receipts tell them, `score_`, `share_`
-    and `rank_` of each generator among the user's candidates; `latent_` are the embeddings (users ×
-    f, items × f), each joined by its own side.
+    both, `category_`, `subcategory_` and `store_` where the receipts tell them, `attribute_` of
+    users and items, `score_`, `share_` and `rank_` of each generator among the user's candidates;
+    `latent_` are the embeddings (users × f, items × f), each joined by its own side.
     """
     tables = aggregates(history)
     pair = _joined(pairs, tables["pair"])
@@ -48,7 +50,8 @@ def build(
     result = {f"pair_{c}": pair[c].to_numpy() for c in pair}
     result |= {f"user_{c}": user[pairs.user, n] for n, c in enumerate(tables["user"])}
     result |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(tables["item"])}
-    result |= _both(result) | _kinds(pairs, history) | _stores(pairs, history) | _generators(pairs)
+    result |= _both(result) | _kinds(pairs, history) | _stores(pairs, history)
+    result |= _attributes(pairs, history) | _generators(pairs)
     for side, factors, code in zip(("user", "item"), embeddings or (), (pairs.user, pairs.item)):
         result |= {f"latent_{side}_{n}": column[code] for n, column in enumerate(factors.T)}
     return pd.DataFrame(result, dtype=np.float32)
@@ -263,6 +266,34 @@ def _stores(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
     share = cells(shares, pairs.user, pairs.item)
     everywhere = np.bincount(history.item, weights, history.shape[1]) / weights.sum()
     return {"store_share": share, "store_lift": share / np.maximum(everywhere[pairs.item], 1e-9)}
+
+
+def _attributes(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
+    """What users and items are, as numbers that mean the same in every window.
+
+    `user`, `item`: how common the value is among shoppers, or in recent sales. `like`: the item's
+    share of what shoppers with the user's value bought lately, over its share of all sales.
+    """
+    weights = np.exp(-history.age / TAUS[1])
+    everywhere = np.bincount(history.item, weights, history.shape[1]) / weights.sum()
+    result = {}
+    for column, value in _values(history.users):
+        sales = sparse.csr_matrix((weights, (value[history.user], history.item)))
+        share = cells(normalize_rows(sales), value[pairs.user], pairs.item)
+        common = np.bincount(value) / len(value)
+        result[f"attribute_user_{column}"] = common[value][pairs.user]
+        result[f"attribute_like_{column}"] = share / np.maximum(everywhere[pairs.item], 1e-9)
+    for column, value in _values(history.items):
+        sold = np.bincount(value[history.item], weights, value.max() + 1) / weights.sum()
+        result[f"attribute_item_{column}"] = sold[value][pairs.item]
+    return result
+
+
+def _values(frame: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
+    """Each column that says something, and the number of each row's value; 0 is unknown."""
+    vocab = vocabulary(frame)
+    for n, (column, block) in enumerate(blocks(vocab).items()):
+        yield column, attribute_codes(frame, vocab)[:, n] - block.start
 
 
 def cells(x: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.ensembles.candidates import Candidates, held, union
+from recsys_utils.ensembles.candidates import Candidates, held, together
 from recsys_utils.ensembles.features import build
 from recsys_utils.models import (
     ALS,
@@ -30,20 +30,20 @@ from recsys_utils.models.base import check_params, standardised
 THREADED = (
     100_000  # rows below which a second thread costs more than it gives; it never changes the trees
 )
+FEW = 20_000  # rows from which a ranker learns, if there are as many
 CHUNK = 8_000  # users ranked at once: bounds the memory of their features
-# By name: each generator, and how many items it proposes; 0 leaves it to score what the others
-# propose.
+# By name: each generator and its weight in the vote for candidates; one with 0 only scores.
 GENERATORS = {
     "lab": {
-        "own": (OwnPurchases(180), 60),
-        "tifu": (TIFUKNN(), 60),
-        "bm25": (ItemCF(tau=60), 40),
-        "als": (ALS(64, 10), 20),
-        "popular": (Popular(28), 20),
-        "near": (TIFUKNN(alpha=0), 0),
+        "own": (OwnPurchases(180), 0),
+        "tifu": (TIFUKNN(), 1),
+        "bm25": (ItemCF(tau=60), 1),
+        "als": (ALS(64, 10), 1),
+        "popular": (Popular(28), 0),
+        "near": (TIFUKNN(alpha=0), 1),
     },
     "original": {
-        "main": (MainRecommender(), 200),
+        "main": (MainRecommender(), 1),
         "als": (ALS(50, 0.001, 1.0, weighting="bm25", tau=None), 0),
     },
 }
@@ -59,6 +59,7 @@ class Examples:
     pairs: Candidates
     table: pd.DataFrame
     bought: np.ndarray | None = None
+    axes: pd.DataFrame | None = None  # items × factors whose coordinates the embeddings have
 
     @property
     def sizes(self) -> np.ndarray:
@@ -72,9 +73,12 @@ class TwoStage(Recommender):
 
     The ranker learns from `windows` stretches of `days` before the cut: for each, the generators
     and the features see only what was before it, and what was bought within it is the label.
-    target="new": candidates and labels are items new to the user. depth: multiplies the generators'
-    numbers of candidates. embeddings: ALS factors of user and item are features too. patience: a
-    tenth of the users is held out, and boosting stops when they gain nothing for so many rounds.
+    target="new": candidates and labels are items new to the user. candidates: items of each user
+    that the generators choose together. draws: rankers of each objective, each with random numbers
+    of its own, whose scores are averaged. sample: share of the candidates that were not bought
+    which each draw learns from, another share each time. embeddings: ALS factors are features
+    too, turned so that a coordinate means the same in every window. patience: a tenth of the users
+    is held out, and boosting stops when they gain nothing for so many rounds.
     Everything is ranked once, at the end of fitting. Where nobody bought both before and within a
     window there is nothing to learn from: the first generator's order stays.
     """
@@ -86,7 +90,9 @@ class TwoStage(Recommender):
     objective: Literal["lambdarank", "binary", "both"] = "both"
     generators: Literal["lab", "original"] = "lab"
     embeddings: bool = False
-    depth: float = 1.0
+    candidates: int = 100
+    draws: int = 3
+    sample: float = 1 / 3
     rounds: int = 100
     patience: int | None = None
     leaves: int = 31
@@ -99,7 +105,9 @@ class TwoStage(Recommender):
             self,
             windows=(1, 1000),
             days=(0.01, 10_000),
-            depth=(0.01, 100),
+            candidates=(1, 100_000),
+            draws=(1, 100),
+            sample=(0.001, 1),
             rounds=(1, 100_000),
             patience=(1, 100_000),
             leaves=(2, 10_000),
@@ -107,8 +115,13 @@ class TwoStage(Recommender):
             min_leaf=(1, 1e6),
         )
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of each generator in the vote for candidates."""
+        return {name: weight for name, (_, weight) in GENERATORS[self.generators].items()}
+
     def fit_seeds(self, data: Interactions, seeds: Iterable[int]) -> Iterator[Self]:
-        """The model fitted with one seed after another: only the ranker draws random numbers."""
+        """The model fitted with one seed after another: only the rankers draw random numbers."""
         examples = self.examples(data)
         for seed in seeds:
             model = replace(self, seed=seed)
@@ -120,20 +133,24 @@ class TwoStage(Recommender):
         examples = self.__dict__.pop("_examples", None)
         if examples is None:
             examples = self.examples(data)
-        rankers = train(self.options(), examples, self.patience) if examples else []
+        rankers = []
+        if examples:
+            rankers = train(self.options(), examples, self.patience, self.sample)
         self.rankers_ = np.array([ranker.model_to_string() for ranker in rankers], dtype=str)
-        self.lists_ = self._ranked(data, rankers)
+        self.lists_ = self._ranked(data, rankers, examples[-1].axes if examples else None)
 
     def examples(self, data: Interactions) -> list[Examples]:
-        """What the ranker learns from: the windows before the cut, newest first.
+        """What the rankers learn from: the windows before the cut, newest first.
 
         Those in which nobody returned are left out.
         """
-        result = (
-            self._window(data, n)
-            for n in tqdm(range(1, self.windows + 1), desc="windows", leave=False, disable=None)
-        )
-        return [example for example in result if example]
+        oldest_first = range(self.windows, 0, -1)
+        result = []
+        for n in tqdm(oldest_first, desc="windows", leave=False, disable=None):
+            window = self._window(data, n, result[0].axes if result else None)
+            if window:
+                result.append(window)
+        return result[::-1]
 
     def fitted_generators(self, history: Interactions) -> dict[str, Recommender]:
         """The first stage on a history, by name."""
@@ -142,22 +159,39 @@ class TwoStage(Recommender):
             for name, (model, _) in GENERATORS[self.generators].items()
         }
 
+    def proposed(self, generators: dict[str, Recommender], users: np.ndarray) -> Candidates:
+        """Candidates of users (ascending codes) by fitted generators."""
+        return together(generators, users, self.weights, self.candidates, self.target == "new")
+
     def asked(
-        self, history: Interactions, generators: dict[str, Recommender], users: np.ndarray
+        self,
+        history: Interactions,
+        generators: dict[str, Recommender],
+        users: np.ndarray,
+        axes: pd.DataFrame | None = None,
     ) -> Examples:
         """Candidates of users (ascending codes) and their features on the day that the history
         ends.
+
+        axes: item factors of the oldest window, in whose coordinates the embeddings are told.
         """
-        n = {name: round(self.depth * n) for name, (_, n) in GENERATORS[self.generators].items()}
-        pairs = union(generators, users, n, self.target == "new")
-        factors = generators["als"] if self.embeddings else None
-        return Examples(
-            pairs, build(pairs, history, factors and (factors.user_factors_, factors.item_factors_))
-        )
+        pairs = self.proposed(generators, users)
+        if not self.embeddings:
+            return Examples(pairs, build(pairs, history))
+        als = generators["als"]
+        factors = pd.DataFrame(als.item_factors_, als.item_ids_)
+        if axes is None:
+            axes = factors
+        turn = rotation(factors, axes)
+        embeddings = als.user_factors_ @ turn, als.item_factors_ @ turn
+        return Examples(pairs, build(pairs, history, embeddings), axes=axes)
 
     def options(self) -> list[dict]:
-        """LightGBM's parameters, a set for each objective."""
+        """LightGBM's parameters, a set for each objective and draw."""
         objectives = ("lambdarank", "binary") if self.objective == "both" else (self.objective,)
+        # So far apart that models of neighbouring seeds share no ranker.
+        seeds = [self.seed + 1000 * n for n in range(self.draws)]
+        drawn = [(objective, seed) for objective in objectives for seed in seeds]
         return [
             {
                 "objective": objective,
@@ -174,12 +208,12 @@ class TwoStage(Recommender):
                 "deterministic": True,
                 "force_row_wise": True,
                 "verbose": -1,
-                "seed": self.seed,
+                "seed": seed,
             }
-            for objective in objectives
+            for objective, seed in drawn
         ]
 
-    def _window(self, data: Interactions, n: int) -> Examples | None:
+    def _window(self, data: Interactions, n: int, axes: pd.DataFrame | None) -> Examples | None:
         """The n-th window before the cut."""
         start, end = (data.as_of - pd.Timedelta(days=self.days * back) for back in (n, n - 1))
         rows = data.purchases
@@ -190,20 +224,23 @@ class TwoStage(Recommender):
         )
         if not len(users):
             return None
+        people = data.users.reset_index() if len(data.users.columns) else None
         history = Interactions.of(
-            past.reset_index(drop=True), data.items.reset_index(), as_of=start
+            past.reset_index(drop=True), data.items.reset_index(), people, as_of=start
         )
-        result = self.asked(
-            history, self.fitted_generators(history), history.user_ids.get_indexer(users)
-        )
-        return Examples(result.pairs, result.table, held(result.pairs, then, history))
+        codes = history.user_ids.get_indexer(users)
+        result = self.asked(history, self.fitted_generators(history), codes, axes)
+        result.bought = held(result.pairs, then, history)
+        return result
 
-    def _ranked(self, data: Interactions, rankers: list[lightgbm.Booster]) -> sparse.csr_matrix:
+    def _ranked(
+        self, data: Interactions, rankers: list[lightgbm.Booster], axes: pd.DataFrame | None
+    ) -> sparse.csr_matrix:
         """Users × items CSR of candidates' scores, above 1."""
         generators = self.fitted_generators(data)
         parts = []
         for users in tqdm(list(_chunks(data.shape[0])), desc="ranking", leave=False, disable=None):
-            result = self.asked(data, generators, users)
+            result = self.asked(data, generators, users, axes)
             scores = [
                 standardised(ranker.predict(result.table.to_numpy(), raw_score=True))
                 for ranker in rankers
@@ -231,42 +268,75 @@ class TwoStage(Recommender):
         return np.where(result > 0, result, rest).astype(np.float32)
 
 
+def rotation(factors: pd.DataFrame, reference: pd.DataFrame) -> np.ndarray:
+    """The rotation that brings factors closest to a reference on the ids that both have.
+
+    Factors of two fits mean the same only up to a rotation (orthogonal Procrustes, Schönemann
+    1966).
+    """
+    shared = factors.index.intersection(reference.index)
+    u, _, v = np.linalg.svd(factors.loc[shared].to_numpy().T @ reference.loc[shared].to_numpy())
+    return (u @ v).astype(np.float32)
+
+
 def train(
-    options: list[dict], examples: list[Examples], patience: int | None = None
+    options: list[dict],
+    examples: list[Examples],
+    patience: int | None = None,
+    sample: float = 1.0,
 ) -> list[lightgbm.Booster]:
     """A ranker for each set of options on windows of examples.
 
     patience: every tenth user is held out whole, and tells when to stop.
+    sample: share of the candidates that were not bought which each draw, told by its seed, sees.
     """
-    options = [
-        each | {"num_threads": 1 + (sum(len(e.pairs) for e in examples) > THREADED)}
-        for each in options
-    ]
-    held_out = (
-        [np.unique(e.pairs.user, return_inverse=True)[1] % 10 == 9 for e in examples]
-        if patience
-        else []
-    )
-    if not any(late.any() for late in held_out):
-        learn = _dataset(examples, options[0])
-        return [lightgbm.train(each, learn) for each in options]
-    learn, check = (
-        _dataset([part(e, rows == late) for e, rows in zip(examples, held_out)], options[0])
-        for late in (False, True)
-    )
-    check.reference = learn
-    return [
-        lightgbm.train(
-            each,
-            learn,
-            valid_sets=[check],
-            callbacks=[lightgbm.early_stopping(patience, verbose=False)],
-        )
-        for each in options
-    ]
+    rows = sample * sum(len(e.pairs) for e in examples)
+    options = [each | {"num_threads": 1 + (rows > THREADED)} for each in options]
+    late = [_every_tenth(e) for e in examples]
+    is_checked = bool(patience) and any(rows.any() for rows in late)
+    rankers = {}
+    for seed in dict.fromkeys(each["seed"] for each in options):
+        seen = _sampled(examples, sample, seed)
+        check = None
+        if is_checked:
+            seen = [rows & ~held for rows, held in zip(seen, late)]
+        learn = _dataset([part(e, rows) for e, rows in zip(examples, seen)], options[0])
+        if is_checked:
+            held_out = [part(e, rows) for e, rows in zip(examples, late)]
+            check = _dataset(held_out, options[0], learn)
+        for place, each in enumerate(options):
+            if each["seed"] == seed:
+                rankers[place] = _trained(each, learn, check, patience)
+    return [rankers[place] for place in range(len(options))]
 
 
-def _dataset(examples: list[Examples], options: dict) -> lightgbm.Dataset:
+def _trained(
+    options: dict, learn: lightgbm.Dataset, check: lightgbm.Dataset | None, patience: int | None
+) -> lightgbm.Booster:
+    if check is None:
+        return lightgbm.train(options, learn)
+    stop = lightgbm.early_stopping(patience, verbose=False)
+    return lightgbm.train(options, learn, valid_sets=[check], callbacks=[stop])
+
+
+def _every_tenth(example: Examples) -> np.ndarray:
+    """(pairs,) bool: those of every tenth user."""
+    return np.unique(example.pairs.user, return_inverse=True)[1] % 10 == 9
+
+
+def _sampled(examples: list[Examples], share: float, seed: int) -> list[np.ndarray]:
+    """(pairs,) bool of each window: all that was bought, and a random share of the rest.
+
+    A larger share where it would be fewer than `FEW` rows: small shops have none to spare.
+    """
+    rng = np.random.default_rng(seed)
+    share = max(share, FEW / sum(len(e.pairs) for e in examples))
+    return [e.bought | (rng.random(len(e.pairs)) < share) for e in examples]
+
+
+def _dataset(
+    examples: list[Examples], options: dict, reference: lightgbm.Dataset | None = None
+) -> lightgbm.Dataset:
     """Binned once for every objective; a binary classifier does not look at the groups."""
     binning = {
         name: options[name]
@@ -278,6 +348,7 @@ def _dataset(examples: list[Examples], options: dict) -> lightgbm.Dataset:
         group=np.concatenate([e.sizes for e in examples]),
         feature_name=examples[0].table.columns.tolist(),
         params=binning,
+        reference=reference,
     )
 
 

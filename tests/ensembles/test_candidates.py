@@ -1,18 +1,27 @@
 """Candidates and their features.
 
-Unions by hand, features against a slow loop, and nothing from after the cut.
+The vote by hand, features against a slow loop, and nothing from after the cut.
 """
 
 import numpy as np
 import pandas as pd
 import pytest
-from shops import Shop
+from shops import Shop, receipts
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.ensembles.candidates import Candidates, held, recall_curve, union
+from recsys_utils.ensembles.candidates import (
+    TOGETHER,
+    VOTE,
+    Candidates,
+    held,
+    recall_curve,
+    together,
+)
 from recsys_utils.ensembles.features import aggregates, build
 from recsys_utils.models import ItemCF, OwnPurchases, Popular
+
+WEIGHTS = {"own": 2, "bm25": 1, "popular": 0}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +32,7 @@ def made(shop: Shop) -> tuple[dict, np.ndarray, Candidates]:
         "popular": Popular(28).fit(shop.history),
     }
     users = np.arange(0, shop.history.shape[0], 2)
-    return generators, users, union(generators, users, {"own": 20, "bm25": 15, "popular": 10})
+    return generators, users, together(generators, users, WEIGHTS, 20)
 
 
 def lists(
@@ -38,17 +47,27 @@ def pairs(candidates: Candidates, data: Interactions) -> set[tuple[str, str]]:
 
 
 @pytest.mark.spec("S3-05")
-def test_the_union_is_every_generator_s_first_items_and_no_pair_twice(
-    made: tuple, shop: Shop
-) -> None:
+def test_candidates_are_the_first_of_all_votes_and_no_pair_twice(made: tuple, shop: Shop) -> None:
+    """Two votes of 2 / (VOTE + place) and 1 / (VOTE + place), added up in plain Python."""
     generators, users, candidates = made
-    wanted = set.union(
-        *(lists(model, users, n, shop) for model, n in zip(generators.values(), (20, 15, 10)))
-    )
-    assert pairs(candidates, shop.history) == wanted
-    assert len(candidates) == len(wanted)
+    user = shop.history.user_ids[users[3]]
+    votes = {}
+    for name in ("own", "bm25"):
+        for row in generators[name].recommend([user], 400).itertuples():
+            vote = WEIGHTS[name] / (VOTE + row.rank)
+            votes[row.item_id] = votes.get(row.item_id, 0) + vote
+    first = sorted(votes, key=votes.get, reverse=True)[:20]
+    mine = candidates.item[candidates.user == users[3]]
+    assert set(shop.history.item_ids[mine]) == set(first)
+    assert (np.unique(candidates.user, return_counts=True)[1] == 20).all()
     key = candidates.user.astype(np.int64) * shop.history.shape[1] + candidates.item
     assert (np.diff(key) > 0).all()
+
+
+def test_one_generator_alone_proposes_its_own_first_items(made: tuple, shop: Shop) -> None:
+    generators, users, _ = made
+    alone = together(generators, users, {"own": 1, "bm25": 0, "popular": 0}, 15)
+    assert pairs(alone, shop.history) == lists(generators["own"], users, 15, shop)
 
 
 def test_scores_are_those_of_the_models_also_for_what_another_proposed(
@@ -67,7 +86,7 @@ def test_scores_are_those_of_the_models_also_for_what_another_proposed(
 
 def test_new_candidates_are_never_what_was_bought_and_no_fewer(made: tuple, shop: Shop) -> None:
     generators, users, _ = made
-    candidates = union({"popular": generators["popular"]}, users, {"popular": 10}, new=True)
+    candidates = together({"popular": generators["popular"]}, users, {"popular": 1}, 10, new=True)
     assert pairs(candidates, shop.history) == lists(
         generators["popular"], users, 10, shop, exclude="bought"
     )
@@ -94,20 +113,28 @@ def test_held_by_hand(tiny: pd.DataFrame) -> None:
 
 
 @pytest.mark.spec("S3-06")
-def test_recall_grows_with_n_and_the_union_holds_at_least_what_each_holds(
-    made: tuple, shop: Shop
-) -> None:
-    table = recall_curve(made[0], shop.truth, shop.history, (5, 20, 10_000)).pivot(
-        index="n", columns="generator", values="recall"
-    )
+def test_recall_grows_with_n_and_ends_at_what_can_be_reached(made: tuple, shop: Shop) -> None:
+    curve = recall_curve(made[0], WEIGHTS, shop.truth, shop.history, (5, 20, 10_000))
+    table = curve.pivot(index="n", columns="generator", values="recall")
     assert (table.diff().dropna() >= 0).all(axis=None)
-    assert (table["union"] >= table.max(axis=1) - 1e-12).all()
     reachable = shop.truth[shop.truth["user_id"].isin(shop.history.user_ids)].drop_duplicates(
         ["user_id", "item_id"]
     )
-    assert table.loc[10_000, "union"] == pytest.approx(
+    assert table.loc[10_000, TOGETHER] == pytest.approx(
         reachable["item_id"].isin(shop.history.item_ids).mean()
     )
+
+
+def test_recall_of_all_together_is_that_of_the_candidates(made: tuple, shop: Shop) -> None:
+    """Every row of one n has the same number of candidates, so that none is flattered."""
+    generators, _, _ = made
+    truth = shop.truth[["user_id", "item_id"]].drop_duplicates()
+    truth = truth[truth["user_id"].isin(shop.history.user_ids)]
+    users = np.unique(shop.history.user_ids.get_indexer(truth["user_id"]))
+    candidates = together(generators, users, WEIGHTS, 20)
+    share = held(candidates, truth, shop.history).sum() / len(truth)
+    table = recall_curve(generators, WEIGHTS, shop.truth, shop.history, (20,))
+    assert table.set_index("generator").loc[TOGETHER, "recall"] == pytest.approx(share)
 
 
 @pytest.mark.spec("S3-12")
@@ -181,13 +208,32 @@ def test_features_of_a_window_are_the_same_when_later_rows_are_deleted_or_change
         Interactions.of(part[part["ts"] < cut].reset_index(drop=True), as_of=cut)
         for part in (early, rows.assign(price=rows["price"].where(rows["ts"] < cut, 99.0)))
     )
-    candidates = union({"own": OwnPurchases().fit(one)}, np.arange(5), {"own": 10})
+    candidates = together({"own": OwnPurchases().fit(one)}, np.arange(5), {"own": 1}, 10)
     pd.testing.assert_frame_equal(build(candidates, one), build(candidates, two))
+
+
+def test_attributes_by_hand() -> None:
+    """Three shoppers of four are from France; of all that they bought, a quarter was milk."""
+    lines = ["ann milk 1", "ann jam 1", "bob jam 2", "cat milk 3", "dan jam 4"]
+    rows = receipts("\n".join(f"{line} 2024-01-01 1 1" for line in lines))
+    users = pd.DataFrame(
+        {"user_id": ["ann", "bob", "cat", "dan"], "country": ["fr", "fr", "uk", "fr"]}
+    )
+    data = Interactions.of(rows, users=users)
+    candidates = together({"own": OwnPurchases().fit(data)}, np.arange(4), {"own": 1}, 2)
+    table = build(candidates, data).assign(user=data.user_ids[candidates.user])
+    milk = table[data.item_ids[candidates.item] == "milk"].set_index("user")
+    common = milk["attribute_user_country"].to_dict()
+    assert common == pytest.approx({"ann": 0.75, "bob": 0.75, "cat": 0.25, "dan": 0.75})
+    # A quarter of what the French bought, two fifths of all.
+    assert milk.loc["ann", "attribute_like_country"] == pytest.approx((1 / 4) / (2 / 5))
+    assert milk.loc["cat", "attribute_like_country"] == pytest.approx(1 / (2 / 5))
 
 
 def test_a_shop_without_prices_has_features_without_prices(tiny: pd.DataFrame) -> None:
     data = Interactions.of(tiny.drop(columns="price"))
-    table = build(union({"own": OwnPurchases().fit(data)}, np.arange(3), {"own": 5}), data)
+    own = {"own": OwnPurchases().fit(data)}
+    table = build(together(own, np.arange(3), {"own": 1}, 4), data)
     assert table["price_to_user"].isna().all()
     assert table["user_basket_money"].isna().all()
     assert table["pair_times"].sum() == len(tiny)

@@ -13,7 +13,7 @@ from shops import Shop, cut_shop
 
 from recsys_utils.data.folds import Stage
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.ensembles.two_stage import GENERATORS, TwoStage
+from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, rotation
 from recsys_utils.evaluation import slices
 from recsys_utils.evaluation.metrics import per_user
 
@@ -46,7 +46,7 @@ def test_the_ranker_orders_better_than_any_of_its_generators(larger: Stage) -> N
 def test_labels_are_what_was_bought_in_the_window_and_features_are_of_before(shop: Shop) -> None:
     model = TwoStage(**SMALL)
     data = shop.history
-    result = model._window(data, 2)
+    result = model._window(data, 2, None)
     table = result.table
     label = result.bought
     sizes = result.sizes
@@ -81,13 +81,17 @@ def test_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop) -> 
         mixed.loc[late, "item_id"].sample(frac=1, random_state=1).to_numpy()
     )
     mixed.loc[late, "price"] *= 7
-    first = model._window(data, 2)
+    first = model._window(data, 2, None)
     for other in (mixed, data.purchases[~late]):
         again = model._window(
             Interactions.of(
-                other.reset_index(drop=True), data.items.reset_index(), as_of=data.as_of
+                other.reset_index(drop=True),
+                data.items.reset_index(),
+                data.users.reset_index(),
+                as_of=data.as_of,
             ),
             2,
+            None,
         )
         pd.testing.assert_frame_equal(first.table, again.table)
         assert np.array_equal(first.bought, again.bought)
@@ -105,7 +109,7 @@ def test_the_new_items_ranker_lists_nothing_bought_first(shop: Shop) -> None:
 
 def test_a_window_in_which_nobody_returned_is_left_out(tiny: pd.DataFrame) -> None:
     data = Interactions.of(tiny)
-    assert TwoStage(days=1)._window(data, 30) is None
+    assert TwoStage(days=1)._window(data, 30, None) is None
     model = TwoStage(windows=1, days=0.5).fit(data)
     assert not len(model.rankers_)
     assert len(model.recommend(["ann"], 4)) == 4
@@ -122,6 +126,36 @@ def test_it_serves_in_a_process_that_never_imported_it(shop: Shop, tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == model.recommend([user], 5)["item_id"].astype(str).tolist()
+
+
+def test_embeddings_mean_the_same_in_every_window(shop: Shop) -> None:
+    """Item factors of two fits, once turned, agree on what both windows know."""
+    model = TwoStage(generators="original", embeddings=True, windows=2, rounds=5)
+    newer, older = model.examples(shop.history)
+
+    def of_items(example: Examples, n: int) -> pd.DataFrame:
+        end = shop.history.as_of - pd.Timedelta(days=model.days * n)
+        rows = shop.history.purchases
+        past = rows[rows["ts"] < end].reset_index(drop=True)
+        ids = Interactions.of(past, shop.history.items.reset_index(), as_of=end).item_ids
+        columns = [c for c in example.table if c.startswith("latent_item_")]
+        table = example.table[columns].set_axis(ids[example.pairs.item])
+        return table[~table.index.duplicated()]
+
+    one = of_items(newer, 1)
+    two = of_items(older, 2)
+    shared = one.index.intersection(two.index)
+    x, y = (table.loc[shared].to_numpy().ravel() for table in (one, two))
+    assert len(shared) > 30
+    assert np.corrcoef(x, y)[0, 1] > 0.6
+
+
+def test_a_rotation_is_found_again() -> None:
+    rng = np.random.default_rng(0)
+    factors = pd.DataFrame(rng.normal(size=(40, 6)))
+    turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    found = rotation(factors, pd.DataFrame(factors.to_numpy() @ turn)[10:])
+    assert np.allclose(found, turn, atol=1e-5)
 
 
 def test_models_of_several_seeds_are_those_that_are_fitted_one_by_one(larger: Stage) -> None:
