@@ -96,8 +96,9 @@ def judge(
         rows[name] = values[["precision", "recall", "hit_rate"]].mean().to_dict()
         rows[name]["error"] = values["precision"].sem()
     if only is not None:
-        pairs = len(truth[["user_id", "item_id"]].drop_duplicates())
-        rows["chance"] = {"precision": pairs / len(users) / len(only), "recall": k / len(only)}
+        bought = len(truth[["user_id", "item_id"]].drop_duplicates()) / len(users)
+        listed = min(k, len(only)) / len(only)  # share of the items that a list can hold
+        rows["chance"] = {"precision": bought * listed / k, "recall": listed}
     return pd.DataFrame(rows).T.assign(users=len(users))
 
 

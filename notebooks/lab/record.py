@@ -96,5 +96,6 @@ def _save(
         note,
         spread,
         f"{type(model).__module__}:{type(model).__name__}",
+        getattr(model, "tries", 1),
     )
     return recs

@@ -1,10 +1,21 @@
 """Short tables of metrics: models × metrics, models × scopes."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
-from recsys_utils.data.folds import Stage
+from recsys_utils.data.folds import Fold, Stage
+from recsys_utils.data.runs import has_runs, load_runs
 from recsys_utils.evaluation.metrics import per_user
-from recsys_utils.evaluation.slices import restrict, scopes, warm
+from recsys_utils.evaluation.slices import STRATA, restrict, scopes, warm
+
+
+def recorded(fold: Fold, models: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Lists for the test window of models that earlier notebooks tuned and recorded, by model.
+
+    A rival is compared as it stands in the leaderboard. One that was not recorded is left out.
+    """
+    return load_runs(fold, models)[0] if has_runs(fold) else {}
 
 
 def summary(recs: dict[str, pd.DataFrame], stage: Stage, k: int = 5) -> pd.DataFrame:
@@ -22,6 +33,8 @@ def by_scope(recs: dict[str, pd.DataFrame], stage: Stage, k: int = 5) -> pd.Data
     for name, lists in recs.items():
         rows[name] = {}
         for scope, truth in truths.items():
+            if scope in STRATA:
+                continue
             values = per_user(restrict(lists, scope, stage.history), truth, k)
             rows[name][scope] = values["precision"].mean()
     return pd.DataFrame(rows).T.round(4)

@@ -5,6 +5,7 @@
 
 import os
 import resource
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,14 @@ def save_run(
     note: str = "",
     seed_spread: dict[str, float] | None = None,
     made_by: str = "",
+    tries: int = 1,
 ) -> None:
     """Check and write a model's lists for a fold's test users,
     `data/<dataset>/runs/<fold>/<model>.parquet`.
 
     made_by: module and class of a model that can be fitted again with `params`, such as
         recsys_utils.models.popularity:Popular; "" for lists that no single model makes.
+    tries: settings that were judged on the validation window before this one was taken.
     """
     _check(recs, fold, model)
     folder = fold.folder("runs")
@@ -59,6 +62,7 @@ def save_run(
             "made_by": made_by,
             "notebook": os.environ.get(NOTEBOOK, ""),
             "params": params,
+            "tries": tries,
             "note": note,
             "seed_spread": seed_spread or {},
             "fold": fold.name,
@@ -103,12 +107,17 @@ def load_left_out(fold: Fold) -> dict[str, str]:
     return {meta["model"]: meta["reason"] for meta in _metas_of(fold, "left_out")}
 
 
-def load_runs(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+def load_runs(
+    fold: Fold, models: Iterable[str] | None = None
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """All tables saved for this very fold, by model, and what is known of them.
 
-    Tables of an older cut are left out.
+    Tables of an older cut are left out. models: only these, in this order, as far as they are
+    there.
     """
     metas = load_metas(fold)
+    if models is not None:
+        metas = metas.loc[[model for model in models if model in metas.index]]
     folder = fold.folder("runs")
     return {
         model: read_parquet(_unchanged(folder / f"{model}.parquet", meta))
@@ -153,7 +162,7 @@ def load_metas(fold: Fold) -> pd.DataFrame:
             f"no recommendation tables in {fold.folder('runs')}:"
             f" run ./run_all.sh --dataset {fold.dataset}"
         )
-    older = {"seed_spread": {}, "made_by": ""}  # runs of earlier versions have none
+    older = {"seed_spread": {}, "made_by": "", "tries": 1}  # runs of earlier versions have none
     return pd.DataFrame([older | meta for meta in metas]).set_index("model")
 
 

@@ -229,12 +229,14 @@ def record(
     seconds: pd.DataFrame,
     note: str = "",
     validation: pd.DataFrame | None = None,
+    tries: int = 1,
     **options: object,
 ) -> pd.DataFrame:
     """Fuse tables of a fold's test users and save the result as a run that costs what its parts
     cost; `seconds` as of `lists`.
 
     validation: the same fusion of the parts' tables for the validation window.
+    tries: weightings that were judged on it.
     """
     if validation is not None:
         save_validation(validation[validation["rank"] <= VALIDATION_DEPTH], fold, name)
@@ -253,6 +255,7 @@ def record(
         cost["fit"],
         cost["recommend"] + time.perf_counter() - start,
         note,
+        tries=tries,
     )
     return recs
 

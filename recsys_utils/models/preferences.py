@@ -104,12 +104,14 @@ def pairs(
     return result.take(result.numbers(max_pairs_per_user, seed))
 
 
-def flips(data: Interactions, n: int = 5) -> pd.DataFrame:
-    """Two products of a category, both bought repeatedly, that change places from `quantity` to
-    `price_adjusted`; clearest first.
+def flips(data: Interactions, n: int | None = 5) -> pd.DataFrame:
+    """Two alike products, both bought repeatedly, that change places from `quantity` to
+    `price_adjusted`; clearest first, each client and premium product once. n=None: all of them.
 
+    Alike: of one subcategory (or category), with the same numbers in their names, since a set of
+    six is not compared with a single piece.
     client, more_units, units, price, premium, premium_units, premium_price, adjusted,
-    premium_adjusted. Empty without prices.
+    premium_adjusted, and the item ids, item_id and premium_id. Empty without prices.
     """
     columns = [
         "client",
@@ -121,6 +123,8 @@ def flips(data: Interactions, n: int = 5) -> pd.DataFrame:
         "premium_price",
         "adjusted",
         "premium_adjusted",
+        "item_id",
+        "premium_id",
     ]
     if "price" not in data.purchases:
         return pd.DataFrame(columns=columns)
@@ -128,20 +132,36 @@ def flips(data: Interactions, n: int = 5) -> pd.DataFrame:
         preferences(data, signal, data.shape[1]) for signal in ("quantity", "price_adjusted")
     )
     user, a, b = pairs(preferences(data), MOST)
-    group = pd.factorize(_categories(data))[0]
+    group = _alike(data)
     user, a, b = np.stack([user, a, b])[:, group[a] == group[b]]
     ua, ub, va, vb = (table[user, item].A1 for table in (units, value) for item in (a, b))
     clear = np.minimum(ua / ub, vb / np.maximum(va, 1e-9))
     best = np.argsort(-clear, kind="stable")
     best = best[(clear[best] > 1) & (ub[best] > 1)]
-    name = (
-        data.items["name"].fillna("").to_numpy()
-        if "name" in data.items
-        else data.item_ids.to_numpy()
-    )
+    name = _names(data)
+    ids = data.item_ids
     result = (data.user_ids[user], name[a], ua, data.price[a], name[b], ub, data.price[b], va, vb)
+    result = (*result, ids[a], ids[b])
     found = pd.DataFrame({c: np.asarray(v)[best] for c, v in zip(columns, result)}).round(2)
-    return found.drop_duplicates("premium").drop_duplicates("client")[:n].reset_index(drop=True)
+    if n is not None:
+        found = found.drop_duplicates("premium").drop_duplicates("client")[:n]
+    return found.reset_index(drop=True)
+
+
+def _alike(data: Interactions) -> np.ndarray:
+    """(items,) number of the kind of each item: what is compared with what."""
+    kind = _categories(data)
+    if "subcategory" in data.items:
+        kind = data.items["subcategory"].astype("object").fillna("")
+    numbers = pd.Series(_names(data)).str.findall(r"\d+").str.join(" ")
+    return pd.factorize(kind.astype(str).to_numpy() + "\n" + numbers.to_numpy())[0]
+
+
+def _names(data: Interactions) -> np.ndarray:
+    """(items,) what people call them; the ids where the shop gives no names."""
+    if "name" in data.items:
+        return data.items["name"].fillna("").astype(str).to_numpy(object)
+    return data.item_ids.to_numpy(object)
 
 
 def _ranked(table: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,9 @@ NOTEBOOKS = ROOT / "notebooks"
 COMPARISON = 13
 # The last notebook that makes the data, which all later ones need.
 LAST_OF_DATA = 2
+# Notebooks whose tuned models another one compares its own with; the others: RIVAL.
+RIVALS = {3: (), 10: (3, 4, 7)}
+RIVAL = (3,)
 # Parameters that have options of their own, so that `-p` does not take them.
 DEFAULTS = {"DATASET": "synthetic", "FAST": False, "SEED": 42}
 OPTIONS = {"DATASET": "--dataset NAME", "FAST": "--fast", "SEED": "--seed N"}
@@ -166,15 +169,15 @@ def _number(notebook: Path) -> str:
 
 
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
-    """01, then 02, then the models, which need no other model; from 13 on all of them."""
+    """01, then 02, then the models, each after its rivals; from 13 on all of them."""
     number = int(_number(notebook))
     if number <= LAST_OF_DATA:
-        last = number - 1
+        needed = set(range(1, number))
     elif number < COMPARISON:
-        last = LAST_OF_DATA
+        needed = {*range(1, LAST_OF_DATA + 1), *RIVALS.get(number, RIVAL)}
     else:
-        last = COMPARISON - 1
-    return [other.stem for other in every if int(_number(other)) <= last]
+        needed = set(range(1, COMPARISON))
+    return [other.stem for other in every if int(_number(other)) in needed]
 
 
 def _overrides(given: list[str], known: dict[Path, dict]) -> dict[str, object]:

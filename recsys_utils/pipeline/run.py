@@ -5,13 +5,15 @@ import json
 import os
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 from recsys_utils.data import registry, runs, tables
 from recsys_utils.pipeline.imports import imported_files
-from recsys_utils.pipeline.plan import LAST_OF_DATA, Task
+from recsys_utils.pipeline.plan import COMPARISON, LAST_OF_DATA, Task
 from recsys_utils.store import ROOT, atomic, data_dir, digest, read_json, report_dir, write_json
 
 TEMPLATES = ROOT / "recsys_utils" / "report" / "templates"
@@ -35,8 +37,7 @@ def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
     running: dict[Future, str] = {}
     with ThreadPoolExecutor(jobs) as pool:
         while order.is_active():
-            # The later notebooks take longer, so they start first where others run meanwhile.
-            for name in sorted(order.get_ready(), reverse=jobs > 1):
+            for name in _in_order(order.get_ready(), tasks, jobs):
                 running[pool.submit(_run_task, by_name[name], failed, save_outputs)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
@@ -79,6 +80,18 @@ def inputs(task: Task) -> str:
     return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _in_order(ready: Iterable[str], tasks: list[Task], jobs: int) -> list[str]:
+    """Notebooks in the order in which they should start.
+
+    Where others run meanwhile, first what most others wait for, then the later ones: they take
+    longer.
+    """
+    if jobs == 1:
+        return sorted(ready)
+    waiting = Counter(need for task in tasks for need in task.needs)
+    return sorted(ready, key=lambda name: (waiting[name], name), reverse=True)
+
+
 def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
     """Run one notebook if it is out of date; False if it failed."""
     if broken := _broken(task, failed):
@@ -119,12 +132,14 @@ def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
 def _broken(task: Task, failed: set[str]) -> set[str]:
     """The failed notebooks without which this one cannot run.
 
-    The comparison and what follows it go on with the models that there are; all need the data.
+    All need the data. A model can do without its rivals; the comparison and what follows it go on
+    with the models that there are.
     """
     broken = failed & set(task.needs)
     models = {name for name in task.needs if int(name[:2]) > LAST_OF_DATA}
     of_data = broken - models
-    if of_data or (models and not models <= failed):
+    is_model = int(task.path.stem[:2]) < COMPARISON
+    if of_data or is_model or (models and not models <= failed):
         return of_data
     return broken
 

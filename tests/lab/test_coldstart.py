@@ -156,6 +156,9 @@ def test_judge_by_hand_on_cold_items(unsold_then_bought: Stage) -> None:
     expected = {"precision": 1, "recall": 0.75, "hit_rate": 1, "error": 0, "users": 2}
     assert board.loc["usual"].to_dict() == expected
     assert board.loc["chance", ["precision", "recall"]].tolist() == [0.75, 0.5]
+    # A list of five holds both items, however they are drawn: all is found, in two of five places.
+    wide = judge({"usual": UsualCategory()}, stage, cold_items(stage), k=5)
+    assert wide.loc["chance", ["precision", "recall"]].tolist() == [0.3, 1]
 
 
 def test_judge_on_all_items_has_strangers_and_no_chance(unsold_then_bought: Stage) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from lab.record import on_validation, record
-from lab.tuning import tune
+from lab.scores import recorded
+from lab.tuning import over_seeds, tune
 from shops import Shop, fold_of
 
 from recsys_utils.data.runs import load_runs, load_validation, seed_spreads
@@ -56,3 +57,34 @@ def test_lists_for_the_validation_window_see_nothing_later(home: Path, shop: Sho
     assert recs[ids].astype(str).equals(expected[ids].astype(str))
     assert recs["score"].equals(expected["score"])
     assert model.as_of == fold.testing.history.as_of
+
+
+def test_tries_are_written_down_with_the_table(home: Path, shop: Shop) -> None:
+    """Three settings were judged on validation before one was taken; the other had no rival."""
+    fold = fold_of(shop)
+    table = tune([OwnPurchases(tau) for tau in (30, 60, 90)], fold.tuning)
+    record(table["model"][0], fold, "chosen")
+    record(OwnPurchases(), fold, "as_it_is")
+    assert load_runs(fold)[1]["tries"].to_dict() == {"as_it_is": 1, "chosen": 3}
+
+
+def test_rivals_are_those_that_were_recorded(home: Path, shop: Shop) -> None:
+    fold = fold_of(shop)
+    assert recorded(fold, ["own"]) == {}
+    lists = record(OwnPurchases(), fold, "own")
+    again = recorded(fold, ["own", "nobody recorded this"])
+    assert list(again) == ["own"]
+    assert again["own"]["item_id"].astype(str).tolist() == lists["item_id"].astype(str).tolist()
+
+
+def test_models_over_seeds_are_compared_with_the_first_of_them(shop: Shop) -> None:
+    models = {"one": BPR(**SMALL), "same": BPR(**SMALL), "longer": BPR(**SMALL | {"factors": 8})}
+    stage = fold_of(shop).tuning
+    table = over_seeds(models, stage, seeds=2)
+    single = [tune([BPR(**SMALL, seed=seed)], stage)["precision@5"][0] for seed in (42, 43)]
+    assert table.loc["one", "precision@5"] == pytest.approx(np.mean(single))
+    assert table.loc["one", "spread"] == pytest.approx(np.std(single, ddof=1))
+    assert table.loc["same", ["change", "low", "high"]].tolist() == [0, 0, 0]
+    longer = table.loc["longer"]
+    assert longer["change"] == pytest.approx(longer["precision@5"] - table["precision@5"]["one"])
+    assert longer["low"] <= longer["change"] <= longer["high"]
