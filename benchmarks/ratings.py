@@ -1,14 +1,17 @@
-"""The two towers on MovieLens 100K beside published numbers.
+"""Ratings and lists on MovieLens 100K beside published numbers.
 
-`python benchmarks/ratings.py` (needs the three ml-100k files).
+`python benchmarks/ratings.py [ratings] [top10] [cornac]` (needs the three ml-100k files).
 
 1. Rating error in a random 5-fold cross-validation, as the Surprise project publishes it, and on a
 split by date. 2. Top 10 on a random 75/25 split per user, as Microsoft's recommenders publish it:
-rated films are left out, every held-out one counts.
+rated films are left out, every held-out one counts. 3. Both on a random 80/20 split, as Cornac's
+README publishes it: a film counts if it got four stars, and only films that the user liked in the
+training part are left out. Errors and metrics are means over users.
 """
 
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import recsys_utils  # noqa: F401 - sets the BLAS threads before numpy loads
@@ -18,8 +21,9 @@ import numpy as np
 import pandas as pd
 from lab import rating_towers
 
+from recsys_utils import LabError
 from recsys_utils.data import tables
-from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.data.interactions import Interactions, codes, distinct
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models import ALS, BPR, EASE, ItemCF, Popular, TwoTower
 from recsys_utils.models.towers.training import prepare, transactions
@@ -27,6 +31,8 @@ from recsys_utils.models.towers.training import prepare, transactions
 HERE = Path(__file__).parent
 FOLDS = 5
 HELD = 0.05
+DRAWS = 5  # of the 80/20 split; the published numbers are of one
+LIKED = 4  # stars
 K = 10
 SEED = 42
 PUBLISHED = {
@@ -41,7 +47,15 @@ PUBLISHED = {
         "LightGCN (Microsoft)": (0.420, None),
         "BiVAE (Microsoft)": (0.475, 0.412),
     },
+    # README of github.com/PreferredAI/cornac, "your first Cornac experiment"
+    "cornac": {
+        "MF (Cornac)": (0.7430, 0.8998, 0.7445, 0.0548, 0.0761, 0.0675, 0.0463),
+        "PMF (Cornac)": (0.7534, 0.9138, 0.7744, 0.0671, 0.0969, 0.0813, 0.0639),
+        "BPR (Cornac)": (None, None, 0.8695, 0.1042, 0.1500, 0.1110, 0.1195),
+    },
 }
+RANKERS = ("Popular", "EASE", "ALS", "BPR")
+CORNAC = ("MAE", "RMSE", "AUC", "MAP", "nDCG@10", "precision@10", "recall@10")
 MODELS = {
     "Popular": Popular(None),
     "ItemCF": ItemCF(),
@@ -52,13 +66,22 @@ MODELS = {
 }
 
 
-def main() -> None:
-    """Print both tables and write them to results."""
-    result = pd.concat({"random 5-fold": cross_validated(), "by date": by_date()}), top()
-    for name, table in zip(("ratings", "top10"), result):
+def main(names: list[str]) -> None:
+    """Print the tables of these names, or all, and write them to results."""
+    tables_by_name = {"ratings": rating_table, "top10": top, "cornac": like_cornac}
+    unknown = [name for name in names if name not in tables_by_name]
+    if unknown:
+        raise LabError(f"there is no table '{unknown[0]}': choose {', '.join(tables_by_name)}")
+    for name in names or tables_by_name:
+        table = tables_by_name[name]()
         print(table.round(4).to_string(), flush=True)
         (HERE / "results").mkdir(exist_ok=True)
         table.round(4).to_csv(HERE / "results" / f"ml-100k_{name}.csv")
+
+
+def rating_table() -> pd.DataFrame:
+    """Rating errors on random folds and by date."""
+    return pd.concat({"random 5-fold": cross_validated(), "by date": by_date()})
 
 
 def rated() -> pd.DataFrame:
@@ -138,5 +161,83 @@ def top() -> pd.DataFrame:
     ).sort_values("nDCG", ascending=False)
 
 
+def like_cornac() -> pd.DataFrame:
+    """Cornac's metrics on random 80/20 splits: mean and spread of the draws, then published."""
+    rng = np.random.default_rng(SEED)
+    draws = []
+    for _ in range(DRAWS):
+        is_test, held = (rng.random(len(rated())) < share for share in (0.2, HELD))
+        draws.append(pd.concat([split_errors(is_test, held), split_lists(is_test)]))
+    every = pd.concat(draws).groupby(level=0, sort=False)
+    spread = every.std().add_suffix(" sd")
+    ours = every.mean().join(spread)
+    return pd.concat([ours, pd.DataFrame(PUBLISHED["cornac"], index=CORNAC).T])
+
+
+def split_errors(is_test: np.ndarray, held: np.ndarray) -> pd.DataFrame:
+    """MAE and RMSE of test ratings of known users and films, as means over users.
+
+    held: rows that decide when to stop, where they are not of the test.
+    """
+    rows = rated()
+    train, test = rows[~is_test], rows[is_test]
+    known = test["Customer_ID"].isin(train["Customer_ID"])
+    known &= test["products"].isin(train["products"])
+    cut = [rows[~is_test & ~held], rows[~is_test & held], test[known]]
+    options = {"mode": "rating", "negatives": 0, "parts": cut}
+    parts = prepare(rows, *rating_towers.columns(rows), **options)
+    models = {"two towers": rating_towers.fit_ratings(parts, seed=SEED)}
+    truth = rating_towers.stars(parts.test.label[:, 0])
+    errors = {}
+    for name, guess in rating_towers.guesses(models, parts).items():
+        error = pd.Series(guess - truth)
+        mae = error.abs().groupby(parts.test.user).mean().mean()
+        rmse = np.sqrt((error**2).groupby(parts.test.user).mean()).mean()
+        errors[name] = {"MAE": mae, "RMSE": rmse}
+    return pd.DataFrame(errors).T
+
+
+def split_lists(is_test: np.ndarray) -> pd.DataFrame:
+    """Ranking metrics over users who like a test film: what they liked in training is left out.
+
+    Models learn from the liked films alone, or from all that were rated as if all were liked.
+    """
+    data = tables.load("ml-100k")
+    rows = data.purchases
+    liked = rows["rating"] >= LIKED
+    films = distinct(rows["item_id"][~is_test])
+    seen = rows.loc[~is_test & liked, ["user_id", "item_id"]]
+    truth = rows[is_test & liked]
+    truth = truth[codes(truth["item_id"], films) >= 0]
+    users = distinct(truth["user_id"])
+    result = {}
+    for (learnt, part), name in product({"liked": liked, "rated": liked | True}.items(), RANKERS):
+        history = Interactions.of(
+            rows[~is_test & part], data.items, data.users, rows["ts"].max(), pd.Series(films)
+        )
+        recs = MODELS[name].fit(history).recommend(users, len(films), seen)
+        top = per_user(recs, truth, K).mean()
+        result[f"{name}, of {learnt} films"] = {
+            "AUC": auc(recs, truth),
+            "MAP": per_user(recs, truth, len(films))["map"].mean(),
+            "nDCG@10": top["ndcg"],
+            "precision@10": top["precision"],
+            "recall@10": top["recall"],
+        }
+    return pd.DataFrame(result).T
+
+
+def auc(recs: pd.DataFrame, truth: pd.DataFrame) -> float:
+    """Mean over users: how often a film they like stands above one they do not. Lists hold all."""
+    keys = ["user_id", "item_id"]
+    recs = recs.astype(dict.fromkeys(keys, str))
+    hits = recs.merge(truth[keys].astype(str), on=keys)
+    rank = hits.groupby("user_id")["rank"]
+    likes = rank.size()
+    others = recs.groupby("user_id").size().reindex(likes.index) - likes
+    below_best = rank.sum() - likes * (likes + 1) / 2  # films not liked that stand above liked ones
+    return float((1 - below_best / (likes * others)).mean())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

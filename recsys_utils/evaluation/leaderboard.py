@@ -28,6 +28,7 @@ COLUMNS = (
     "users",
     "fit_seconds",
     "recommend_seconds",
+    "tries",
 )
 Values = dict[tuple[str, int], dict[str, pd.DataFrame]]  # by (scope, k) and model: users × metrics
 
@@ -43,7 +44,7 @@ def leaderboard(
     """The tidy table of every model × scope × group of users × metric × k.
 
     Args:
-        runs, metas: what `load_runs` gives: lists by model; family and seconds by model.
+        runs, metas: what `load_runs` gives: lists by model; family, seconds and tries by model.
         fold: its test window is the truth.
         catalogue: item ids that the prefilter keeps; None leaves its scope out.
         values: what `per_user_values` gave for the same runs, where it is at hand.
@@ -70,7 +71,7 @@ def leaderboard(
     for model, recs in runs.items():
         parts.append(_list_metrics(model, recs, stage).assign(users=len(groups["warm"])))
     table = pd.concat(parts, ignore_index=True)
-    table = table.join(metas[["family", "fit_seconds", "recommend_seconds"]], on="model")
+    table = table.join(metas[["family", "fit_seconds", "recommend_seconds", "tries"]], on="model")
     table = table.assign(dataset=spec(fold.dataset).name, protocol=fold.protocol, fold=fold.name)
     return table[list(COLUMNS)]
 

@@ -1,5 +1,7 @@
 """Metrics of recommendation lists: a row for every user, and numbers of all lists together."""
 
+from typing import Literal, get_args
+
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -7,24 +9,32 @@ from scipy import sparse
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct, pair_ids
 
+Ideal = Literal["reachable", "all"]
 
-def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
+
+def per_user(
+    recs: pd.DataFrame, truth: pd.DataFrame, k: int, ideal: Ideal = "reachable"
+) -> pd.DataFrame:
     """One row for every user of `truth`; zeros where the user has no list.
 
     Args:
         recs: user_id, item_id, rank (from 1).
         truth: user_id, item_id, distinct or not; with quantity and price also the two revenues.
         k: length of the lists that counts.
+        ideal: what nDCG is measured against. "reachable": the best k items, so that a list without
+            a miss is 1. "all": every item bought, though k places may not hold them; some papers
+            on next baskets count so, and a shopper with a large basket then never reaches 1.
 
     Returns users × metrics:
         precision: hits / k, for short lists too · recall: hits / items bought
-        ndcg: hits weighted by 1 / log2(rank + 1), over the best order of min(k, bought) hits
+        ndcg: hits weighted by 1 / log2(rank + 1), over the same sum of the `ideal` list
         map: precision at the rank of each hit, summed, over all items bought
         mrr: 1 / rank of the first hit · hit_rate: whether there is any hit
         revenue: money that the user spent on the hits · revenue_share: that over all they spent.
 
     Accuracy is as in ranx (Bassani 2022) for lists without equal scores.
-    Raises LabError for ids that are floating numbers, and for an item twice in one list.
+    Raises LabError for ids that are floating numbers, for an item twice in one list, and for
+    another `ideal`.
 
     >>> recs = pd.DataFrame({"user_id": "ann", "item_id": ["tea", "milk"], "rank": [1, 2]})
     >>> truth = pd.DataFrame({"user_id": ["ann", "bob"], "item_id": ["milk", "tea"]})
@@ -32,6 +42,8 @@ def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
     {'ann': 0.5, 'bob': 0.0}
     """
     _check_ids(recs, truth)
+    if ideal not in get_args(Ideal):
+        raise LabError(f"ideal is '{ideal}': choose {', '.join(get_args(Ideal))}")
     users = distinct(truth["user_id"])
     items = distinct(truth["item_id"])
     pairs, pair_of_row = np.unique(pair_keys(truth, users, items), return_inverse=True)
@@ -43,8 +55,10 @@ def per_user(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.DataFrame:
     nth_hit = np.arange(len(user)) - np.searchsorted(user, user) + 1
     first_rank = np.full(len(users), np.inf)
     first_rank[user[nth_hit == 1]] = rank[nth_hit == 1]
-    gain = 1 / np.log2(np.arange(2, k + 2))
-    best_gain = np.cumsum(gain)[np.minimum(bought, k) - 1]
+    longest = max(k, bought.max(initial=0))
+    gain = 1 / np.log2(np.arange(2, longest + 2))
+    best_hits = bought if ideal == "all" else np.minimum(bought, k)
+    best_gain = np.cumsum(gain)[best_hits - 1]
 
     metrics = {
         "precision": hits / k,

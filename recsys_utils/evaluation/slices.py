@@ -10,6 +10,8 @@ HISTORY_LENGTHS = ((1, 1), (2, 4), (5, 9), (10, 24), (25, None))  # baskets befo
 ATTRIBUTES = ("segment", "country")
 LARGEST_GROUPS = 8  # of an attribute's values
 SMALLEST_GROUP = 20  # users
+# Where a stratum of the catalogue ends, as a share of the purchases before the cut.
+STRATA = {"head": 0.5, "middle": 0.8, "tail": 1.0}
 HEAVY = 5  # purchased products of the prefiltered catalogue that make a user "heavy"
 
 
@@ -34,13 +36,31 @@ def inside(pairs: pd.DataFrame, catalogue: pd.Index) -> np.ndarray:
     return codes(pairs["item_id"], catalogue) >= 0
 
 
+def popularity_strata(history: Interactions) -> np.ndarray:
+    """(items,) the stratum of each item, by the receipt lines it had before the cut.
+
+    Items stand in the order of their lines, equal ones in that of the catalogue. head: those that
+    make the first half of all lines · middle: those up to 80 % · tail: the rest, and what nobody
+    had bought. The item that crosses a border is on its near side.
+    """
+    lines = np.bincount(history.item, minlength=history.shape[1])
+    order = np.argsort(-lines, kind="stable")
+    share_before = (np.cumsum(lines[order]) - lines[order]) / lines.sum()
+    ends = list(STRATA.values())[:-1]
+    strata = np.empty(len(lines), dtype=object)
+    strata[order] = np.array(list(STRATA), object)[np.searchsorted(ends, share_before, "right")]
+    return strata
+
+
 def scopes(
     truth: pd.DataFrame, history: Interactions, catalogue: pd.Index | None = None
 ) -> dict[str, pd.DataFrame]:
     """The truth by what counts; scopes without a row are left out.
 
     any: every purchase · repeat: what the user had bought before · new: what they had not
-    cold items: what the shop lists but nobody had bought · prefiltered: what `catalogue` holds.
+    cold items: what the shop lists but nobody had bought · prefiltered: what `catalogue` holds
+    head, middle, tail: by the popularity of the item, as `popularity_strata` says; an item that is
+    new to the shop is of the tail.
     """
     repeat = bought_before(truth, history)
     unsold = history.item_ids[~history.sold]
@@ -52,14 +72,21 @@ def scopes(
     }
     if catalogue is not None:
         parts["prefiltered"] = truth[inside(truth, catalogue)]
+    item = codes(truth["item_id"], history.item_ids)
+    strata = np.where(item >= 0, popularity_strata(history)[item], "tail")
+    parts |= {stratum: truth[strata == stratum] for stratum in STRATA}
     return {scope: rows for scope, rows in parts.items() if len(rows)}
 
 
 def restrict(
     recs: pd.DataFrame, scope: str, history: Interactions, catalogue: pd.Index | None = None
 ) -> pd.DataFrame:
-    """Lists with only what counts in a scope, ranked from 1 again; scopes as in `scopes`."""
-    if scope == "any":
+    """Lists with only what counts in a scope, ranked from 1 again; scopes as in `scopes`.
+
+    In the strata of popularity lists stay as they are: shoppers do not ask for a list of rarities,
+    the question is what the one list that they see finds among them.
+    """
+    if scope == "any" or scope in STRATA:
         return recs
     if scope == "prefiltered":
         kept = inside(recs, catalogue)

@@ -5,6 +5,7 @@ import pandas as pd
 from recsys_utils.data.runs import seed_spreads
 from recsys_utils.evaluation.leaderboard import KS, best_first
 from recsys_utils.evaluation.significance import letters
+from recsys_utils.evaluation.slices import STRATA
 from recsys_utils.report.figures import SMALLEST_GROUP
 from recsys_utils.report.judged import Judged
 from recsys_utils.report.wording import LABELS, display_name
@@ -27,8 +28,11 @@ NEITHER_END_IS_BEST = ("mean_price", SPREAD)
 
 
 def board_tables(judged: Judged) -> list[dict]:
-    """All leaderboards of the page: warm shoppers by scope and k; cold ones if there are ten."""
-    tables = [board_table(judged, scope, k) for scope, k in judged.values]
+    """All leaderboards of the page: warm shoppers by scope and k; cold ones if there are ten.
+
+    The strata of popularity have a figure instead.
+    """
+    tables = [board_table(judged, scope, k) for scope, k in judged.values if scope not in STRATA]
     if len(judged.groups["cold"]) >= SMALLEST_GROUP:
         tables += [board_table(judged, "any", k, "cold") for k in KS]
     return tables

@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import FuncFormatter
 
 from recsys_utils.evaluation.leaderboard import best_first
+from recsys_utils.evaluation.slices import STRATA
 from recsys_utils.report import style
 from recsys_utils.report.point_labels import label_points
 from recsys_utils.report.style import colour
@@ -79,33 +80,22 @@ def by_group(board: pd.DataFrame, prefix: str = "history: ") -> Axes:
     groups = groups_of(board, prefix)
     if not groups:
         return _nothing("no group has ten shoppers")
-    best = best_first(board).drop_duplicates("family").head(MOST_FAMILIES)["model"]
-    per_group = [best_first(board, users=group).set_index("model") for group in groups]
-    lines = len(groups) * len(best)
-    height = 0.9 + 0.22 * len(groups) + 0.11 * lines + 0.2 * len(best)
-    ax = style.axes(height, "x")
-    step = 0.7 / len(best)
-    middle = (len(best) - 1) / 2
-    for n, model in enumerate(best):
-        rows = pd.DataFrame([rows.loc[model] for rows in per_group])
-        ax.errorbar(
-            rows["value"],
-            np.arange(len(groups)) + (n - middle) * step,
-            xerr=np.array([rows["value"] - rows["lo"], rows["hi"] - rows["value"]], float),
-            fmt=style.marker(n),
-            color=colour(rows["family"].iloc[0]),
-            ms=5.5,
-            elinewidth=1.2,
-            label=display_name(model),
-        )
-    ticks = []
-    for group, rows in zip(groups, per_group):
-        ticks.append(f"{style.tick_label(group.removeprefix(prefix))} ({rows['users'].iloc[0]:,})")
-    ax.set_yticks(range(len(groups)), ticks)
-    ax.set(ylim=(len(groups) - 0.5, -0.5), xlabel="Precision@5, 95 % interval")
-    ax.set_xlim(left=0)
-    style.legend(ax)
-    return ax
+    rows = {group.removeprefix(prefix): best_first(board, users=group) for group in groups}
+    return _dots(rows, _best_of_families(board), metric_label("precision", 5))
+
+
+def strata_of(board: pd.DataFrame) -> list[str]:
+    """Strata of popularity from which enough shoppers bought to be shown."""
+    scopes = set(board.loc[board["users"] >= SMALLEST_GROUP, "scope"])
+    return [stratum for stratum in STRATA if stratum in scopes]
+
+
+def by_popularity(board: pd.DataFrame, k: int = 10) -> Axes:
+    """Recall of what was bought from the catalogue's head, middle and tail, for the best models of
+    different families (warm shoppers).
+    """
+    rows = {stratum: best_first(board, "recall", k, stratum) for stratum in strata_of(board)}
+    return _dots(rows, _best_of_families(board), metric_label("recall", k))
 
 
 def repeat_vs_new(board: pd.DataFrame) -> Axes:
@@ -178,6 +168,44 @@ def curve(
     ax.set(xlabel=x, ylabel=y)
     if by:
         style.legend(ax)
+    return ax
+
+
+def _best_of_families(board: pd.DataFrame) -> list[str]:
+    """The best model of each of the best families, best first."""
+    return list(best_first(board).drop_duplicates("family").head(MOST_FAMILIES)["model"])
+
+
+def _dots(parts: dict[str, pd.DataFrame], models: list[str], label: str) -> Axes:
+    """A line per part, on it a dot and a 95 % interval per model.
+
+    parts: rows of the leaderboard by name.
+    """
+    parts = {name: rows.set_index("model") for name, rows in parts.items()}
+    lines = len(parts) * len(models)
+    height = 0.9 + 0.22 * len(parts) + 0.11 * lines + 0.2 * len(models)
+    ax = style.axes(height, "x")
+    step = 0.7 / len(models)
+    middle = (len(models) - 1) / 2
+    for n, model in enumerate(models):
+        rows = pd.DataFrame([rows.loc[model] for rows in parts.values()])
+        ax.errorbar(
+            rows["value"],
+            np.arange(len(parts)) + (n - middle) * step,
+            xerr=np.array([rows["value"] - rows["lo"], rows["hi"] - rows["value"]], float),
+            fmt=style.marker(n),
+            color=colour(rows["family"].iloc[0]),
+            ms=5.5,
+            elinewidth=1.2,
+            label=display_name(model),
+        )
+    ticks = []
+    for name, rows in parts.items():
+        ticks.append(f"{style.tick_label(name)} ({rows['users'].iloc[0]:,})")
+    ax.set_yticks(range(len(parts)), ticks)
+    ax.set(ylim=(len(parts) - 0.5, -0.5), xlabel=f"{label}, 95 % interval")
+    ax.set_xlim(left=0)
+    style.legend(ax)
     return ax
 
 

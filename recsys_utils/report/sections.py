@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from recsys_utils import LabError
+from recsys_utils.ensembles.candidates import TOGETHER
 from recsys_utils.evaluation.calibration import calibration_error
 from recsys_utils.evaluation.leaderboard import best_first, ensemble_gain, overlap
 from recsys_utils.evaluation.metrics import per_user
@@ -39,7 +40,7 @@ STUDY_COLUMNS = {
 }
 ABLATIONS = {
     "features": "Without a group of features, 95 % interval",
-    "generators": "Without a generator of candidates, 95 % interval",
+    "generators": "Without a generator's scores, 95 % interval",
     "ranker": "With another ranker, 95 % interval",
 }
 
@@ -53,6 +54,7 @@ def section_figures(judged: Judged) -> dict[str, list[Figure]]:
         "tradeoffs": [],
         "groups": [],
         "repeat": [],
+        "popularity": [],
         "overlap": [],
     }
     for prefix, caption in GROUPS.items():
@@ -61,6 +63,9 @@ def section_figures(judged: Judged) -> dict[str, list[Figure]]:
     if {"repeat", "new"} <= set(board["scope"]):
         caption = "Precision@5 on repeats and on new items"
         sections["repeat"].append(figure(caption, figures.repeat_vs_new, board))
+    if len(figures.strata_of(board)) > 1:
+        caption = "Recall@10 by popularity of what was bought (shoppers)"
+        sections["popularity"].append(figure(caption, figures.by_popularity, board))
     if len(judged.runs) > 1:
         for x, caption in TRADEOFFS.items():
             if x == "seconds" or len(best_first(board, x)):
@@ -128,11 +133,11 @@ def _overlaps(judged: Judged) -> list[Figure]:
 
 
 def _candidate_recall(table: pd.DataFrame) -> list[Figure]:
-    """Recall by number of candidates: the union of all generators, then the best of them."""
-    candidates = "Candidates per shopper and generator"
+    """Recall by number of candidates: all generators together, then the best of them."""
+    candidates = "Candidates per shopper"
     most = table[table["n"] == table["n"].max()].sort_values("recall", ascending=False)
-    best = most.loc[most["generator"] != "union", "generator"][:MOST_GENERATORS]
-    lines = [table[table["generator"] == name] for name in ["union", *best]]
+    best = most.loc[most["generator"] != TOGETHER, "generator"][:MOST_GENERATORS]
+    lines = [table[table["generator"] == name] for name in [TOGETHER, *best]]
     lines = pd.concat(lines).rename(columns={"n": candidates, "recall": "Recall"})
     caption = "Purchases among the candidates"
     return [figure(caption, figures.curve, lines, candidates, "Recall", "generator")]

@@ -125,7 +125,7 @@ def _against_rival(rows: pd.DataFrame, model: str, precision: pd.DataFrame) -> s
     rival = rows[rows["model"] != model].iloc[0]
     other = f"“{display_name(rival['model'])}” ({percent(rival['value'])})"
     lead = rows.set_index("model").loc[model, "value"] - rival["value"]
-    place = "next" if lead >= 0 else "best"
+    place = "next" if rows["model"].iloc[0] == model else "best other"
     if _p_against(precision, model)[rival["model"]] >= 0.05:
         return f"The {place} there, {other}, cannot be told from it."
     if lead > 0:

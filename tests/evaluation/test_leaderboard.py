@@ -17,7 +17,7 @@ from recsys_utils.evaluation.leaderboard import (
     per_user_values,
 )
 from recsys_utils.evaluation.metrics import per_user
-from recsys_utils.evaluation.slices import bought_before, inside, restrict, warm
+from recsys_utils.evaluation.slices import STRATA, bought_before, inside, restrict, warm
 from recsys_utils.models import ItemCF, OwnPurchases, Popular
 
 METRICS = {
@@ -66,7 +66,7 @@ def board(runs: dict[str, pd.DataFrame], shop_fold: Fold, catalogue: pd.Index) -
 def board_of(
     runs: dict[str, pd.DataFrame], fold: Fold, catalogue: pd.Index | None = None
 ) -> pd.DataFrame:
-    known = {"family": "x", "fit_seconds": 1.0, "recommend_seconds": 2.0}
+    known = {"family": "x", "fit_seconds": 1.0, "recommend_seconds": 2.0, "tries": 3}
     return leaderboard(runs, pd.DataFrame(known, index=list(runs)), fold, catalogue)
 
 
@@ -101,7 +101,7 @@ def test_the_oracle_is_right_in_every_scope(board: pd.DataFrame, scope: str) -> 
 
 def test_trap_a_recommender_of_nothing_gets_zero_and_all_users_count(shop: Shop) -> None:
     values = per_user_values({"nothing": ranked([])}, shop.stage)
-    assert {scope for scope, _ in values} == {"any", "repeat", "new"}
+    assert {scope for scope, _ in values} == {"any", "repeat", "new", *STRATA}
     for key, models in values.items():
         assert len(models["nothing"]), key
         assert models["nothing"].eq(0).all(axis=None), key
@@ -134,7 +134,7 @@ def test_the_leaderboard_has_its_columns_and_one_row_per_number(board: pd.DataFr
     assert board["protocol"].unique().tolist() == ["window"]
     assert board["fold"].unique().tolist() == ["2025-06-10"]
     assert set(board["k"]) == set(KS)
-    assert set(board["scope"]) == {"any", "repeat", "new", "prefiltered"}
+    assert set(board["scope"]) == {"any", "repeat", "new", "prefiltered", *STRATA}
     assert set(board["metric"]) == METRICS
 
 
@@ -162,6 +162,19 @@ def test_intervals_contain_their_values(board: pd.DataFrame) -> None:
     assert (rows["lo"] <= rows["value"] + 1e-9).all()
     assert (rows["value"] <= rows["hi"] + 1e-9).all()
     assert (rows["lo"] < rows["hi"]).any()
+
+
+@pytest.mark.parametrize("k", KS)
+def test_hits_in_the_strata_of_popularity_are_all_hits(shop: Shop, runs, k: int) -> None:
+    values = per_user_values(runs, shop.stage)
+    for model in runs:
+        hits = [values[stratum, k][model]["precision"].sum() for stratum in STRATA]
+        assert sum(hits) == pytest.approx(values["any", k][model]["precision"].sum()), model
+
+
+def test_the_bestsellers_find_nothing_in_the_tail(board: pd.DataFrame) -> None:
+    recall = {s: cell(board, "popular", "recall", 10, s)["value"] for s in STRATA}
+    assert recall["head"] > recall["tail"] == 0
 
 
 @pytest.mark.spec("C7")

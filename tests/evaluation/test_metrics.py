@@ -109,6 +109,32 @@ def test_trap_idcg_is_over_the_shorter_of_k_and_truth() -> None:
     assert values_of({"u": range(5)}, {"u": range(20)})["ndcg"]["u"] == pytest.approx(1)
 
 
+def test_an_ideal_of_all_purchases_is_out_of_reach_of_a_short_list() -> None:
+    """Two places for three bought items: both hits, and 1 + 1 / log2(3) of the three's gain."""
+    recs, truth = table({"u": list("ab"), "v": list("xa")}), table({"u": list("abc"), "v": ["a"]})
+    values = per_user(recs, truth, 2, ideal="all")
+    two = 1 + 1 / np.log2(3)
+    assert values["ndcg"]["u"] == pytest.approx(two / (two + 1 / 2))
+    assert values["ndcg"]["v"] == pytest.approx(1 / np.log2(3))
+    assert per_user(recs, truth, 2)["ndcg"]["u"] == 1
+
+
+def test_the_ideal_changes_ndcg_alone_and_only_of_baskets_longer_than_the_list() -> None:
+    recs, truth = random_case(7, ties=False)
+    reachable = per_user(recs, truth, 10)
+    every = per_user(recs, truth, 10, ideal="all")
+    bought = truth.groupby("user_id").size()
+    changed = (every["ndcg"] < reachable["ndcg"]) | (reachable["ndcg"] == 0)
+    assert changed[bought > 10].all()
+    pd.testing.assert_frame_equal(every[bought <= 10], reachable[bought <= 10])
+    pd.testing.assert_frame_equal(every.drop(columns="ndcg"), reachable.drop(columns="ndcg"))
+
+
+def test_an_unknown_ideal_is_refused() -> None:
+    with pytest.raises(LabError, match="ideal is 'k': choose reachable, all"):
+        per_user(table({}), table({"u": ["a"]}), 5, ideal="k")
+
+
 def test_trap_unserved_users_count_as_zero() -> None:
     values = values_of({"u": ["a"]}, {"u": ["a"], "v": ["a"], "w": ["b"]})
     assert values.index.tolist() == ["u", "v", "w"]

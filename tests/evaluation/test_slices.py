@@ -8,7 +8,15 @@ from shops import Shop, pairs, ranked
 
 from recsys_utils.data.folds import Fold, Stage
 from recsys_utils.data.interactions import Interactions
-from recsys_utils.evaluation.slices import bought_before, restrict, scopes, user_groups, warm
+from recsys_utils.evaluation.slices import (
+    STRATA,
+    bought_before,
+    popularity_strata,
+    restrict,
+    scopes,
+    user_groups,
+    warm,
+)
 
 
 @pytest.fixture
@@ -37,11 +45,14 @@ def test_scopes_by_hand(stage: Stage) -> None:
         "repeat": {("ann", "milk")},
         "new": {("ann", "beer"), ("bob", "jam"), ("ann", "tea")},
         "prefiltered": {("ann", "milk"), ("bob", "jam")},
+        "head": {("ann", "milk"), ("bob", "jam")},
+        "middle": {("ann", "beer")},
+        "tail": {("ann", "tea")},
     }
 
 
 def test_an_empty_scope_is_left_out(stage: Stage) -> None:
-    assert set(scopes(stage.truth[1:2], stage.history)) == {"any", "new"}
+    assert set(scopes(stage.truth[1:2], stage.history)) == {"any", "new", "middle"}
 
 
 def test_repeat_and_new_split_any(shop: Shop) -> None:
@@ -71,6 +82,48 @@ def test_restricted_lists_are_ranked_from_one_again(stage: Stage, scope: str, ro
 def test_on_any_purchase_lists_stay_as_they_are(stage: Stage) -> None:
     recs = ranked([("ann", "beer")])
     assert restrict(recs, "any", stage.history) is recs
+
+
+def test_strata_of_popularity_by_hand(tiny: pd.DataFrame) -> None:
+    """Milk has four of ten lines; jam, beer and bread two each, of which jam sells most lately.
+
+    Before them lie 0, .4, .6 and .8 of the lines: jam crosses the half, bread begins the tail.
+    """
+    history = Interactions.of(tiny, catalogue=pd.Series(["rum"]))
+    strata = dict(zip(history.item_ids, popularity_strata(history)))
+    assert strata == {
+        "milk": "head",
+        "jam": "head",
+        "beer": "middle",
+        "bread": "tail",
+        "rum": "tail",
+    }
+
+
+def test_strata_hold_the_shares_they_promise(shop: Shop) -> None:
+    history = shop.history
+    strata = pd.Series(popularity_strata(history))
+    lines = pd.Series(history.item).value_counts().reindex(strata.index, fill_value=0)
+    share = lines.groupby(strata).sum() / lines.sum()
+    largest = lines.max() / lines.sum()
+    assert 0.5 <= share["head"] < 0.5 + largest
+    assert 0.8 <= share["head"] + share["middle"] < 0.8 + largest
+    assert lines[strata == "head"].min() >= lines[strata == "middle"].max()
+    assert lines[strata == "middle"].min() >= lines[strata == "tail"].max()
+
+
+def test_strata_split_any(shop: Shop) -> None:
+    parts = scopes(shop.truth, shop.history)
+    rows = [len(parts[stratum]) for stratum in STRATA]
+    assert min(rows) > 0
+    assert sum(rows) == len(parts["any"])
+
+
+@pytest.mark.parametrize("stratum", STRATA)
+def test_lists_stay_as_they_are_in_a_stratum(stage: Stage, stratum: str) -> None:
+    """A hit in the tail is found at the place where the shopper saw it."""
+    recs = ranked([("ann", item) for item in ("milk", "bread", "tea")])
+    assert restrict(recs, stratum, stage.history) is recs
 
 
 def test_restricting_reads_ranks_not_rows(stage: Stage) -> None:

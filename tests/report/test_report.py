@@ -19,7 +19,7 @@ from recsys_utils.report.choice import Choice, choose
 from recsys_utils.report.html import render, to_html
 from recsys_utils.report.judged import judge_fold
 from recsys_utils.report.page import page_context, write_report
-from recsys_utils.report.verdict import ship
+from recsys_utils.report.verdict import _against_rival, ship
 
 EVIL = "<script>alert(1)</script> & $5 mug"
 MODELS = {
@@ -188,6 +188,10 @@ def test_figures_of_a_board_name_all_models(shop: Path) -> None:
     assert set(_tick_texts(figures.repeat_vs_new(board))) == names
     countries = _tick_texts(figures.by_group(board, "country: "))
     assert any(label.startswith("France (") for label in countries)
+    strata = [label.split()[0] for label in _tick_texts(figures.by_popularity(board))]
+    assert strata == [
+        each for each in ("head", "middle", "tail") if each in figures.strata_of(board)
+    ]
     plt.close("all")
 
 
@@ -300,14 +304,14 @@ def test_studies_come_in_the_page_s_order_and_are_escaped(shop: Path, home: Path
     without = shop.read_text()
     for text in ('id="two-stage"', 'id="knobs"', "#knobs"):
         assert text not in without
-    recall = pd.DataFrame({"generator": ["als", "union"], "n": 10, "recall": [0.1, 0.2]})
+    recall = pd.DataFrame({"generator": ["als", "all together"], "n": 10, "recall": [0.1, 0.2]})
     knobs = pd.DataFrame({"knob": "Upsell <b>", "value": ["off", "1"], "precision": [0.2, 0.1]})
     runs.save_study(recall, fold, "candidate_recall", EVIL)
     runs.save_study(knobs, fold, "knob_costs")
     page = _page(toml)
     for path in (home / "data").glob("*/studies/*/*"):
         path.unlink()
-    order = ("repeat", "two-stage", "overlap", "knobs", "explorer")
+    order = ("repeat", "popularity", "two-stage", "overlap", "knobs", "explorer")
     places = [page.index(f'id="{section}"') for section in order]
     assert places == sorted(places)
     assert "Upsell &lt;b&gt;" in page
@@ -396,6 +400,17 @@ def test_the_choice_is_made_on_validation_and_the_test_only_confirms(
     assert text.startswith(f"Ship {wording.display_name(worst)}.")
     assert "rank 3 of 3" in text
     assert "No other model ties with it" in text
+
+
+def test_the_second_of_two_equals_has_a_best_other_and_no_next() -> None:
+    rows = pd.DataFrame({"model": ["alike", "mine"], "value": [0.3, 0.3]})
+    same = pd.DataFrame({"alike": [0.2, 0.4], "mine": [0.2, 0.4]})
+    second = _against_rival(rows, "mine", same)
+    assert (
+        second == f"The best other there, “Alike” ({wording.percent(0.3)}), cannot be told from it."
+    )
+    first = _against_rival(rows, "alike", same)
+    assert first == f"The next there, “Mine” ({wording.percent(0.3)}), cannot be told from it."
 
 
 def test_a_tie_on_validation_is_said_and_the_cheapest_named() -> None:

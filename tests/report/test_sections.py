@@ -31,7 +31,7 @@ RECALL_AT_10 = {
     "m3": 0.001,
     "m4": 0.001,
     "m5": 0.001,
-    "union": 0.03,
+    "all together": 0.03,
 }
 RECALL = pd.DataFrame({"generator": RECALL_AT_10.keys(), "n": 10, "recall": RECALL_AT_10.values()})
 RECALL = pd.concat([RECALL, RECALL.assign(n=100, recall=10 * RECALL["recall"])])
@@ -73,7 +73,7 @@ def test_sections_hold_what_studies_there_are() -> None:
     assert [caption for _, caption in content["two_stage"]["figures"]] == [
         "Purchases among the candidates",
         "Without a group of features, 95 % interval",
-        "Without a generator of candidates, 95 % interval",
+        "Without a generator's scores, 95 % interval",
     ]
     assert [caption for _, caption in content["knobs"]["figures"]] == [
         "Upsell",
@@ -105,9 +105,9 @@ def test_a_study_without_its_columns_is_named() -> None:
         study_sections({"knob_costs": (table, "")})
 
 
-def test_recall_shows_the_union_and_the_five_best_generators() -> None:
+def test_recall_shows_all_together_and_the_five_best_generators() -> None:
     svg = drawn("two_stage", candidate_recall=RECALL)["Purchases among the candidates"]
-    names = ("Union", "Own purchases, decayed", "ALS", "M0")
+    names = ("All together", "Own purchases, decayed", "ALS", "M0")
     places = [svg.index(f">{name}<") for name in names]
     assert places == sorted(places)
     assert ">M5<" not in svg
