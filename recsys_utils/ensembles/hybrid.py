@@ -35,6 +35,7 @@ PARTS = ("als", "item_cf", "popularity")
 MODELS = (*PARTS, "hybrid")
 DAY = pd.Timedelta(days=1)
 ROUNDING = 1e-9  # days: a nanosecond of rounding is not the future
+LOWEST_REST = -2.5  # what rules drop scores −3 or less, the rest −2 or more
 SHARED = ("user_ids_", "item_ids_", "seen_", "recent_")  # what the parts have in common
 
 
@@ -230,6 +231,22 @@ class Hybrid(Recommender):
         has_fallen_back = share[:2].max() == 0 and self._weights(model)[:2].max() > 0
         return Answer(rows, "popularity" if has_fallen_back else model, bool(has_fallen_back))
 
+    def lists_for(self, codes: np.ndarray, n: int, closed: np.ndarray | None = None) -> np.ndarray:
+        """(users, n) item codes, best first: `list_for` of known users, scored all at once.
+
+        codes: of users as they stood at the models' cut. closed: (users, items) bool, what must
+        not be listed. −1 where no more is allowed.
+        """
+        _check_n(n)
+        score = self._ranking(codes, closed)
+        score[score < LOWEST_REST] = -np.inf
+        if closed is not None:
+            score[closed] = -np.inf
+        best = top_k(score, n)
+        found = np.take_along_axis(score, best, axis=1) > -np.inf
+        best = np.where(found, best, -1)
+        return np.pad(best, ((0, 0), (0, n - best.shape[1])), constant_values=-1)
+
     def user_info(
         self,
         user: str,
@@ -338,7 +355,13 @@ class Hybrid(Recommender):
     def _all_scores(
         self, users: np.ndarray, names: pd.Index | None, profiles: pd.DataFrame | None
     ) -> np.ndarray:
-        """Codes −1, without history, have popularity and the default segment's limit."""
+        return self._ranking(users).astype(np.float32)
+
+    def _ranking(self, users: np.ndarray, closed: np.ndarray | None = None) -> np.ndarray:
+        """(users, items) final scores; closed items are no candidates.
+
+        Codes −1, without history, have popularity and the default segment's limit.
+        """
         parts, _ = _blended(self._raw(users), self._weights("hybrid"))
         blend = parts.sum(axis=0)
         days = np.full(blend.shape, np.nan, np.float64)
@@ -347,7 +370,9 @@ class Hybrid(Recommender):
         days[np.repeat(known, np.diff(last.indptr)), last.indices] = last.data
         mean_price = np.append(self.mean_price_, np.nan)[users]
         final, drop = self._ruled(blend, mean_price, days)
-        return self._tiers(blend, final, drop).astype(np.float32)
+        return self._tiers(
+            blend if closed is None else np.where(closed, -np.inf, blend), final, drop
+        )
 
     def _similar(self, item: int) -> np.ndarray:
         return self.parts["item_cf"]._similar(item)

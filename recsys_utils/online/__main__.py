@@ -164,6 +164,8 @@ def _report(result: UpdateResult) -> int:
         f"{result.files:,} files read, {result.skipped:,} unchanged, "
         f"{result.unfinished:,} still being written; model version {result.version}"
     )
+    if counts.reused:
+        print(f"  refused {counts.reused:,}: event_id was given to another event before")
     for reason, n in result.rejected.most_common():
         print(f"  rejected {n:,}: {reason}")
     for error in result.errors:

@@ -226,7 +226,7 @@ def event_ids(
     """(n,) int64, 63 bits of a hash of each event: one that comes twice is the same event.
 
     session: of the sender, "" for none. own: the sender's ids, "" for none; these are then hashed
-    instead of the rest.
+    with the shopper's instead of the rest, so that two shoppers may have the same.
     """
     if isinstance(session, str):
         session = [session] * len(ts)
@@ -235,9 +235,9 @@ def event_ids(
     time = ts.astype("datetime64[us]").astype("int64").astype(str)
     parts = [pa.array(part, pa.string()) for part in (user_id, item_id, event_type, time, session)]
     own = pa.array(own, pa.string())
-    return np.where(
-        pc.not_equal(own, ""), _hash(own), _hash(pc.binary_join_element_wise(*parts, "\x1f"))
-    )
+    named = _hash(pc.binary_join_element_wise(parts[0], own, "\x1f"))
+    plain = _hash(pc.binary_join_element_wise(*parts, "\x1f"))
+    return np.where(pc.not_equal(own, ""), named, plain)
 
 
 def write_csv(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from recsys_utils import LabError
-from recsys_utils.data.registry import EVENT_TYPES
+from recsys_utils.data.registry import EVENT_TYPES, EVENT_WEIGHTS
 from recsys_utils.online import audit, rotation, schema
 from recsys_utils.online.database import Database
 from recsys_utils.online.events import COLUMNS
@@ -25,19 +25,25 @@ if TYPE_CHECKING:
     from recsys_utils.models.purchase_net import PurchaseNet
 
 
+CONTENT = ["user_id", "item_id", "event_type", "ts"]
+MIN_POOL = 6
+MAX_POOL = 100
+MAX_WEIGHT = 1_000_000
 SHOWN = ["user_id", "rank", "item_id", "score", "counter", "source"]
 
 
 class Counts(NamedTuple):
     """What became of a batch of events.
 
-    late: new ones that are not after the watermark. purchases: of the new ones.
+    late: new ones that are not after the watermark. purchases: of the new ones. reused: refused,
+    for their id was given to another event before.
     """
 
     new: int
     copies: int
     late: int
     purchases: int
+    reused: int = 0
 
 
 class Queue(Database):
@@ -48,7 +54,9 @@ class Queue(Database):
 
     path: the file. min_pool: a shorter pool is filled before it is shown. max_pool: the most
     products of one pool. timeout: seconds to wait for another writer. read_only: never create or
-    change the file. Raises LabError, as every method does, naming the file and the cure.
+    change the file. weights: what an event adds to a product's score, by its type. What is None of
+    max_pool and weights is as the file was last opened with; another value orders all queues anew.
+    Raises LabError, as every method does, naming the file and the cure.
 
     >>> from tempfile import TemporaryDirectory
     >>> events = pd.DataFrame({"event_id": [1, 2], "user_id": "ann", "item_id": ["tea", "milk"]})
@@ -57,25 +65,27 @@ class Queue(Database):
     >>> with TemporaryDirectory() as folder, Queue(f"{folder}/recommendation.db") as queue:
     ...     queue.post(events)
     ...     queue.pool("ann")
-    Counts(new=2, copies=0, late=0, purchases=0)
+    Counts(new=2, copies=0, late=0, purchases=0, reused=0)
     {'pool': [['milk', 0, 3], ['tea', 0, 1]]}
     """
 
     def __init__(
         self,
         path: Path | str,
-        min_pool: int = 6,
-        max_pool: int = 100,
+        min_pool: int = MIN_POOL,
+        max_pool: int | None = None,
         timeout: float = 30.0,
         read_only: bool = False,
+        weights: Mapping[str, int] | None = None,
     ) -> None:
-        if not 1 <= min_pool <= max_pool:
+        if not 1 <= min_pool <= (min_pool if max_pool is None else max_pool):
             raise LabError(
                 f"min_pool={min_pool}, max_pool={max_pool}: choose 1 ≤ min_pool ≤ max_pool"
             )
         super().__init__(path, schema.TEMPORARY, timeout, read_only)
         self.min_pool = min_pool
         self.max_pool = max_pool
+        self.weights = None if weights is None else checked_weights(weights)
         if read_only and not self.path.is_file():
             raise LabError(f"{path} is missing: train the cold model first")
         try:
@@ -87,14 +97,16 @@ class Queue(Database):
     def post(self, events: pd.DataFrame, learnt: int | None = None) -> Counts:
         """Add events in one transaction and bring the queues of their users up to date.
 
-        Events that are known already change nothing.
+        Events that are known already change nothing, nor do those whose id is another event's.
 
         events: canonical frame. learnt: version of the model that has learnt them, None if none.
         """
-        rows = _rows(events)
+        _check(events)
         with self.transaction() as con:
+            is_reused = self.reused(events)
+            events = events[~is_reused]
             con.execute("DELETE FROM batch")
-            con.executemany(schema.BATCH, rows)
+            con.executemany(schema.BATCH, _rows(events))
             con.execute(schema.CATEGORIES)
             con.execute(schema.KNOWN)
             watermark = self._stored_watermark() or (None, None)
@@ -103,8 +115,25 @@ class Queue(Database):
                 con.execute(schema.EVENTS, (learnt,))
                 for step in schema.POST:
                     con.execute(step)
+                con.execute(schema.summed(self.weights))
                 self._rebuild(con, "SELECT DISTINCT user_id FROM batch")
-        return Counts(new, len(events) - new, late, purchases)
+        return Counts(new, len(events) - new, late, purchases, int(is_reused.sum()))
+
+    def stored(self, event_ids: Sequence[int]) -> pd.DataFrame:
+        """Those events of these ids that are known: event_id, user_id, item_id, event_type, ts."""
+        ids = json.dumps(np.asarray(event_ids, dtype=np.int64).tolist())
+        return self.read(schema.STORED, (ids,)).astype(
+            {"event_id": "int64", "ts": "datetime64[us]"}
+        )
+
+    def reused(self, events: pd.DataFrame) -> np.ndarray:
+        """(n,) bool: whose event_id is another event's, known already or above in the frame."""
+        if not len(events):
+            return np.zeros(0, bool)
+        known = self.stored(events["event_id"])
+        first = pd.concat([known, events[["event_id", *CONTENT]]]).drop_duplicates("event_id")
+        of_id = first.set_index("event_id").loc[events["event_id"]]
+        return np.any([of_id[name].to_numpy() != events[name].to_numpy() for name in CONTENT], 0)
 
     def fresh(self, limit: int) -> pd.DataFrame:
         """The oldest events that no model has learnt yet, as a canonical frame."""
@@ -144,10 +173,7 @@ class Queue(Database):
         with self.transaction() as con:
             con.execute("DELETE FROM touched")
             con.executemany("INSERT INTO touched VALUES (?)", zip(users))
-            pool = self.read(
-                "SELECT user_id, item_id, counter, score, source FROM pool WHERE place <= ?",
-                (self.max_pool,),
-            )
+            pool = self.read(schema.POOL, (self.max_pool,))
             filled = self._fill(con, pool, users, max(self.min_pool, n), net, time)
             pool = pd.concat([pool, filled], ignore_index=True)
             shown = rotation.next_products(pool, n, net)
@@ -163,12 +189,18 @@ class Queue(Database):
         rows = self.read("SELECT product_queue FROM queue WHERE user_id = ?", (user,))
         return json.loads(rows["product_queue"][0]) if len(rows) else {"pool": []}
 
-    def purchases(self, user: str) -> list[str]:
-        """What a user has ever purchased, in the order of ids."""
+    def purchases(self, user: str, limit: int = -1, offset: int = 0) -> list[str]:
+        """What a user has ever purchased, in the order of ids: all, or a page of it."""
         rows = self.read(
-            "SELECT item_id FROM purchases WHERE user_id = ? ORDER BY item_id", (user,)
+            "SELECT item_id FROM purchases WHERE user_id = ? ORDER BY item_id LIMIT ? OFFSET ?",
+            (user, limit, offset),
         )
         return rows["item_id"].tolist()
+
+    def count_purchases(self, user: str) -> int:
+        """How many products a user has ever purchased."""
+        sql = "SELECT COUNT(*) AS n FROM purchases WHERE user_id = ?"
+        return int(self.read(sql, (user,))["n"][0])
 
     @property
     def watermark(self) -> tuple[pd.Timestamp, int] | None:
@@ -196,17 +228,17 @@ class Queue(Database):
             damage = self.read("PRAGMA quick_check").iloc[:, 0]
             watermark = self.get("watermark")
         damaged = [f"SQLite: {line}" for line in damage if line != "ok"]
-        return damaged + audit.disagreements(tables, watermark, self.max_pool)
+        return damaged + audit.disagreements(tables, watermark, self.max_pool, self.weights)
 
     def _prepare(self) -> None:
         """Create what is not there and refuse what is not ours.
 
-        All queues are ordered again where max_pool has changed.
+        All queues are ordered again where max_pool or weights have changed.
         """
         with self.connection() as con:
             is_created = self._is_created()
             if self.read_only:
-                self.max_pool = int(self.get("max_pool"))
+                self.max_pool, self.weights = self._stored_settings()
                 return
             self.use_wal(con)
         if not is_created:
@@ -215,10 +247,32 @@ class Queue(Database):
                 if not self._is_created():
                     for statement in schema.TABLES.split(";"):
                         con.execute(statement)
-        if self.get("max_pool") != str(self.max_pool):
-            with self.transaction() as con:
-                self.set("max_pool", self.max_pool)
-                self._rebuild(con, "SELECT user_id FROM queue")
+        self._apply_settings()
+
+    def _apply_settings(self) -> None:
+        """Take what was not given from the file, and bring the queues in line with the rest."""
+        max_pool, weights = self._stored_settings()
+        if self.max_pool is None:
+            self.max_pool = max_pool
+            self.min_pool = min(self.min_pool, max_pool)
+        self.weights = self.weights or weights
+        if (max_pool, weights) == (self.max_pool, self.weights) and self.get("max_pool"):
+            return
+        with self.transaction() as con:
+            self.set("max_pool", self.max_pool)
+            self.set("weights", json.dumps(self.weights))
+            if weights != self.weights:
+                con.execute("DELETE FROM sums")
+                con.execute(schema.summed(self.weights, "main.events"))
+                con.execute(schema.LOGGED)
+            self._rebuild(con, "SELECT user_id FROM queue")
+
+    def _stored_settings(self) -> tuple[int, dict[str, int]]:
+        """max_pool and weights of the file, the defaults of a new one."""
+        weights = self.get("weights")
+        return int(self.get("max_pool") or MAX_POOL), json.loads(weights or "null") or dict(
+            EVENT_WEIGHTS
+        )
 
     def _is_created(self) -> bool:
         """Whether the tables are there; LabError if they are not ours or another version's."""
@@ -292,10 +346,26 @@ class Queue(Database):
             "INSERT INTO log (user_id, item_id, source, shown, at) VALUES (?, ?, ?, ?, ?)",
             entries.itertuples(index=False, name=None),
         )
+        sums = entries[["user_id", "item_id", "shown", "source"]]
+        con.executemany(schema.SHOWN, sums.itertuples(index=False, name=None))
 
 
-def _rows(events: pd.DataFrame) -> Iterator[tuple]:
-    """A canonical frame as rows of the table `batch`."""
+def checked_weights(weights: Mapping[str, int]) -> dict[str, int]:
+    """Weights of events as whole numbers, the defaults for those that are not named."""
+    for name, weight in weights.items():
+        if name not in EVENT_WEIGHTS:
+            known = ", ".join(EVENT_WEIGHTS)
+            raise LabError(f"event weight '{name}' is unknown: weigh {known}")
+        if isinstance(weight, bool) or not isinstance(weight, int) or abs(weight) > MAX_WEIGHT:
+            raise LabError(
+                f"event weight {name}={weight!r}: it takes a whole number from -{MAX_WEIGHT:,} to"
+                f" {MAX_WEIGHT:,}"
+            )
+    return EVENT_WEIGHTS | dict(weights)
+
+
+def _check(events: pd.DataFrame) -> None:
+    """Refuse what is no canonical frame of events."""
     missing = [name for name in COLUMNS if name not in events]
     if missing:
         raise LabError(f"events have no column {', '.join(missing)}: give {', '.join(COLUMNS)}")
@@ -305,6 +375,10 @@ def _rows(events: pd.DataFrame) -> Iterator[tuple]:
     unknown = sorted(set(events["event_type"].unique()) - set(EVENT_TYPES), key=str)
     if unknown:
         raise LabError(f"event_type '{unknown[0]}' is unknown: use {', '.join(EVENT_TYPES)}")
+
+
+def _rows(events: pd.DataFrame) -> Iterator[tuple]:
+    """A canonical frame as rows of the table `batch`."""
     microseconds = events["ts"].astype("datetime64[us]").astype("int64")
     table = events[list(COLUMNS)].assign(ts=microseconds)
     return zip(*(table[name].tolist() for name in COLUMNS))

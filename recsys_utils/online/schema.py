@@ -1,17 +1,19 @@
-"""The queue's database in SQL: tables, a view of every pool, and the steps that post events.
+"""The queue's database in SQL: tables, running sums of every pair, and the steps that post events.
 
-A pool is computed from the logs alone. A batch of events is posted in the steps `BATCH`,
-`CATEGORIES`, `KNOWN`, `COUNT`, `EVENTS`, `POST` and `REBUILD`, in this order.
+A pool follows from the logs alone, but is never computed from them: `sums` has one row for every
+shopper and product that met, which a new event or showing changes. The cost of an event is that of
+the best of a pool, however long the shopper's history. A batch of events is posted in the steps
+`BATCH`, `CATEGORIES`, `KNOWN`, `COUNT`, `EVENTS`, `POST`, `summed` and `REBUILD`, in this order.
 """
 
-from recsys_utils.data.registry import EVENT_TYPES, EVENT_WEIGHTS
+from collections.abc import Mapping
 
-SCHEMA = 1
+from recsys_utils.data.registry import EVENT_TYPES
+
+SCHEMA = 2
 APPLICATION = 0x52524C51  # "RRLQ": this file is ours
 
 _types = ", ".join(f"'{name}'" for name in EVENT_TYPES)
-_cases = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in EVENT_WEIGHTS.items())
-_weight = f"CASE event_type {_cases} ELSE 0 END"
 
 TABLES = f"""
 PRAGMA application_id = {APPLICATION};
@@ -31,55 +33,71 @@ CREATE TABLE log (n INTEGER PRIMARY KEY, user_id TEXT NOT NULL, item_id TEXT NOT
     source TEXT NOT NULL CHECK (source IN ('events', 'cf', 'category', 'popular')),
     shown INTEGER NOT NULL CHECK (shown IN (0, 1)), at INTEGER NOT NULL);
 CREATE INDEX log_of_user ON log (user_id, item_id, shown, source);
+CREATE TABLE sums (user_id TEXT NOT NULL, item_id TEXT NOT NULL, score INTEGER NOT NULL,
+    counter INTEGER NOT NULL, source TEXT NOT NULL, purchased INTEGER NOT NULL,
+    PRIMARY KEY (user_id, item_id)) WITHOUT ROWID;
+CREATE INDEX sums_best ON sums (user_id, score DESC, counter, item_id) WHERE purchased = 0;
 CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
-# CROSS JOIN: SQLite then begins with the few users at hand, never with a walk through all events.
-# A bare column beside MIN() is that of the row with the minimum: a product's source is how it
-# first came into the pool.
-TEMPORARY = f"""
+# CROSS JOIN: SQLite then begins with the few users at hand, never with a walk through all sums.
+TEMPORARY = """
 CREATE TEMP TABLE batch (event_id INTEGER PRIMARY KEY, user_id TEXT, item_id TEXT,
     event_type TEXT, event_time INTEGER, category TEXT);
 CREATE TEMP TABLE touched (user_id TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TEMP VIEW pool AS
-    WITH logs AS (
-        SELECT user_id, item_id, SUM({_weight}) AS score, 0 AS counter, 0 AS n, 'events' AS source
-        FROM touched CROSS JOIN main.events USING (user_id) GROUP BY user_id, item_id
-        UNION ALL
-        SELECT user_id, item_id, 0, SUM(shown), MIN(n), source
-        FROM touched CROSS JOIN main.log USING (user_id) GROUP BY user_id, item_id),
-    sums AS (
-        SELECT user_id, item_id, SUM(score) AS score, SUM(counter) AS counter, MIN(n), source
-        FROM logs GROUP BY user_id, item_id)
-    SELECT user_id, item_id, counter, score, source,
-        ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY score DESC, counter, item_id) AS place
-    FROM sums WHERE NOT EXISTS (
-        SELECT 1 FROM main.purchases p WHERE p.user_id = sums.user_id AND p.item_id = sums.item_id);
 CREATE TEMP VIEW favourite AS
-    WITH liked AS (
-        SELECT user_id, item_id, SUM({_weight}) AS liking
-        FROM touched CROSS JOIN main.events USING (user_id)
-        GROUP BY user_id, item_id HAVING liking > 0
-        UNION ALL
-        SELECT user_id, item_id, 1 FROM touched CROSS JOIN main.purchases USING (user_id)),
-    ranked AS (
-        SELECT user_id, category,
-            ROW_NUMBER() OVER (PARTITION BY user_id ORDER BY SUM(liking) DESC, category) AS place
-        FROM liked JOIN main.items USING (item_id)
-        WHERE category <> '' GROUP BY user_id, category)
+    WITH ranked AS (
+        SELECT user_id, category, ROW_NUMBER() OVER (
+            PARTITION BY user_id ORDER BY SUM(MAX(score, 0) + purchased) DESC, category) AS place
+        FROM touched CROSS JOIN main.sums USING (user_id) JOIN main.items USING (item_id)
+        WHERE category <> '' AND (score > 0 OR purchased) GROUP BY user_id, category)
     SELECT user_id, category FROM ranked WHERE place = 1;
 """
 
-# The rows of NULLs write an empty pool too.
-REBUILD = """
+# The best of a user's pool; the parameter: how many.
+_best = """
+    SELECT {columns} FROM sums best WHERE best.user_id = touched.user_id AND best.purchased = 0
+    ORDER BY best.score DESC, best.counter, best.item_id LIMIT ?"""
+POOL = f"""
+SELECT sums.user_id, sums.item_id, sums.counter, sums.score, sums.source
+FROM touched CROSS JOIN sums
+WHERE sums.user_id = touched.user_id AND sums.item_id IN ({_best.format(columns="best.item_id")})
+"""
+REBUILD = f"""
 INSERT INTO queue
-SELECT user_id, json_object('pool',
-    json_group_array(json_array(item_id, counter, score)) FILTER (WHERE item_id IS NOT NULL))
-FROM (SELECT user_id, item_id, counter, score FROM pool WHERE place <= ?
-      UNION ALL SELECT user_id, NULL, NULL, NULL FROM touched
-      ORDER BY user_id, counter, score DESC, item_id)
-GROUP BY user_id
+SELECT user_id, (
+    SELECT json_object('pool', json_group_array(json_array(item_id, counter, score)))
+    FROM (SELECT * FROM ({_best.format(columns="item_id, counter, score")})
+        ORDER BY counter, score DESC, item_id))
+FROM touched WHERE true
 ON CONFLICT (user_id) DO UPDATE SET product_queue = excluded.product_queue
+"""
+SHOWN = """
+INSERT INTO sums VALUES (?, ?, 0, ?, ?, 0)
+ON CONFLICT (user_id, item_id) DO UPDATE SET counter = counter + excluded.counter
+"""
+
+
+def summed(weights: Mapping[str, int], table: str = "batch") -> str:
+    """Add the events of a table to the sums. weights: what an event adds to a score, by type."""
+    cases = " ".join(f"WHEN '{name}' THEN {weight}" for name, weight in weights.items())
+    return f"""
+INSERT INTO sums
+SELECT user_id, item_id, SUM(CASE event_type {cases} ELSE 0 END), 0, 'events',
+    MAX(event_type = 'purchase')
+FROM {table} WHERE true GROUP BY user_id, item_id
+ON CONFLICT (user_id, item_id) DO UPDATE SET score = score + excluded.score, source = 'events',
+    purchased = MAX(purchased, excluded.purchased)
+"""
+
+
+# A bare column beside MIN() is that of the row with the minimum: a product's source is how it
+# first came into the pool.
+LOGGED = """
+INSERT INTO sums SELECT user_id, item_id, 0, counter, source, 0
+FROM (SELECT user_id, item_id, SUM(shown) AS counter, MIN(n), source
+    FROM log GROUP BY user_id, item_id) WHERE true
+ON CONFLICT (user_id, item_id) DO UPDATE SET counter = counter + excluded.counter
 """
 
 # A product's category is the first in the alphabet of those ever named, copies included, so that
@@ -97,6 +115,10 @@ ON CONFLICT (item_id) {_category}
 KNOWN = """
 DELETE FROM batch
 WHERE EXISTS (SELECT 1 FROM main.events WHERE events.event_id = batch.event_id)
+"""
+STORED = """
+SELECT event_id, user_id, item_id, event_type, event_time AS ts FROM events
+WHERE event_id IN (SELECT value FROM json_each(?))
 """
 COUNT = """
 SELECT COUNT(*), TOTAL((event_time, event_id) <= (?, ?)), TOTAL(event_type = 'purchase') FROM batch

@@ -17,7 +17,6 @@ import pandas as pd
 from tqdm import tqdm
 
 from recsys_utils import LabError
-from recsys_utils.data.registry import EVENT_WEIGHTS
 from recsys_utils.models.purchase_net import PurchaseNet, labels, model_path
 from recsys_utils.online.events import BadFile, EventFile, event_files
 from recsys_utils.online.queue import Counts, Queue
@@ -188,7 +187,7 @@ def activity(queue: Queue, users: Sequence[str]) -> pd.DataFrame:
     """
     frame = queue.read(ACTIVITY, (_json(users),))
     frame[["first", "last"]] = frame[["first", "last"]].astype("datetime64[us]")
-    frame["score"] = sum(weight * frame[name] for name, weight in EVENT_WEIGHTS.items())
+    frame["score"] = sum(weight * frame[name] for name, weight in queue.weights.items())
     frame["purchased"] = frame["purchase"] > 0
     return frame
 
@@ -219,6 +218,10 @@ class Learner:
 
         All of it happens, the model's file included, or nothing.
         """
+        is_reused = self.queue.reused(delta)
+        if is_reused.any():
+            rest = self.apply(delta[~is_reused])
+            return rest._replace(reused=rest.reused + int(is_reused.sum()))
         learnt = self.queue.read(LEARNT, (_json(delta["event_id"]),))["event_id"]
         new = delta[~delta["event_id"].isin(learnt)]
         if not len(new):

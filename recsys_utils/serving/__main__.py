@@ -13,6 +13,7 @@ from recsys_utils.data.registry import spec
 from recsys_utils.online.update import DATABASE
 from recsys_utils.serving.app import create_app
 from recsys_utils.serving.artifacts import service_manifest
+from recsys_utils.serving.connections import KEEP_ALIVE_SECONDS, Punctual
 from recsys_utils.serving.settings import Settings
 from recsys_utils.serving.telemetry import log_to_stderr
 from recsys_utils.store import data_dir
@@ -102,6 +103,8 @@ def _serve(options: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=DRAIN,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        http=Punctual,
         server_header=False,
     )
     return 0

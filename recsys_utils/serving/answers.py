@@ -39,7 +39,8 @@ class UserInfo(Answer):
 class Recommendation(Answer):
     """One item of a list.
 
-    score: as the model gave it; relevance: of what is attainable; confidence: share bought of such
+    score: as the model gave it; relevance: score over the highest attainable, null where a model's
+    scores have no such scale and the rank alone counts; confidence: share bought of such
     suggestions.
     """
 
@@ -47,7 +48,7 @@ class Recommendation(Answer):
     item_id: str
     item_name: str
     category: str | None
-    relevance_score: Share
+    relevance_score: Share | None
     confidence_score: Share | None
     score: float
     item_price: float | None
@@ -57,13 +58,17 @@ class Recommendation(Answer):
 
 
 class RecommendationResponse(Answer):
-    """A list for one user, by whatever model."""
+    """A list for one user, by whatever model.
+
+    notes: which model stood in for which and why, and what was learnt after the moment asked for.
+    """
 
     user_id: str
     user_info: UserInfo
     recommendations: list[Recommendation]
     primary_model: str
     fallback_used: bool
+    notes: list[str]
     processing_time_ms: float
     generated_at: datetime
     cached: bool
@@ -172,12 +177,17 @@ class ItemsResponse(Answer):
 
 
 class Health(Answer):
-    """How the service is."""
+    """How the service is.
 
-    status: Literal["initializing", "healthy", "not_trained", "failed"]
+    parts: each "ready", or what is missing and what brings it back; degraded: lists can be asked,
+    another part not.
+    """
+
+    status: Literal["initializing", "healthy", "degraded", "not_trained", "failed"]
     version: str
     models_loaded: list[str]
     model_version: str | None
+    parts: dict[str, str]
     timestamp: datetime
 
 

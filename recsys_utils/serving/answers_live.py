@@ -30,12 +30,17 @@ class Shown(Answer):
 
 
 class QueueResponse(Answer):
-    """A shopper's queue. pool: [product, times shown, score]."""
+    """A shopper's queue.
+
+    pool: [product, times shown, score]. purchased: a page of the products ever purchased, in the
+    order of ids; purchased_count: how many there are.
+    """
 
     user_id: str
     pool: list[tuple[str, int, int]]
     names: dict[str, str]
     purchased: list[str]
+    purchased_count: int
     shown: list[Shown]
     weights: dict[str, int]
 

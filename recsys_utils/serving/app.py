@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from recsys_utils import LabError, __version__
 from recsys_utils.serving import live, routes
 from recsys_utils.serving.answers import Problem, Status
-from recsys_utils.serving.errors import Forbidden, NotFound, Unavailable, sentence
+from recsys_utils.serving.errors import Conflict, Forbidden, NotFound, Unavailable, sentence
 from recsys_utils.serving.service import Service
 from recsys_utils.serving.settings import Settings
 from recsys_utils.serving.telemetry import Gate
@@ -31,6 +31,7 @@ THREADS = 8
 STATUS = {
     Unavailable: 503,
     NotFound: 404,
+    Conflict: 409,
     Forbidden: 401,
 }  # of errors; any other LabError is bad input, 422
 ERRORS = {
@@ -40,6 +41,8 @@ ERRORS = {
         401: "the key is missing or wrong",
         403: "another site's page would write",
         404: "not there",
+        409: "an event_id was given to another event before",
+        408: "the body took too long",
         413: "the body is too large",
         422: "bad input: the sentence names the field and the cure",
         503: "nothing can be answered now",

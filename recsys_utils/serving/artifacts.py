@@ -59,10 +59,14 @@ class Artifacts:
     manifest: dict
     hybrid: Hybrid
     lists: dict[str, Lists]
+    # Clients of the shop's file who bought nothing yet, and their lists by model.
+    newcomer_ids: pd.Index
+    newcomers: dict[str, Lists]
     items: pd.DataFrame
     users: pd.DataFrame
     stock: pd.DataFrame | None
     cells: pd.DataFrame | None
+    catalogue: pd.DataFrame | None  # item_id that the shop's [prefilter] keeps
     tower: StandaloneRecommender | None
 
     @classmethod
@@ -82,22 +86,37 @@ class Artifacts:
         verify_files(manifest, {name: folder / name for name in there}, CURE)
         hybrid = load_models(folder / "hybrid")
         lists = {
-            name: Lists.of(
-                read_parquet(folder / "lists" / f"{name}.parquet"),
-                hybrid.user_ids_,
-                hybrid.item_ids_,
-            )
+            name: _lists(folder / "lists" / f"{name}.parquet", hybrid.user_ids_, hybrid.item_ids_)
             for name in manifest["lists"]
+        }
+        told = manifest.get("newcomers", {"user_ids": [], "models": []})
+        newcomer_ids = pd.Index(told["user_ids"], dtype=object)
+        newcomers = {
+            name: _lists(folder / "newcomers" / f"{name}.parquet", newcomer_ids, hybrid.item_ids_)
+            for name in told["models"]
         }
         items, users = (
             read_parquet(folder / f"{name}.parquet").astype({key: str}).set_index(key)
             for name, key in (("items", "item_id"), ("users", "user_id"))
         )
-        stock, cells = (
+        stock, cells, catalogue = (
             read_parquet(folder / name) if name in there else None
-            for name in ("stock.parquet", "confidence.parquet")
+            for name in ("stock.parquet", "confidence.parquet", "catalogue.parquet")
         )
-        result = cls(manifest, hybrid, lists, items, users, stock, cells, _tower(folder / "tower"))
+        tower = _tower(folder / "tower")
+        result = cls(
+            manifest,
+            hybrid,
+            lists,
+            newcomer_ids,
+            newcomers,
+            items,
+            users,
+            stock,
+            cells,
+            catalogue,
+            tower,
+        )
         for name in (
             "buyers",
             "names",
@@ -171,6 +190,19 @@ class Artifacts:
         }
         return result | {None: _in_stock(sums.groupby(level=1).sum(), self.items.index)}
 
+    @cached_property
+    def outside_catalogue(self) -> np.ndarray:
+        """(items,) bool: what the shop's prefilter leaves out; nothing where it has none."""
+        if self.catalogue is None:
+            return np.zeros(len(self.items), bool)
+        return ~self.items.index.isin(self.catalogue["item_id"].astype(str))
+
+    def cells_of(self, setting: str) -> pd.DataFrame | None:
+        """Cells of confidence for lists with ("any") or without ("new") what was bought before."""
+        if self.cells is None or "setting" not in self.cells:
+            return self.cells
+        return self.cells[self.cells["setting"] == setting]
+
     def stock_of(self, user: int) -> np.ndarray:
         """(items,) stock for a user's country, of any country where that is not known."""
         country = self.users["country"].iat[user] if user >= 0 and "country" in self.users else None
@@ -186,6 +218,10 @@ def service_manifest(folder: Path) -> dict:
     if not path.is_file():
         raise NotTrained(f"{folder} holds nothing to serve: {CURE}")
     return read_manifest(path, KIND, CURE)
+
+
+def _lists(path: Path, users: pd.Index, items: pd.Index) -> Lists:
+    return Lists.of(read_parquet(path), users, items)
 
 
 def _in_stock(quantity: pd.Series, items: pd.Index) -> np.ndarray:

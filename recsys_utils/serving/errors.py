@@ -1,6 +1,6 @@
 """What is refused and why, in our own words.
 
-The routes answer 503, 404 and 401, and 422 for any other LabError and for bad input.
+The routes answer 503, 404, 409 and 401, and 422 for any other LabError and for bad input.
 """
 
 from collections.abc import Sequence
@@ -49,6 +49,10 @@ class Unavailable(LabError):
 
 class NotFound(LabError):
     """What was asked for is not there."""
+
+
+class Conflict(LabError):
+    """What was sent contradicts what is known."""
 
 
 class Forbidden(LabError):

@@ -38,9 +38,10 @@ def explain_item(target: Target, item: int) -> dict:
             "recommendation_reason": _why_not_listed(rules),
         }
     place = int(places[0])
+    relevance = float(ranked.relevance[place])
     return explanation | {
         "rank": place + 1,
-        "relevance_score": float(ranked.relevance[place]),
+        "relevance_score": None if np.isnan(relevance) else relevance,
         "score": float(ranked.score[place]),
         "recommendation_reason": ranked.reason[place],
     }

@@ -52,24 +52,45 @@ class Query:
     category: str | None = None
     in_stock_only: bool = False
     history: tuple[str, ...] | None = None
+    prefiltered: bool = False
 
 
 @dataclass
 class Target:
-    """A query with the user looked up in what was trained."""
+    """A query with the user looked up in what was trained.
+
+    user: the code of their row in `users`, −1 for a stranger. shopper: what the models may go by;
+        a stranger to them too where nothing was bought by the moment asked for.
+    """
 
     query: Query
     artifacts: Artifacts
+    user: int
     shopper: Shopper
-    later_purchases: pd.DataFrame | None  # item_id, ts, price: after the models' cut
+    later_purchases: pd.DataFrame | None  # item_id, ts, price: that the models have not learnt
 
     @property
     def baskets(self) -> int:
         """How many baskets are known of the shopper."""
+        if self.is_past:  # one time, one basket
+            return len(np.unique(self.shopper.days.round(6)))
         code = self.shopper.code
         trained = int(self.artifacts.users["baskets"].iat[code]) if code >= 0 else 0
         later = 0 if self.later_purchases is None else self.later_purchases["ts"].nunique()
         return trained + later
+
+    @property
+    def is_past(self) -> bool:
+        """Whether the models have learnt from what happened after the moment asked for."""
+        return self.shopper.moment < self.artifacts.hybrid.as_of
+
+    @cached_property
+    def is_newcomer(self) -> bool:
+        """Whether only the shop's file of clients knows the shopper."""
+        is_made_up = self.query.history is not None
+        if is_made_up or self.shopper.code >= 0 or self.later_purchases is not None:
+            return False
+        return self.query.user_id in self.artifacts.newcomer_ids
 
     @cached_property
     def is_bought(self) -> np.ndarray:
@@ -91,6 +112,8 @@ class Target:
                 " items at /api/v1/items?q="
             )
         closed |= artifacts.items.index.isin(query.exclude_items)
+        if query.prefiltered:
+            closed |= artifacts.outside_catalogue
         if query.category is not None:
             is_other = artifacts.categories != query.category
             if is_other.all():
@@ -105,7 +128,7 @@ class Target:
                     "in_stock_only needs a stock table, and this shop's data have none:"
                     " leave it out"
                 )
-            closed |= artifacts.stock_of(self.shopper.code) != IN
+            closed |= artifacts.stock_of(self.user) != IN
         if query.exclude_purchased or not artifacts.manifest["repeats"]:
             closed |= self.is_bought
         return closed
@@ -115,6 +138,7 @@ class Target:
 class RankedList:
     """A list by item code, best first.
 
+    relevance: scores over the attainable maximum, NaN where a model's scores have none.
     primary_model: the model that made it. fallback_used: it is not the one asked for.
     """
 
@@ -145,16 +169,54 @@ def look_up(query: Query, artifacts: Artifacts, online: Online) -> Target:
         if query.as_of is None:
             query = replace(query, as_of=max(hybrid.as_of, later["ts"].max()))
     shopper = hybrid.shopper(query.user_id, query.as_of, later)
-    return Target(query, artifacts, shopper, later)
+    user = shopper.code
+    if not len(shopper.items) and shopper.moment < hybrid.as_of:
+        shopper = replace(shopper, code=-1)  # all that is learnt of them, they did later
+    return Target(query, artifacts, user, shopper, later)
+
+
+def notes(target: Target, ranked: RankedList) -> list[str]:
+    """Which model stood in for the one that was asked for, and why."""
+    if not ranked.fallback_used:
+        return []
+    asked, answered = TITLES[target.query.model], TITLES[ranked.primary_model]
+    return [f"{asked} → {answered}: {_why(target)}."]
+
+
+def _why(target: Target) -> str:
+    """Why the model that was asked for has no list of its own."""
+    if target.is_newcomer:
+        return "only the shop's file of clients knows this one, so attributes decide"
+    if target.user >= 0 and target.shopper.code < 0:
+        return "this shopper had bought nothing by then"
+    if target.shopper.code < 0:
+        return "this shopper is unknown"
+    return "it has no list for this shopper"
 
 
 def recommend(target: Target) -> RankedList:
-    """The list that was asked for."""
-    model = target.query.model
-    known = (*MODELS, *target.artifacts.lists)
+    """The list that was asked for.
+
+    A client of the shop's file who bought nothing yet gets the list of a model that learnt from
+    attributes, where there is one. Reasons say so where the models have learnt from what happened
+    after the moment asked for.
+    """
+    query = target.query
+    artifacts = target.artifacts
+    model = query.model
+    known = (*MODELS, *artifacts.lists)
     if model not in known:
         raise LabError(f"model '{model[:60]}' is unknown: choose {', '.join(known)}")
-    return computed_list(target) if model in MODELS else stored_list(target)
+    if target.is_newcomer and model not in artifacts.newcomers:
+        told = next(iter(artifacts.newcomers))
+        listed = stored_list(replace(target, query=replace(query, model=told)))
+        ranked = replace(listed, fallback_used=True)
+    else:
+        ranked = computed_list(target) if model in MODELS else stored_list(target)
+    if target.is_past:
+        learnt = f" (learnt until {artifacts.hybrid.as_of:%Y-%m-%d})"
+        ranked.reason = [reason + learnt for reason in ranked.reason]
+    return ranked
 
 
 def computed_list(target: Target) -> RankedList:
@@ -178,28 +240,32 @@ def computed_list(target: Target) -> RankedList:
 
 
 def stored_list(target: Target) -> RankedList:
-    """By a table made in training; what is missing to n comes from the items that sell most."""
+    """By a table made in training; what is missing to n comes from the items that sell most.
+
+    The tables' scores have no attainable maximum, so that only the rank says how relevant an item
+    is. What sells is as relevant as its part of the units of the item that sells most.
+    """
     query = target.query
     artifacts = target.artifacts
     item = np.zeros(0, np.int32)
     score = np.zeros(0, np.float32)
     if target.shopper.code >= 0:
         item, score = artifacts.lists[query.model].of_user(target.shopper.code)
-    relevance = scaled(score)
+    elif target.is_newcomer and query.model in artifacts.newcomers:
+        row = artifacts.newcomer_ids.get_loc(query.user_id)
+        item, score = artifacts.newcomers[query.model].of_user(row)
     is_open = ~target.closed[item]
     item = item[is_open][: query.n]
     score = score[is_open][: query.n]
-    relevance = relevance[is_open][: query.n]
 
     sellers = artifacts.by_units
     is_left = ~target.closed[sellers] & ~np.isin(sellers, item)
     extra = sellers[is_left][: query.n - len(item)]
     units = artifacts.items["units"].to_numpy(float)
     share = units[extra] / max(units.max(), 1e-12)
-    lowest = relevance[-1] if len(item) else 1.0
     return RankedList(
         np.append(item, extra).astype(int),
-        np.append(relevance, share * lowest),
+        np.append(np.full(len(item), np.nan), share),
         np.append(score, artifacts.hybrid.popularity[extra]),
         _reasons(target, item) + [_popular_with(artifacts, i) for i in extra],
         [query.model] * len(item) + ["popularity"] * len(extra),
@@ -208,19 +274,14 @@ def stored_list(target: Target) -> RankedList:
     )
 
 
-def scaled(score: np.ndarray) -> np.ndarray:
-    """A list's scores in 0…1: its best is 1, its last 0."""
-    if not len(score):
-        return np.zeros(0)
-    span = float(score[0] - score[-1])
-    if span <= 0:
-        return np.ones(len(score))
-    return np.clip((score - score[-1]) / span, 0, 1).astype(float)
-
-
 def confidences(target: Target, ranked: RankedList) -> np.ndarray | None:
-    """(n,) how often such suggestions were bought in the last weeks; None if that is not known."""
-    cells = target.artifacts.cells
+    """(n,) how often such suggestions were bought in the last weeks; None if that is not known.
+
+    Of lists without what was bought before far less is bought than of others.
+    """
+    artifacts = target.artifacts
+    is_new = target.query.exclude_purchased or not artifacts.manifest["repeats"]
+    cells = artifacts.cells_of("new" if is_new else "any")
     if cells is None:
         return None
     is_computed = target.query.model in MODELS
@@ -242,6 +303,8 @@ def _reasons(target: Target, items: np.ndarray) -> list[str]:
     for item in items:
         if target.is_bought[item]:
             reasons.append("You bought it before")
+        elif target.is_newcomer:
+            reasons.append("Liked by shoppers with a similar profile")
         elif model == "own_decayed":
             reasons.append(_popular_with(target.artifacts, item))
         else:

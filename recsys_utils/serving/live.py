@@ -4,7 +4,6 @@ import fastapi
 from fastapi import APIRouter, Depends, Request
 
 from recsys_utils import LabError
-from recsys_utils.data.registry import EVENT_WEIGHTS
 from recsys_utils.models.towers.standalone import StandaloneRecommender, format_rating
 from recsys_utils.serving.answers_live import (
     EventsResponse,
@@ -19,6 +18,7 @@ from recsys_utils.serving.answers_live import (
 )
 from recsys_utils.serving.errors import NotFound
 from recsys_utils.serving.lists import Query
+from recsys_utils.serving.many import predict_many
 from recsys_utils.serving.online import naive
 from recsys_utils.serving.routes import keyed, known_keys, loaded, service
 from recsys_utils.serving.schemas import (
@@ -33,6 +33,7 @@ from recsys_utils.serving.service import Loaded
 from recsys_utils.serving.views import queue_rows
 
 FIVE = 5
+PAGE = 1000  # purchases of one page
 FEW = 60  # options that a list to choose from may have
 api = APIRouter(prefix="/api/v1", dependencies=[Depends(known_keys)])
 predictions = APIRouter(tags=["two-stage retail"], dependencies=[Depends(known_keys)])
@@ -57,9 +58,14 @@ def post_events(request: Request, body: EventsRequest) -> EventsResponse:
 
 
 @api.get("/queue/{user_id:id}", tags=["online"])
-def queue(request: Request, user_id: Id) -> QueueResponse:
-    """A shopper's queue."""
-    return _queue(loaded(request), user_id, [])
+def queue(
+    request: Request,
+    user_id: Id,
+    limit: int = fastapi.Query(PAGE, ge=1, le=PAGE, description=f"purchases, 1 to {PAGE:,}"),
+    offset: int = fastapi.Query(0, ge=0, le=1_000_000_000),
+) -> QueueResponse:
+    """A shopper's queue; limit and offset choose a page of the purchases."""
+    return _queue(loaded(request), user_id, [], limit, offset)
 
 
 @api.post("/queue/{user_id:id}/next", tags=["online"], dependencies=[Depends(keyed)])
@@ -121,34 +127,52 @@ def rating(request: Request, body: RatingRequest) -> RatingResponse:
 
 @predictions.post("/predict")
 def predict(request: Request, body: PredictRequest) -> Prediction:
-    """Five items for a user, by the two-stage ranker where it was trained."""
+    """Five items for a user, by the two-stage ranker where it was trained.
+
+    Only of the catalogue that the shop's `[prefilter]` keeps, where it has one.
+    """
     return _predicted(request, body.user_id)
 
 
 @predictions.post("/predict_user_list")
 def predict_user_list(request: Request, body: PredictListRequest) -> list[Prediction]:
     """Five items for each user."""
-    return [_predicted(request, user) for user in body.user_ids]
+    now = loaded(request)
+    mine = service(request)
+    answers = predict_many(now, body.user_ids, _five_by(now), FIVE)
+    mine.telemetry.recommendations.labels(_five_by(now)).inc(len(answers))
+    mine.telemetry.new_clients.inc(sum(answer.new_user for answer in answers))
+    mine.telemetry.fallbacks.inc(sum(answer.fallback_used for answer in answers))
+    return [
+        Prediction(user_id=user, recommendations=answer.items, new_user=answer.new_user)
+        for user, answer in zip(body.user_ids, answers)
+    ]
 
 
-def _queue(now: Loaded, user: str, rows: list[Shown]) -> QueueResponse:
+def _queue(
+    now: Loaded, user: str, rows: list[Shown], limit: int = PAGE, offset: int = 0
+) -> QueueResponse:
     names = now.art.name_of
-    pool, purchased = now.online.standing(user)
+    pool, purchased, count = now.online.standing(user, limit, offset)
     return QueueResponse(
         user_id=user,
         pool=pool,
         names={item: names.get(item, item) for item, _, _ in pool},
         purchased=purchased,
+        purchased_count=count,
         shown=rows,
-        weights=EVENT_WEIGHTS,
+        weights=now.online.weights,
     )
 
 
+def _five_by(now: Loaded) -> str:
+    """The model of the predictions."""
+    return "two_stage" if "two_stage" in now.art.lists else "hybrid"
+
+
 def _predicted(request: Request, user: str) -> Prediction:
-    mine = service(request)
-    now = loaded(request)
-    model = "two_stage" if "two_stage" in now.art.lists else "hybrid"
-    answer = mine.recommend(Query(user, FIVE, model))
+    model = _five_by(loaded(request))
+    answer = service(request).recommend(Query(user, FIVE, model, prefiltered=True))
     return Prediction(
         user_id=user,
         recommendations=[row.item_id for row in answer.recommendations],

@@ -28,6 +28,7 @@ from recsys_utils.serving.answers import (
 from recsys_utils.serving.errors import Forbidden, NotFound
 from recsys_utils.serving.explain import explain_item
 from recsys_utils.serving.lists import STRANGER, Query, look_up
+from recsys_utils.serving.online import READY
 from recsys_utils.serving.schemas import (
     CustomRequest,
     Id,
@@ -187,7 +188,8 @@ def recommend(
     """The n best items for a user.
 
     timestamp: the moment to look from (UTC where it names no zone); what was bought until then
-    counts.
+    counts. Before the models' cut, every reason says until when they have learnt; who had bought
+    nothing yet gets what sells.
     """
     return service(request).recommend(
         Query(
@@ -266,7 +268,7 @@ def user_profile(request: Request, user_id: Id) -> ProfileResponse:
     """What is known of a user."""
     now = loaded(request)
     target = look_up(Query(user_id), now.art, now.online)
-    known = target.shopper.code >= 0 or target.later_purchases is not None
+    known = target.user >= 0 or target.later_purchases is not None
     return ProfileResponse(
         user_id=user_id,
         user_info=user_info(target, user_id),
@@ -281,11 +283,14 @@ def health(request: Request) -> Health:
     mine = service(request)
     now = mine.loaded
     names = [*MODELS, *now.art.lists] if now else []
+    parts = mine.parts()
+    is_whole = set(parts.values()) == {READY}
     return Health(
-        status="healthy" if now else mine.status,
+        status=("healthy" if is_whole else "degraded") if now else mine.status,
         version=VERSION,
         models_loaded=names,
         model_version=now.version if now else None,
+        parts=parts,
         timestamp=mine.now(),
     )
 
@@ -298,7 +303,10 @@ def live(request: Request) -> Health:
 
 @api.get("/health/ready", tags=["system"])
 def ready(request: Request) -> Health:
-    """Whether lists can be asked for; 503 until they can."""
+    """Whether lists can be asked for; 503 until they can.
+
+    Its parts say what else is missing and what brings it back.
+    """
     loaded(request)
     return health(request)
 

@@ -15,7 +15,6 @@ import numpy as np
 from cachetools import TTLCache
 
 from recsys_utils import LabError, __version__
-from recsys_utils.data.registry import EVENT_WEIGHTS
 from recsys_utils.ensembles.hybrid import MODELS
 from recsys_utils.online.update import DATABASE
 from recsys_utils.serving.answers import Recommendation, RecommendationResponse, UserInfo
@@ -29,9 +28,10 @@ from recsys_utils.serving.lists import (
     Target,
     confidences,
     look_up,
+    notes,
     recommend,
 )
-from recsys_utils.serving.online import Online
+from recsys_utils.serving.online import READY, Online
 from recsys_utils.serving.settings import Settings
 from recsys_utils.serving.telemetry import Telemetry
 
@@ -86,7 +86,7 @@ class Service:
                 if self.config.tuning is not None:
                     art.hybrid = art.hybrid.retuned(self.config.tuning)
                 self.online = self.online or Online(self.db_path)
-                self.online.refresh(art.hybrid.as_of)
+                self.online.refresh(art.hybrid)
             except LabError as error:
                 log.error("cannot load: %s", error)
                 is_untrained = isinstance(error, NotTrained)
@@ -105,10 +105,16 @@ class Service:
             raise Unavailable(self.problem)
         return self.loaded
 
+    def parts(self) -> dict[str, str]:
+        """Each part that can fail alone: "ready", or what is missing and what brings it back."""
+        if self.loaded is None:
+            return {"lists": self.problem}
+        return {"lists": READY} | self.loaded.online.parts()
+
     def close(self) -> None:
         """Close the database."""
         if self.online is not None:
-            self.online.queue.close()
+            self.online.close()
 
     def clear(self) -> None:
         """Forget every answer."""
@@ -154,11 +160,8 @@ class Service:
         return {
             "tuning": loaded.art.hybrid.knobs.to_dict(),
             "service": self.config.shown(),
-            "event_weights": dict(EVENT_WEIGHTS),
-            "queue": {
-                "min_pool": loaded.online.queue.min_pool,
-                "max_pool": loaded.online.queue.max_pool,
-            },
+            "event_weights": loaded.online.weights,
+            "queue": loaded.online.sizes,
         }
 
     def stats(self) -> dict:
@@ -214,14 +217,14 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
     ranked = recommend(target)
     art = loaded.art
     confidence = confidences(target, ranked)
-    stock = art.stock_of(target.shopper.code)
+    stock = art.stock_of(target.user)
     rows = [
         Recommendation(
             rank=place + 1,
             item_id=art.items.index[item],
             item_name=art.names[item],
             category=art.categories[item],
-            relevance_score=ranked.relevance[place],
+            relevance_score=number_or_none(ranked.relevance[place]),
             confidence_score=None if confidence is None else confidence[place],
             score=ranked.score[place],
             item_price=number_or_none(art.hybrid.price_[item]),
@@ -240,6 +243,7 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
         recommendations=rows,
         primary_model=ranked.primary_model,
         fallback_used=ranked.fallback_used,
+        notes=notes(target, ranked),
         processing_time_ms=0,
         generated_at=datetime.now(UTC),
         cached=False,

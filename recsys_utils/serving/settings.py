@@ -22,6 +22,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 class Settings(BaseModel):
     """Settings of one service.
 
+    max_waiting: requests that may wait while others are worked on; the next is refused with 503.
     tuning: every knob of the hybrid that differs from the trained ones, as `tuning.tuned` takes
     them.
     """
@@ -34,6 +35,7 @@ class Settings(BaseModel):
     cors_origins: tuple[str, ...] = ()
     cache_ttl_seconds: float = Field(3600, ge=0, le=10_000_000, allow_inf_nan=False)
     cache_max_size: int = Field(1000, ge=1, le=1_000_000)
+    max_waiting: int = Field(18, ge=0, le=10_000)
     model_path: Path | None = None
     api_key: SecretStr | None = None
     tuning: dict | None = None

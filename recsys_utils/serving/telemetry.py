@@ -3,6 +3,7 @@
 And what protects it: size, headers, no trace of a stack.
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from recsys_utils.serving.guard import refusal
+from recsys_utils.serving.lanes import Full, Lanes
 from recsys_utils.serving.settings import BODY, Settings
 
 log = logging.getLogger("recsys_utils.serving")
@@ -32,6 +34,7 @@ HEADERS = {
 }  # a new page must not meet old modules, nor a new list an old one
 REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE")
+BODY_SECONDS = 20  # that a body has to arrive in
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 
@@ -54,6 +57,9 @@ class Telemetry:
         self.events = Counter("events", "Events posted", ["outcome"], registry=self.registry)
         self.cache = Counter(
             "cache_lookups", "Lookups in the cache", ["outcome"], registry=self.registry
+        )
+        self.refused = Counter(
+            "refused", "Requests that found no room to wait", registry=self.registry
         )
         self.seconds = Histogram(
             "request_duration_seconds",
@@ -91,17 +97,23 @@ class TooLarge(Exception):
     """A body above the limit."""
 
 
+class TooSlow(Exception):
+    """A body that did not arrive in time."""
+
+
 class Gate:
     """The outermost layer.
 
-    It answers what nobody else did: strangers' sites, bodies that are too large, and our own
-    mistakes, in a sentence.
+    It answers what nobody else did: strangers' sites, bodies that are too large or too slow, more
+    requests than can be answered soon, and our own mistakes, in a sentence. A request waits for its
+    place only when its body is whole, so that nobody holds one by dripping.
     """
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry, config: Settings) -> None:
         self.app = app
         self.telemetry = telemetry
         self.config = config
+        self.lanes = Lanes(config.max_waiting)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through."""
@@ -114,11 +126,19 @@ class Gate:
             if refused:
                 await visit.problem(*refused)
             else:
-                visit.check(dict(scope["headers"]).get(b"content-length"))
-                await self.app(scope, visit.receive, visit.send)
+                await visit.read_body()
+                async with self.lanes.place(scope, visit.read):
+                    await self.app(scope, visit.receive, visit.send)
         except TooLarge:
             await visit.problem(
                 413, f"the body is larger than {BODY >> 10} KiB: send less at a time"
+            )
+        except TooSlow:
+            await visit.problem(408, f"the body took more than {BODY_SECONDS} s: send it at once")
+        except Full:
+            self.telemetry.refused.inc()
+            await visit.problem(
+                503, "more requests than can be answered soon: ask again in a second", "1"
             )
         except Exception:
             log.exception("failed", extra={"fields": {"request_id": visit.id}})
@@ -138,31 +158,33 @@ class Visit:
         self.start = time.perf_counter()
         self.status = 0
         self.read = 0
+        self._messages: deque[Message] = deque()
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         self.id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
         scope.setdefault("state", {})["request_id"] = self.id
 
-    def check(self, length: bytes | None) -> None:
-        """Refuse a body that says it is too large before reading it."""
+    async def read_body(self) -> None:
+        """Read the whole body; TooLarge or TooSlow where it is no good, if it says so at once."""
+        length = dict(self.scope["headers"]).get(b"content-length")
         if length and length.isdigit() and int(length) > BODY:
             raise TooLarge
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                while not self._messages or self._messages[-1].get("more_body"):
+                    self._messages.append(await self._receive())
+                    self.read += len(self._messages[-1].get("body", b""))
+                    if self.read > BODY:
+                        raise TooLarge
+        except TimeoutError as error:
+            raise TooSlow from error
 
     async def receive(self) -> Message:
-        """The next piece of the body, unless it is one too many."""
-        message = await self._receive()
-        self.read += len(message.get("body", b""))
-        if self.read > BODY:
-            raise TooLarge
-        return message
+        """The next piece of the body that was read, then what the server has to say."""
+        return self._messages.popleft() if self._messages else await self._receive()
 
     async def send(self, message: Message) -> None:
         """Pass an answer on, with the headers that all of them have."""
         if message["type"] == "http.response.start":
-            if (
-                self.status == 0 and self.read > BODY
-            ):  # the framework took our refusal for a broken body
-                self.read = 0
-                raise TooLarge
             self.status = message["status"]
             extra = HEADERS | {"x-request-id": self.id}
             message["headers"] = [
@@ -171,8 +193,8 @@ class Visit:
             ]
         await self._send(message)
 
-    async def problem(self, status: int, sentence: str) -> None:
-        """Answer with an error, if no answer has begun."""
+    async def problem(self, status: int, sentence: str, retry_after: str = "") -> None:
+        """Answer with an error, if no answer has begun. retry_after: seconds."""
         if self.status:
             return
         body = json.dumps({"error": sentence, "request_id": self.id}).encode()
@@ -181,6 +203,8 @@ class Visit:
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]
+        if retry_after:
+            headers.append((b"retry-after", retry_after.encode()))
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 

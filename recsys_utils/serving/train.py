@@ -17,12 +17,14 @@ from recsys_utils import LabError, __version__
 from recsys_utils.data import tables
 from recsys_utils.data.folds import Stage, fold_names, has_folds, load_fold
 from recsys_utils.data.interactions import Interactions
+from recsys_utils.data.prefilter import prefilter, rules_of
 from recsys_utils.data.runs import has_runs, load_runs
 from recsys_utils.ensembles.hybrid import MODELS, Hybrid
 from recsys_utils.ensembles.rule_settings import load_tuning
 from recsys_utils.ensembles.training import save_models
 from recsys_utils.ensembles.two_stage import TwoStage
 from recsys_utils.evaluation.calibration import fit as fit_confidence
+from recsys_utils.evaluation.slices import restrict
 from recsys_utils.models import (
     TIFUKNN,
     ItemCF,
@@ -33,9 +35,10 @@ from recsys_utils.models import (
     Recommender,
 )
 from recsys_utils.models.base import from_params
-from recsys_utils.models.towers.ratings import columns, fit_ratings
+from recsys_utils.models.towers.ratings import fit_whole
 from recsys_utils.models.towers.standalone import save_recommender
-from recsys_utils.models.towers.training import prepare, transactions
+from recsys_utils.models.towers.training import NAMES, product_names, transactions
+from recsys_utils.models.towers.two_tower import TwoTower
 from recsys_utils.online.events import write_csv
 from recsys_utils.online.update import DATABASE, train_cold
 from recsys_utils.serving.artifacts import KIND
@@ -50,7 +53,9 @@ LISTS = {
     "progressive": Progressive,
     "own_decayed": OwnPurchases,
 }
+OF_PROFILES = {"two_tower": TwoTower}  # serves newcomers by their profiles
 DEPTH = 100  # places of a list that are kept
+SETTINGS = {"any": None, "new": "bought"}  # of confidence, and what its lists leave out
 CHECKED = 10  # places of a list that confidence is learnt from
 WINDOW = pd.Timedelta(days=21)  # the last weeks, which confidence is learnt from
 BATCH = 200_000  # events that are posted together
@@ -119,6 +124,7 @@ def _written(
         write_parquet(
             model.recommend(receipts.user_ids, DEPTH, exclude), folder / "lists" / f"{name}.parquet"
         )
+    newcomers = _newcomers(fitted, receipts, data, folder / "newcomers")
     _facts(receipts, data, folder)
     if (
         cells := _timed(say, "confidence", lambda: _confidence(data, dataset, models, say))
@@ -131,6 +137,7 @@ def _written(
         "synthetic": result.synthetic,
         "repeats": result.repeats,
         "cut": str(receipts.as_of),
+        "newcomers": newcomers,
         "lists": {
             name: {"family": model.family, "params": model.params} for name, model in fitted.items()
         },
@@ -168,7 +175,23 @@ def chosen_model(name: str, dataset: str) -> Recommender:
         meta = read_json(path) if path.exists() else {}
         if meta.get("fold_hash") == fold["hash"]:  # else they were chosen on another cut
             params = meta["params"]
-    return from_params(LISTS[name], params)
+    return from_params((LISTS | OF_PROFILES)[name], params)
+
+
+def _newcomers(
+    fitted: dict[str, Recommender], receipts: Interactions, data: tables.Tables, folder: Path
+) -> dict[str, list[str]]:
+    """Lists for clients who bought nothing yet, of each model that learnt from attributes.
+
+    Returns the clients' ids and the models' names.
+    """
+    profiles = data.users.astype({"user_id": str}).set_index("user_id")
+    ids = profiles.index.difference(receipts.user_ids)
+    names = [name for name, model in fitted.items() if model.learns_attributes] if len(ids) else []
+    for name in names:
+        recs = fitted[name].recommend(ids, DEPTH, profiles=profiles.loc[ids])
+        write_parquet(recs, folder / f"{name}.parquet")
+    return {"user_ids": list(ids) if names else [], "models": names}
 
 
 def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:
@@ -188,6 +211,10 @@ def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:
     write_parquet(users.reset_index(), folder / "users.parquet")
     if len(data.stock):
         write_parquet(data.stock, folder / "stock.parquet")
+    if data.spec.prefilter:
+        rules = rules_of(data.spec, receipts.shape[1])
+        ids, _ = prefilter(receipts.purchases, data.items, rules)
+        write_parquet(pd.DataFrame({"item_id": ids}), folder / "catalogue.parquet")
 
 
 def _confidence(
@@ -195,7 +222,9 @@ def _confidence(
 ) -> pd.DataFrame | None:
     """How often what each model suggests is bought, by score and history, in the last weeks.
 
-    The hybrid is asked under the knobs that are served. None where nobody returned in those weeks.
+    Learnt for each of SETTINGS: lists as they are, and lists without what was bought before, of
+    which far less is bought. The hybrid is asked under the knobs that are served. None where nobody
+    returned in those weeks.
     """
     stage, lists = _last_window(data, dataset)
     buyers = pd.Index(stage.truth["user_id"].unique().astype(str))
@@ -209,13 +238,18 @@ def _confidence(
         )
     for name in missing:
         model = chosen_model(name, data.spec.name).fit(stage.history)
-        lists[name] = model.recommend(users, CHECKED, stage.exclude)
+        lists[name] = model.recommend(users, DEPTH, stage.exclude)
     knobs = load_tuning().to_dict()
     hybrid = Hybrid(tuning=knobs).fit(stage.history)
-    lists = {name: lists[name] for name in models}
-    for name in MODELS:
-        lists[name] = hybrid.retuned(_alone(name, knobs)).recommend(users, CHECKED)
-    return fit_confidence(lists, stage.truth, stage.history)
+    parts = []
+    for setting, exclude in SETTINGS.items():
+        asked = {name: restrict(lists[name], setting, stage.history) for name in models}
+        for name in MODELS:
+            alone = hybrid.retuned(_alone(name, knobs))
+            asked[name] = alone.recommend(users, CHECKED, exclude)
+        cells = fit_confidence(asked, stage.truth, stage.history)
+        parts.append(cells.assign(setting=setting))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _last_window(data: tables.Tables, dataset: str) -> tuple[Stage, dict[str, pd.DataFrame]]:
@@ -242,19 +276,22 @@ def _alone(model: str, knobs: dict) -> dict:
 
 
 def _towers(data: tables.Tables, folder: Path, fast: bool) -> None:
-    """Files of the rating towers, where the receipts hold ratings."""
-
+    """Files of the towers for ratings and for lists, where the receipts hold ratings."""
     if "rating" not in data.purchases or data.purchases["rating"].notna().sum() < RATINGS:
         return
     rows = transactions(data.purchases, data.users, data.items)
-    parts = prepare(rows, *columns(rows), mode="rating", negatives=0)
+    model, whole = fit_whole(rows, **{"epochs": 3} if fast else {})
+    lists = chosen_model("two_tower", data.spec.name)
+    if fast:
+        lists.epochs = 1
     save_recommender(
-        fit_ratings(parts, **{"epochs": 3} if fast else {}),
-        parts.encoder,
-        parts.assets,
-        parts.stats,
+        model,
+        whole.encoder,
+        whole.assets,
+        whole.stats,
         folder,
         rows["Date"].max(),
+        lists.fit(data.interactions()).vectors().renamed(NAMES, product_names(data.items)),
     )
 
 

@@ -18,7 +18,7 @@ def popular(art: Artifacts, n: int) -> list[PopularItem]:
     model = art.hybrid
     best = np.argsort(-model.popularity, kind="stable")[:n].tolist()
     score = model.popularity / max(model.popularity.max(), 1e-12)
-    sure = None if art.cells is None else confidence(art.cells, "popularity", score, 0)
+    sure = None if art.cells is None else confidence(art.cells_of("any"), "popularity", score, 0)
     lines = art.items["lines"].to_numpy()
     stock = art.stock_of(-1)
     return [
@@ -116,7 +116,7 @@ def profile(target: Target) -> Profile:
     """Attributes and the latest items of a user."""
     art = target.artifacts
     shopper = target.shopper
-    attributes = art.users.iloc[shopper.code].to_dict() if shopper.code >= 0 else {}
+    attributes = art.users.iloc[target.user].to_dict() if target.user >= 0 else {}
     lines = pd.DataFrame({"item": shopper.items, "days": shopper.days})
     items = lines.groupby("item")["days"].agg(["size", "min"])
     latest = items.sort_values("min", kind="stable").head(HISTORY)

@@ -322,6 +322,13 @@ def test_a_file_that_names_its_events_is_believed(tmp_path: Path) -> None:
     assert file.rejects.counts == {"event_id is empty": 1}
 
 
+@pytest.mark.spec("S4-28")
+def test_two_shoppers_may_name_their_events_alike(tmp_path: Path) -> None:
+    rows = [f"e1,{GOOD}", f"e1,{GOOD}".replace("u1", "u2")]
+    events, _ = read(put(tmp_path / "a.csv", f"event_id,{HEAD}", *rows))
+    assert events["user_id"].nunique() == events["event_id"].nunique() == 2
+
+
 def test_events_of_a_piece_come_in_the_order_of_time_and_id(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     lines = [

@@ -233,7 +233,7 @@ def test_a_delta_changes_the_weights_once(days: list[Path], state: Path, tmp_pat
     before = dump(state, marks=True)
     places = {p: p.stat().st_mtime_ns for p in state.iterdir() if "recommendation" not in p.name}
     again = apply_folder(events, state, now=NOW)
-    assert (again.counts, again.skipped, again.files, again.version) == ((0, 0, 0, 0), 2, 0, 3)
+    assert (again.counts, again.skipped, again.files, again.version) == ((0, 0, 0, 0, 0), 2, 0, 3)
     assert dump(state, marks=True) == before
     assert {p: p.stat().st_mtime_ns for p in places} == places
 
@@ -248,10 +248,30 @@ def test_the_same_file_under_another_name_or_packed_counts_once(
     shutil.copy(days[4], events / "again.csv")
     (events / "packed.csv.gz").write_bytes(gzip.compress(days[4].read_bytes()))
     result = apply_folder(events, state, now=NOW)
-    assert result.counts == (0, 2 * n, 0, 0)
+    assert result.counts == (0, 2 * n, 0, 0, 0)
     assert result.files == 2
     assert result.skipped == 1
     assert dump(state) == before
+
+
+@pytest.mark.spec("S4-28")
+def test_a_reused_event_id_is_refused_told_and_never_learnt(
+    state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "2025-08-01 10:00:00 UTC,view,p1,u1,"
+    other = "2025-08-01 11:00:00 UTC,cart,p2,u1,"
+    file = write(tmp_path / "e" / "a.csv", f"{line}e1", f"{other}e1", f"{other}e2")
+    file.write_text(file.read_text().replace(HEAD, f"{HEAD},event_id"))
+    os.utime(file, (NOW.timestamp() - 3600,) * 2)
+    assert main(["update", "--events", str(file.parent), "--state", str(state)]) == 0
+    assert "refused 1: event_id was given to another event before" in capsys.readouterr().out
+    with Queue(state / DATABASE) as queue:
+        assert dict(
+            queue.read(
+                "SELECT item_id, COUNT(*) FROM events WHERE user_id = 'u1' GROUP BY 1"
+            ).to_numpy()
+        ) == {"p1": 1, "p2": 1}
+    healthy(state)
 
 
 @pytest.mark.spec("S4-10")
@@ -297,7 +317,7 @@ def test_events_before_the_history_are_taken(state: Path, tmp_path: Path) -> Non
         now=NOW,
     )
     with Queue(state / DATABASE) as queue:
-        assert result.counts == (1, 0, 1, 0)
+        assert result.counts == (1, 0, 1, 0, 0)
         assert ["old", 0, 3] in queue.pool("U000001")["pool"]
 
 
@@ -326,7 +346,7 @@ def test_a_day_with_only_views_is_a_delta_too(state: Path, tmp_path: Path) -> No
         now=NOW,
     )
     with Queue(state / DATABASE) as queue:
-        assert result.counts == (2, 0, 0, 0)
+        assert result.counts == (2, 0, 0, 0, 0)
         assert result.version == 2
         assert queue.pool("u") == {"pool": [["p", 0, 2]]}
 
@@ -345,8 +365,8 @@ def test_events_that_a_service_posted_are_learnt_by_the_next_update(
     result = apply_folder(events, state, now=NOW, batch=100)
     sha = known(state, "model")
     assert result.version == 2 + -(-len(posted) // 100)
-    assert result.counts == (0, 0, 0, 0)
-    assert apply_folder(folder(events, days[5]), state, now=NOW).counts == (0, len(posted), 0, 0)
+    assert result.counts == (0, 0, 0, 0, 0)
+    assert apply_folder(folder(events, days[5]), state, now=NOW).counts == (0, len(posted), 0, 0, 0)
     assert known(state, "model") == sha
     with Queue(state / DATABASE) as queue:
         assert not len(queue.fresh(1))
@@ -474,7 +494,7 @@ def test_bad_lines_are_counted_and_kept_and_the_rest_is_applied(
         "2027",
     ]
     result = apply_folder(write(tmp_path / "e" / "a.csv", *lines).parent, state, now=NOW)
-    assert result.counts == (1, 0, 0, 0)
+    assert result.counts == (1, 0, 0, 0, 0)
     assert result.rejected.total() == 4
     assert len(result.rejected) == 4
     kept = pd.read_csv(state / "rejects" / "a.csv", dtype=str)
@@ -529,7 +549,7 @@ def test_a_file_still_in_writing_is_read_again(state: Path, tmp_path: Path) -> N
     result = apply_folder(path.parent, state, now=NOW)
     assert (result.counts.new, result.files, result.unfinished) == (1, 0, 1)
     result = apply_folder(path.parent, state, now=NOW + pd.Timedelta(minutes=2))
-    assert result.counts == (1, 1, 0, 0)
+    assert result.counts == (1, 1, 0, 0, 0)
     assert result.files == 1
     assert result.unfinished == 0
 

@@ -181,7 +181,7 @@ def test_a_purchase_that_arrives_before_its_views_absorbs_them(queue: Queue) -> 
 @pytest.mark.spec("S4-19")
 def test_the_database_its_tables_and_how_it_is_written(queue: Queue, path: Path) -> None:
     tables = set(queue.read("SELECT name FROM main.sqlite_master WHERE type = 'table'")["name"])
-    assert tables == {"queue", "purchases", "events", "state", "items", "log"}
+    assert tables == {"queue", "purchases", "events", "state", "items", "log", "sums"}
     pragmas = {
         name: queue.read(f"PRAGMA {name}").iloc[0, 0]
         for name in ("journal_mode", "synchronous", "busy_timeout", "user_version")
@@ -200,7 +200,10 @@ def test_the_database_its_tables_and_how_it_is_written(queue: Queue, path: Path)
         with pytest.raises(sqlite3.IntegrityError), queue.transaction() as con:
             con.execute(sql)
     assert path.name == "recommendation.db"
-    assert content(queue)["state"] == [["max_pool", "100"]]
+    assert content(queue)["state"] == [
+        ["max_pool", "100"],
+        ["weights", '{"view": 1, "cart": 3, "remove_from_cart": -1}'],
+    ]
 
 
 @pytest.mark.spec("S4-20")
@@ -743,6 +746,9 @@ def test_the_check_sees_every_kind_of_disagreement(queue: Queue) -> None:
         "UPDATE items SET bought = bought + 1",
         "UPDATE items SET item_id = 'x' WHERE item_id = 'i1'",
         "UPDATE state SET value = '[0,1]' WHERE key = 'watermark'",
+        "UPDATE sums SET score = score + 1 WHERE user_id = 'u3'",
+        "UPDATE sums SET source = 'popular' WHERE user_id = 'u3'",
+        "DELETE FROM sums WHERE user_id = 'u3'",
         "DELETE FROM log WHERE n = (SELECT MAX(n) FROM log)",
         "DELETE FROM events WHERE event_id = (SELECT MIN(event_id) FROM events)",
     ):
@@ -920,7 +926,13 @@ def test_errors_name_the_file_and_the_cure(path: Path, tmp_path: Path) -> None:
     Queue(path).close()
     with closing(sqlite3.connect(path)) as con:
         con.execute("PRAGMA user_version = 7")
-    refused(lambda: Queue(path), str(path), "schema 7", "this version reads 1", "train again")
+    refused(
+        lambda: Queue(path),
+        str(path),
+        "schema 7",
+        f"this version reads {schema.SCHEMA}",
+        "train again",
+    )
     refused(lambda: Queue(path, read_only=True), "schema 7")
     other = tmp_path / "cookies.sqlite"
     with closing(sqlite3.connect(other)) as con:
@@ -1048,8 +1060,50 @@ def test_another_max_pool_orders_all_queues_anew_and_back_again(queue: Queue, pa
         assert all(len(small.pool(f"u{i}")["pool"]) <= 2 for i in range(60))
         assert small.check() == []
         assert content(small) != before
-    with Queue(path) as large:
+    with Queue(path) as kept:
+        assert kept.max_pool == 2
+    with Queue(path, max_pool=100) as large:
         assert content(large) == before
+
+
+def test_other_weights_order_all_queues_anew_and_back_again(queue: Queue, path: Path) -> None:
+    queue.post(shop_events(500))
+    queue.recommend(["u1", "u2"], 3, at=T0)
+    before = content(queue)
+    with Queue(path, weights={"view": 5, "cart": 0}) as other:
+        assert other.weights == {"view": 5, "cart": 0, "remove_from_cart": -1}
+        assert other.check() == []
+        assert content(other)["queue"] != before["queue"]
+        other.post(frame([("ann", "tea", "view", 1), ("ann", "milk", "cart", 2)]))
+        assert other.pool("ann") == {"pool": [["tea", 0, 5], ["milk", 0, 0]]}
+    with Queue(path) as kept, Queue(path, read_only=True) as reader:
+        assert kept.weights == reader.weights == other.weights
+        assert kept.check() == reader.check() == []
+    with Queue(path, weights=EVENT_WEIGHTS) as again:
+        assert again.check() == []
+        assert again.pool("ann") == {"pool": [["milk", 0, 3], ["tea", 0, 1]]}
+    for odd, words in (
+        ({"stare": 1}, "event weight 'stare' is unknown: weigh view"),
+        ({"view": 1.5}, "event weight view=1.5: it takes a whole number"),
+        ({"view": True}, "event weight view=True"),
+    ):
+        with pytest.raises(LabError, match=words):
+            Queue(path, weights=odd)
+
+
+def test_an_event_costs_no_more_for_a_long_history(queue: Queue) -> None:
+    """Of a shopper with 50,000 events; milliseconds where it was a quarter of a second."""
+    queue.post(shop_events(50_000, users=1, items=50_000))
+    queue.post(shop_events(100, users=2, items=50_000).query("user_id == 'u1'"))
+    seconds = {"u0": [], "u1": []}
+    for n in range(20):
+        for user, took in seconds.items():
+            start = time.perf_counter()
+            queue.post(frame([(user, f"i{n}", "view", 100_000 + n)]))
+            queue.recommend([user], 3, at=T0)
+            took.append(time.perf_counter() - start)
+    assert np.median(seconds["u0"]) < 4 * np.median(seconds["u1"])
+    assert queue.check() == []
 
 
 def test_no_step_walks_through_all_events(queue: Queue) -> None:
@@ -1066,7 +1120,8 @@ def test_no_step_walks_through_all_events(queue: Queue) -> None:
         for sql, arguments in (
             (schema.REBUILD, (100,)),
             (schema.KNOWN, ()),
-            ("SELECT * FROM pool", ()),
+            (schema.POOL, (100,)),
+            (schema.summed(EVENT_WEIGHTS), ()),
             ("SELECT * FROM favourite", ()),
             ("SELECT * FROM events WHERE learnt IS NULL ORDER BY event_time, event_id LIMIT 9", ()),
         )
@@ -1078,6 +1133,9 @@ def test_no_step_walks_through_all_events(queue: Queue) -> None:
         )
         assert "SCAN main.log" not in plan, f"{sql}: {plan}"
         assert "SCAN main.purchases" not in plan, f"{sql}: {plan}"
+        assert "SCAN sums" not in plan, f"{sql}: {plan}"
+        assert "SCAN main.sums" not in plan, f"{sql}: {plan}"
+        assert "SCAN best" not in plan, f"{sql}: {plan}"
     start = time.perf_counter()
     queue.post(shop_events(20_000, users=20_000, items=5_000))
     assert time.perf_counter() - start < 10  # 0.5 s; a join without an index takes 20

@@ -675,6 +675,69 @@ def test_a_database_that_cannot_be_used_is_503_and_says_not_where_it_lies(folder
         assert client.post(f"{API}/events", json={"events": [EVENT]}).json()["accepted"] == 1
 
 
+DATABASE = "online/recommendation.db"
+
+
+def test_a_damaged_database_leaves_lists_alone_and_ready_says_what_brings_it_back(
+    folder: Path,
+) -> None:
+    whole = (folder / DATABASE).read_bytes()
+    (folder / DATABASE).write_bytes(b"no database " * 1000)
+    with serving(folder, cache_ttl_seconds=0) as client:
+        ready = client.get(f"{API}/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        parts = ready.json()["parts"]
+        assert parts["lists"] == "ready"
+        told = "recommendation.db is no SQLite database: name another file, or move it away"
+        assert told in parts["queue"]
+        assert str(folder) not in ready.text
+        user = client.get(f"{API}/users").json()["users"]["loyal"][0]
+        before = client.get(f"{RECS}/{user}")
+        assert before.status_code == 200
+        for model in ("als", "two_stage", "popularity"):
+            assert client.get(f"{RECS}/{user}", params={"model": model}).status_code == 200
+        for path in ("config", "stats", "models", f"users/{user}/profile"):
+            assert client.get(f"{API}/{path}").status_code == 200
+        for answer in (
+            client.post(f"{API}/events", json={"events": [EVENT]}),
+            client.get(f"{API}/queue/u"),
+            client.post(f"{API}/queue/u/next"),
+        ):
+            problem(answer, 503, "POST /api/v1/reload")
+        for leftover in (folder / "online").glob("recommendation.db*"):
+            leftover.unlink()
+        (folder / DATABASE).write_bytes(whole)
+        assert client.post(f"{API}/reload").status_code == 200
+        assert client.get(f"{API}/health/ready").json()["status"] == "healthy"
+        assert client.post(f"{API}/events", json={"events": [EVENT]}).json()["accepted"] == 1
+        assert (
+            client.get(f"{RECS}/{user}").json()["recommendations"]
+            == before.json()["recommendations"]
+        )
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_without_its_model_the_queue_goes_on_and_ready_says_so(folder: Path, damage: str) -> None:
+    (model,) = (folder / "online").glob("model-*.npz")
+    whole = model.read_bytes()
+    if damage == "missing":
+        model.unlink()
+    else:
+        model.write_bytes(whole[:-1] + b"x")
+    with serving(folder) as client:
+        ready = client.get(f"{API}/health/ready").json()
+        assert (ready["status"], ready["parts"]["queue"]) == ("degraded", "ready")
+        assert "run python -m recsys_utils.online train again" in ready["parts"]["queue_model"]
+        client.post(f"{API}/events", json={"events": [EVENT]})
+        shown = client.post(f"{API}/queue/{EVENT['user_id']}/next").json()["shown"]
+        assert shown[0]["item_id"] == EVENT["item_id"]
+        assert "cf" not in {row["source"] for row in shown}
+        model.write_bytes(whole)
+        assert client.get(f"{API}/health/ready").json()["status"] == "healthy"
+        rows = client.post(f"{API}/queue/somebody/next").json()["shown"]
+        assert {row["source"] for row in rows} == {"cf"}
+
+
 APP = create_app("nowhere", config=Settings(allowed_hosts=("*",)), clock=Clock())
 
 

@@ -390,6 +390,27 @@ def test_confidence_is_learnt_under_the_settings_that_are_served(
     assert bought[0] < bought[1]
 
 
+def test_confidence_is_learnt_with_and_without_what_was_bought_before(
+    base: Path, monkeypatch: pytest.MonkeyPatch, client: TestClient, art: Artifacts
+) -> None:
+    """Own purchases without what was bought are next to nothing: their confidence says so."""
+    data, toml = small_shop(base, monkeypatch)
+    cells = training._confidence(data, toml, ["own_decayed"], lambda line: None)
+    own = cells[cells["model"] == "own_decayed"].groupby("setting")
+    share = own["bought"].sum() / own["n"].sum()
+    claimed = own["confidence"].mean()
+    assert share["new"] < share["any"] / 3
+    assert claimed["new"] < claimed["any"] / 2
+    user = art.users["baskets"].idxmax()
+    asked = f"/api/v1/recommendations/{user}?model=own_decayed&n=5"
+    both = [
+        client.get(f"{asked}&exclude_purchased={excluded}").json()["recommendations"]
+        for excluded in ("false", "true")
+    ]
+    with_them, without = (np.mean([row["confidence_score"] for row in rows]) for rows in both)
+    assert without < with_them / 2
+
+
 def test_without_a_notebook_s_fold_the_last_weeks_are_cut_here(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,113 @@
+"""A client who is in the shop's file and bought nothing yet: attributes reach list and service."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_serving_shop import serving
+
+from recsys_utils.data import tables
+from recsys_utils.data.folds import load_fold, write_folds
+from recsys_utils.models import PreferencePairs
+from recsys_utils.serving import train as training
+from recsys_utils.serving.artifacts import Artifacts
+
+TOML = """
+currency = "€"
+[purchases]
+files = ["receipts.parquet"]
+[purchases.columns]
+user_id = "user_id"
+item_id = "item_id"
+ts = "ts"
+basket_id = "basket_id"
+quantity = "quantity"
+price = "price"
+[users]
+files = ["clients.parquet"]
+[users.columns]
+user_id = "user_id"
+country = "country"
+gender = "gender"
+"""
+SMALL = 'title = "Small shop"\ncurrency = "€"\nsynthetic = true\nlines = 6000\n'
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A shop without the receipts of one of its clients; its TOML and the client."""
+    home = tmp_path_factory.mktemp("shop")
+    (home / "small.toml").write_text(SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECSYS_HOME", str(home))
+        data = tables.load(str(home / "small.toml"))
+        told = data.users.dropna(subset=["gender", "country"])
+        client = sorted(set(told["user_id"].astype(str)) & set(data.purchases["user_id"]))[0]
+        is_held = data.purchases["user_id"].astype(str) == client
+        data.purchases[~is_held].astype({"user_id": str}).to_parquet(home / "receipts.parquet")
+        data.users.to_parquet(home / "clients.parquet")
+        (home / "shop.toml").write_text(TOML)
+        yield str(home / "shop.toml"), client
+
+
+def test_a_client_without_receipts_is_kept(shop: tuple[str, str]) -> None:
+    toml, client = shop
+    data = tables.load(toml)
+    assert client in set(data.users["user_id"].astype(str))
+    assert client not in set(data.purchases["user_id"].astype(str))
+    write_folds(toml)
+    assert client in load_fold(toml).testing.profiles.index
+
+
+def test_the_service_lists_by_attributes_and_says_so(shop: tuple[str, str], tmp_path: Path) -> None:
+    toml, client = shop
+    training.train(
+        toml,
+        tmp_path,
+        ("preference_pairs", "own_decayed"),
+        pd.Timestamp("2025-07-01"),
+        lambda line: None,
+        fast=True,
+    )
+    data = tables.load(toml)
+    receipts = data.interactions()
+    profiles = data.users.astype({"user_id": str}).set_index("user_id")
+    model = PreferencePairs().fit(receipts)
+    wanted = model.recommend([client], 5, profiles=profiles)["item_id"].astype(str).tolist()
+    popular = model.recommend(["nobody"], 5)["item_id"].astype(str).tolist()
+    assert wanted != popular
+    with serving(tmp_path) as api:
+        asked = f"/api/v1/recommendations/{client}?model=preference_pairs&n=5"
+        answer = api.get(asked).json()
+        by_default = api.get(f"/api/v1/recommendations/{client}?n=5").json()
+        stranger = api.get("/api/v1/recommendations/nobody?n=5").json()
+    for each in (answer, by_default):
+        assert [row["item_id"] for row in each["recommendations"]] == wanted
+        reasons = {row["recommendation_reason"] for row in each["recommendations"]}
+        assert reasons == {"Liked by shoppers with a similar profile"}
+    assert [row["item_id"] for row in stranger["recommendations"]] != wanted
+
+
+def test_predict_keeps_to_the_shop_s_own_catalogue(shop: tuple[str, str], tmp_path: Path) -> None:
+    """The thresholds of the TOML reach the two-stage retail's call, and no other."""
+    toml, _ = shop
+    narrow = Path(toml).with_name("narrow.toml")
+    narrow.write_text(Path(toml).read_text() + "[prefilter]\nmin_user_share = 0.05\n")
+    training.train(
+        str(narrow),
+        tmp_path,
+        ("own_decayed",),
+        pd.Timestamp("2025-07-01"),
+        lambda line: None,
+        fast=True,
+    )
+    art = Artifacts.load(tmp_path)
+    kept = set(art.catalogue["item_id"].astype(str))
+    assert 5 < len(kept) < len(art.items)
+    user = art.users["baskets"].idxmax()
+    with serving(tmp_path) as api:
+        five = api.post("/predict", json={"user_id": user}).json()["recommendations"]
+        listed = api.get(f"/api/v1/recommendations/{user}?n=20").json()["recommendations"]
+    assert len(set(five)) == 5
+    assert set(five) <= kept
+    assert not {row["item_id"] for row in listed} <= kept
