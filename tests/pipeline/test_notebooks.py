@@ -186,6 +186,68 @@ def test_a_wrong_number_is_not_found(text: str, output: str) -> None:
     assert not is_in(claim, output)
 
 
+# ---- claims that their own intervals do not carry
+
+HEDGE = re.compile(r"noise|chance|level with|cannot be told|no better|not certain|zero inside")
+CHANGES = ("change", "lead")
+
+
+def intervals(output: str) -> list[tuple[float, float, float]]:
+    """(change, low, high) of every row of the tables in an output that tell changes."""
+    rows = []
+    columns: list[str] = []
+    for line in output.splitlines():
+        words = line.split()
+        if {"low", "high"} <= set(words) and set(CHANGES) & set(words):
+            columns = words
+            continue
+        if not columns:
+            continue
+        name = next(word for word in CHANGES if word in columns)
+        places = [columns.index(word) - len(columns) for word in (name, "low", "high")]
+        try:
+            rows.append(tuple(float(words[place]) for place in places))
+        except (IndexError, ValueError):
+            continue
+    return rows
+
+
+def unhedged(text: str, output: str) -> list[str]:
+    """Sentences that claim a change whose interval holds zero, and do not say so."""
+    known = intervals(output)
+    found = []
+    for sentence in re.split(r"[.;:]\s+(?=[A-Z*])", text):
+        for _, value, half_unit, is_percent in claims(sentence):
+            near = [row for row in known if abs(abs(row[0]) - value) <= half_unit * 1.02]
+            is_sure = any(low > 0 or high < 0 for _, low, high in near)
+            if near and not is_sure and not is_percent and not HEDGE.search(sentence):
+                found.append(sentence)
+    return found
+
+
+@every_notebook
+def test_no_claim_is_made_that_its_interval_does_not_carry(path: Path) -> None:
+    text = source(cells(path)[1]) + source(cells(path)[-1])
+    shown = "\n".join(
+        "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+        for cell in cells(path, "code")
+        for output in cell["outputs"]
+    )
+    assert not unhedged(text, shown)
+
+
+def test_an_unsure_change_must_be_said_to_be_one() -> None:
+    table = """
+           without  precision  change     low    high
+    0  pair features     0.3125 -0.0127 -0.0231 -0.0005
+    1  user features     0.3220 -0.0032 -0.0141  0.0073
+    """
+    assert intervals(table) == [(-0.0127, -0.0231, -0.0005), (-0.0032, -0.0141, 0.0073)]
+    assert not unhedged("Without pairs precision falls by .013.", table)
+    assert unhedged("Users cost .003.", table) == ["Users cost .003."]
+    assert not unhedged("Users cost .003, which is within the noise.", table)
+
+
 # ---- what the notebooks of models have in common
 
 
