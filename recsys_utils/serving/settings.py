@@ -35,7 +35,7 @@ class Settings(BaseModel):
     cors_origins: tuple[str, ...] = ()
     cache_ttl_seconds: float = Field(3600, ge=0, le=10_000_000, allow_inf_nan=False)
     cache_max_size: int = Field(1000, ge=1, le=1_000_000)
-    max_waiting: int = Field(18, ge=0, le=10_000)
+    max_waiting: int = Field(8, ge=0, le=10_000)
     model_path: Path | None = None
     api_key: SecretStr | None = None
     tuning: dict | None = None

@@ -383,7 +383,7 @@ def test_config_is_the_live_one(folder: Path) -> None:
             "cors_origins": [],
             "cache_ttl_seconds": 11,
             "cache_max_size": 1000,
-            "max_waiting": 18,
+            "max_waiting": 8,
             "allowed_hosts": ["localhost", "127.0.0.1", "::1"],
             "model_path": None,
             "api_key_set": True,
