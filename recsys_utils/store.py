@@ -332,3 +332,8 @@ def _sparse_again(dense: dict[str, np.ndarray]) -> Arrays:
             pieces = (dense[f"{name}:data"], dense[f"{name}:indices"], dense[f"{name}:indptr"])
             arrays[name] = sparse.csr_matrix(pieces, shape=tuple(shape))
     return arrays
+
+
+def model_path(folder: Path, sha: str) -> Path:
+    """Where the purchase network of a digest lies."""
+    return Path(folder) / f"model-{sha[:16]}.npz"

@@ -15,7 +15,6 @@ import pandas as pd
 from recsys_utils import LabError, __version__
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.segments import SPENDING
-from recsys_utils.data.tables import load
 from recsys_utils.ensembles.business_rules import segment_bounds, segments
 from recsys_utils.ensembles.hybrid import Hybrid
 from recsys_utils.ensembles.rule_settings import load_tuning
@@ -168,6 +167,8 @@ def _receipts(data_path: Path | str) -> Interactions:
             f"{folder} has no purchases.parquet: give a data set's name, a .toml file or a folder"
             " that has one"
         )
+    from recsys_utils.data.tables import load  # what only loads models goes without Ibis
+
     data = load(str(data_path))
     return Interactions.of(
         data.purchases, catalogue=data.items["item_id"] if len(data.items) else None

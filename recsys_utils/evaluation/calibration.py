@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
-from sklearn.isotonic import isotonic_regression
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct
@@ -127,6 +126,8 @@ def buckets(users: Iterable[str], history: Interactions) -> np.ndarray:
 
 
 def _cells(model: str, rows: pd.DataFrame, overall: float, strength: float) -> pd.DataFrame:
+    from sklearn.isotonic import isotonic_regression  # a service that only looks up goes without
+
     low = np.zeros(1)
     if len(rows):
         low = np.unique(np.quantile(rows["score"], np.arange(BINS) / BINS))

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from recsys_utils import LabError
 from recsys_utils.data.interactions import codes, pair_ids
 from recsys_utils.models.torch_training import small_batches, step
-from recsys_utils.store import atomic
+from recsys_utils.store import atomic, model_path
 
 BLOCK = (
     1 << 18
@@ -384,11 +384,6 @@ class PurchaseNet:
             name: np.vstack([self.weights[name], self.weights[name].mean(axis=0)])
             for name in ("user", "item")
         }
-
-
-def model_path(folder: Path, sha: str) -> Path:
-    """Where the model of a digest lies."""
-    return Path(folder) / f"model-{sha[:16]}.npz"
 
 
 def log_odds(weights: dict[str, np.ndarray], users: np.ndarray, items: np.ndarray) -> np.ndarray:

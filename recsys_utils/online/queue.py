@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 
 CONTENT = ["user_id", "item_id", "event_type", "ts"]
+DATABASE = "recommendation.db"
 MIN_POOL = 6
 MAX_POOL = 100
 MAX_WEIGHT = 1_000_000

@@ -17,12 +17,11 @@ import pandas as pd
 from tqdm import tqdm
 
 from recsys_utils import LabError
-from recsys_utils.models.purchase_net import PurchaseNet, labels, model_path
+from recsys_utils.models.purchase_net import PurchaseNet, labels
 from recsys_utils.online.events import BadFile, EventFile, event_files
-from recsys_utils.online.queue import Counts, Queue
-from recsys_utils.store import atomic
+from recsys_utils.online.queue import DATABASE, Counts, Queue
+from recsys_utils.store import atomic, model_path
 
-DATABASE = "recommendation.db"
 TRAIN = "python -m recsys_utils.online train --history FOLDER --state FOLDER"
 ACTIVITY = """
 SELECT user_id, item_id, SUM(event_type = 'view') AS view, SUM(event_type = 'cart') AS cart,

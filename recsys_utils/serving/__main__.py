@@ -10,7 +10,7 @@ import uvicorn
 
 from recsys_utils import LabError
 from recsys_utils.data.registry import spec
-from recsys_utils.online.update import DATABASE
+from recsys_utils.online.queue import DATABASE
 from recsys_utils.serving.app import create_app
 from recsys_utils.serving.artifacts import service_manifest
 from recsys_utils.serving.connections import KEEP_ALIVE_SECONDS, Punctual

@@ -121,6 +121,9 @@ def _load(service: Service) -> None:
         service.load()
     fields = {"version": service.loaded.version} if service.loaded else {"problem": service.problem}
     log.info("loaded" if service.loaded else "not loaded", extra={"fields": fields})
+    if service.online is not None:
+        with suppress(LabError):  # said by health
+            service.online.net()  # in good time, beside the first answers: it brings in torch
 
 
 def _pages(app: FastAPI) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,10 @@ from recsys_utils import LabError
 from recsys_utils.data.interactions import codes
 from recsys_utils.ensembles.hybrid import Hybrid
 from recsys_utils.ensembles.training import load_models
-from recsys_utils.models.towers.standalone import StandaloneRecommender
 from recsys_utils.store import read_json, read_manifest, read_parquet, verify_files
+
+if TYPE_CHECKING:
+    from recsys_utils.models.towers.standalone import StandaloneRecommender
 
 KIND = "service"
 CURE = "run python -m recsys_utils.serving train --dataset NAME"
@@ -67,7 +69,7 @@ class Artifacts:
     stock: pd.DataFrame | None
     cells: pd.DataFrame | None
     catalogue: pd.DataFrame | None  # item_id that the shop's [prefilter] keeps
-    tower: StandaloneRecommender | None
+    tower: "StandaloneRecommender | None"
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -229,9 +231,11 @@ def _in_stock(quantity: pd.Series, items: pd.Index) -> np.ndarray:
     return np.where(np.isnan(there), UNKNOWN, there > 0).astype(np.int8)
 
 
-def _tower(folder: Path) -> StandaloneRecommender | None:
+def _tower(folder: Path) -> "StandaloneRecommender | None":
     if not folder.is_dir():
         return None
+    from recsys_utils.models.towers.standalone import StandaloneRecommender  # brings in torch
+
     columns = read_json(folder / "preproc_artifacts.json")
     return StandaloneRecommender(
         folder / "best_two_tower_model.safetensors",

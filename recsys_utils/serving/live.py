@@ -1,10 +1,11 @@
 """More routes: new customers and ratings, predictions of five items, events and queues."""
 
+from typing import TYPE_CHECKING
+
 import fastapi
 from fastapi import APIRouter, Depends, Request
 
 from recsys_utils import LabError
-from recsys_utils.models.towers.standalone import StandaloneRecommender, format_rating
 from recsys_utils.serving.answers_live import (
     EventsResponse,
     FieldsResponse,
@@ -31,6 +32,9 @@ from recsys_utils.serving.schemas import (
 )
 from recsys_utils.serving.service import Loaded
 from recsys_utils.serving.views import queue_rows
+
+if TYPE_CHECKING:
+    from recsys_utils.models.towers.standalone import StandaloneRecommender
 
 FIVE = 5
 PAGE = 1000  # purchases of one page
@@ -122,6 +126,8 @@ def rating(request: Request, body: RatingRequest) -> RatingResponse:
         ),
         5.0,
     )
+    from recsys_utils.models.towers.standalone import format_rating  # loaded with the tower
+
     return RatingResponse(rating=result, text=format_rating(result))
 
 
@@ -180,7 +186,7 @@ def _predicted(request: Request, user: str) -> Prediction:
     )
 
 
-def _tower(request: Request) -> StandaloneRecommender:
+def _tower(request: Request) -> "StandaloneRecommender":
     tower = loaded(request).art.tower
     if tower is None:
         raise NotFound(
@@ -190,7 +196,7 @@ def _tower(request: Request) -> StandaloneRecommender:
     return tower
 
 
-def _field(tower: StandaloneRecommender, name: str) -> FormField:
+def _field(tower: "StandaloneRecommender", name: str) -> FormField:
     """One field with what it takes."""
     if name in tower.encoder.user_num_cols:
         numbers = tower.profiles[name].dropna()

@@ -1,5 +1,7 @@
 """Progressive online, live: events over HTTP, queues, and what was bought and not learnt."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import threading
@@ -9,19 +11,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.ensembles.hybrid import Hybrid
-from recsys_utils.models.purchase_net import PurchaseNet, model_path
 from recsys_utils.online.events import AHEAD, event_ids
 from recsys_utils.online.queue import Counts, Queue
-from recsys_utils.online.update import load_net
 from recsys_utils.serving.errors import Conflict, Unavailable
 from recsys_utils.serving.learnt import Learnt
 from recsys_utils.serving.schemas import Event
+from recsys_utils.store import model_path
+
+if TYPE_CHECKING:
+    from recsys_utils.models.purchase_net import PurchaseNet
 
 log = logging.getLogger("recsys_utils.serving")
 BOUGHT = "SELECT user_id, item_id, event_time AS ts FROM events WHERE event_type = 'purchase'"
@@ -155,6 +160,8 @@ class Online:
         """
         name = self.queue.get("model")
         if name != self._net[0]:
+            from recsys_utils.online.update import load_net  # brings in torch
+
             try:
                 self._net = name, load_net(self.queue, self.path.parent)
             except LabError as error:

@@ -16,7 +16,7 @@ from cachetools import TTLCache
 
 from recsys_utils import LabError, __version__
 from recsys_utils.ensembles.hybrid import MODELS
-from recsys_utils.online.update import DATABASE
+from recsys_utils.online.queue import DATABASE
 from recsys_utils.serving.answers import Recommendation, RecommendationResponse, UserInfo
 from recsys_utils.serving.artifacts import Artifacts, NotTrained
 from recsys_utils.serving.errors import Unavailable

@@ -389,3 +389,24 @@ def test_the_same_events_from_many_sides_count_once(folder: Path) -> None:
             sorted(score for _, _, score in client.get(f"{API}/queue/crowd").json()["pool"])
             == [3] * 40
         )
+
+
+def test_what_serving_never_calls_is_not_loaded(folder: Path) -> None:
+    """Nor for the hybrid, its lists and the calibrated confidence; seconds of a start."""
+    script = f"""
+import sys
+from pathlib import Path
+import recsys_utils.serving.__main__
+from recsys_utils.ensembles.training import load_models
+from recsys_utils.evaluation.calibration import confidence
+from recsys_utils.serving.online import Online
+hybrid = load_models(Path({str(current(folder) / "hybrid")!r}))
+assert len(hybrid.explain_list(hybrid.user_ids_[0], 5).rows) == 5
+online = Online(Path({str(folder / "online" / DATABASE)!r}))
+online.refresh(hybrid)
+assert online.parts() == {{"queue": "ready", "queue_model": "ready"}}
+print([name for name in ("torch", "sklearn", "ibis", "lightfm", "lightgbm", "duckdb")
+    if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (run.stdout, run.stderr) == ("[]\n", "")
