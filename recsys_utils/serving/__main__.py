@@ -14,7 +14,7 @@ from recsys_utils.online.queue import DATABASE
 from recsys_utils.serving.app import create_app
 from recsys_utils.serving.artifacts import service_manifest
 from recsys_utils.serving.connections import KEEP_ALIVE_SECONDS, Punctual
-from recsys_utils.serving.settings import Settings
+from recsys_utils.serving.settings import QueueSettings, Settings
 from recsys_utils.serving.telemetry import log_to_stderr
 from recsys_utils.store import data_dir
 
@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--new-db", action="store_true", help="serve: start an empty database where there is none"
     )
+    parser.add_argument(
+        "--queue",
+        type=Path,
+        metavar="FILE.toml",
+        help="serve: shown, min_pool, max_pool, [event_weights] of queues; default: $QUEUE_PATH",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     return parser
@@ -80,6 +86,8 @@ def _train(options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     settings = Settings.from_env().placed(options.artifacts, options.host)
+    if options.queue is not None:
+        settings = settings.model_copy(update={"queue": QueueSettings.load(options.queue)})
     manifest = _trained(options)
     database = options.db or options.artifacts / "online" / DATABASE
     if not database.is_file() and not options.new_db:

@@ -76,12 +76,13 @@ def queue(
 def queue_next(
     request: Request,
     user_id: Id,
-    n: int = fastapi.Query(3, ge=1, le=20, description="how many, 1 to 20"),
+    n: int | None = fastapi.Query(None, ge=1, le=20, description="how many, 1 to 20"),
 ) -> QueueResponse:
     """Show the next n products of a shopper's queue, filled where it is short, and count them as
-    shown.
+    shown; without n, as many as the settings say.
     """
     now = loaded(request)
+    n = n or now.online.settings.shown
     rows = now.online.show(user_id, n, naive(service(request).clock)).drop(columns="user_id")
     return _queue(now, user_id, queue_rows(now.art, user_id, rows))
 

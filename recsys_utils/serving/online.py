@@ -23,6 +23,7 @@ from recsys_utils.online.queue import Counts, Queue
 from recsys_utils.serving.errors import Conflict, Unavailable
 from recsys_utils.serving.learnt import Learnt
 from recsys_utils.serving.schemas import Event
+from recsys_utils.serving.settings import QueueSettings
 from recsys_utils.store import model_path
 
 if TYPE_CHECKING:
@@ -63,8 +64,9 @@ class Online:
     lists go on with the purchases in memory, and what needs it is Unavailable with the cure.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: QueueSettings | None = None) -> None:
         self.path = path
+        self.settings = settings or QueueSettings()
         self.problem = NOT_OPEN
         self._queue: Queue | None = None
         self.learnt: Learnt | None = None
@@ -88,7 +90,11 @@ class Online:
         """Of a shopper's queue; none while there is no database."""
         if self._queue is None:
             return {}
-        return {"min_pool": self._queue.min_pool, "max_pool": self._queue.max_pool}
+        return {
+            "min_pool": self._queue.min_pool,
+            "max_pool": self._queue.max_pool,
+            "shown": self.settings.shown,
+        }
 
     @property
     def weights(self) -> dict[str, int]:
@@ -177,7 +183,7 @@ class Online:
         """
         for queue in (self._queue, None):
             try:
-                self._queue = queue or Queue(self.path)
+                self._queue = queue or self._opened()
                 bought = self._queue.read(BOUGHT)
                 self.problem = ""
                 return bought.astype({"ts": "datetime64[us]"})
@@ -187,6 +193,10 @@ class Online:
                 self._queue = None
         frames = [rows.frame().assign(user_id=user) for user, rows in self.bought.items()]
         return pd.concat([Purchases().frame().assign(user_id=""), *frames], ignore_index=True)
+
+    def _opened(self) -> Queue:
+        mine = self.settings
+        return Queue(self.path, mine.min_pool, mine.max_pool, weights=mine.event_weights)
 
     def _unusable(self, error: LabError) -> str:
         """What is wrong with the database and what brings it back; not where it lies."""

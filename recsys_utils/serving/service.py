@@ -85,7 +85,7 @@ class Service:
                 art = Artifacts.load(self.folder)
                 if self.config.tuning is not None:
                     art.hybrid = art.hybrid.retuned(self.config.tuning)
-                self.online = self.online or Online(self.db_path)
+                self.online = self.online or Online(self.db_path, self.config.queue)
                 self.online.refresh(art.hybrid)
             except LabError as error:
                 log.error("cannot load: %s", error)

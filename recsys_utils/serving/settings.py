@@ -5,6 +5,7 @@ An unknown or impossible value is an error and never a surprise.
 
 import json
 import os
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
@@ -13,10 +14,45 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from recsys_utils import LabError
 from recsys_utils.ensembles.rule_settings import load_tuning
+from recsys_utils.online.queue import MIN_POOL, checked_weights
 from recsys_utils.serving.errors import sentence
 
 BODY = 256 << 10  # bytes of a request's body
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class QueueSettings(BaseModel):
+    """Settings of the shoppers' queues, from a TOML file.
+
+    shown: products of one showing where the request names no number. min_pool: a shorter pool is
+    filled first. max_pool, event_weights: what is not given is as the database has it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    shown: int = Field(3, ge=1, le=20)
+    min_pool: int = Field(MIN_POOL, ge=1, le=10_000)
+    max_pool: int | None = Field(None, ge=1, le=10_000)
+    event_weights: dict[str, int] | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a file; LabError that names it where it is no good."""
+        try:
+            result = cls(**tomllib.loads(path.read_text()))
+            checked_weights(result.event_weights or {})
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise LabError(f"{path} cannot be read as TOML ({error}): correct it") from error
+        except ValidationError as error:
+            raise LabError(f"{path}: {sentence(error.errors())}") from error
+        except LabError as error:
+            raise LabError(f"{path}: {error}") from error
+        if result.max_pool is not None and result.max_pool < result.min_pool:
+            raise LabError(
+                f"{path}: min_pool is {result.min_pool} and max_pool {result.max_pool}: choose"
+                " min_pool ≤ max_pool"
+            )
+        return result
 
 
 class Settings(BaseModel):
@@ -39,17 +75,18 @@ class Settings(BaseModel):
     model_path: Path | None = None
     api_key: SecretStr | None = None
     tuning: dict | None = None
+    queue: QueueSettings = QueueSettings()
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> Self:
-        """The fields' names in capitals, and TUNING_PATH, a TOML file; empty is unset.
+        """The fields' names in capitals; TUNING_PATH and QUEUE_PATH, TOML files; empty is unset.
 
         Lists are JSON or comma lists.
         """
         given = {
             name: env[name.upper()].strip()
             for name in cls.model_fields
-            if env.get(name.upper(), "").strip() and name != "tuning"
+            if env.get(name.upper(), "").strip() and name not in ("tuning", "queue")
         }
         given |= {
             name: check(given[name])
@@ -58,6 +95,8 @@ class Settings(BaseModel):
         }
         if env.get("TUNING_PATH", "").strip():
             given["tuning"] = load_tuning(env["TUNING_PATH"].strip()).to_dict()
+        if env.get("QUEUE_PATH", "").strip():
+            given["queue"] = QueueSettings.load(Path(env["QUEUE_PATH"].strip()))
         try:
             result = cls(**given)
         except ValidationError as error:
@@ -84,7 +123,7 @@ class Settings(BaseModel):
 
     def shown(self) -> dict:
         """All of it as plain values for GET /config, the key only as whether there is one."""
-        return self.model_dump(mode="json", exclude={"api_key", "tuning"}) | {
+        return self.model_dump(mode="json", exclude={"api_key", "tuning", "queue"}) | {
             "api_key_set": self.api_key is not None
         }
 

@@ -357,3 +357,31 @@ def test_the_first_requests_do_not_depend_on_process_wide_warning_filters(silent
     )
     assert done.returncode == 0, done.stderr
     assert "UnsupportedFieldAttribute" not in done.stderr, done.stderr
+
+
+def test_queues_are_set_by_a_file(folder: Path, tmp_path: Path) -> None:
+    """Event weights, pool sizes and the number shown; what is wrong in it is named."""
+    path = tmp_path / "queue.toml"
+    path.write_text("shown = 2\nmin_pool = 4\nmax_pool = 9\n[event_weights]\nview = 7\n")
+    chosen = Settings.from_env({"QUEUE_PATH": str(path)}).queue
+    with serving(folder, queue=chosen) as client:
+        config = client.get(f"{API}/config").json()["config"]
+        assert config["queue"] == {"min_pool": 4, "max_pool": 9, "shown": 2}
+        assert config["event_weights"] == {"view": 7, "cart": 3, "remove_from_cart": -1}
+        view = {"user_id": "set", "item_id": "I00001", "event_type": "view"}
+        assert client.post(f"{API}/events", json={"events": [view]}).status_code == 200
+        answer = client.post(f"{API}/queue/set/next").json()
+        assert len(answer["shown"]) == 2
+        assert len(answer["pool"]) == 4
+        assert ["I00001", 1, 7] in answer["pool"]
+        assert answer["weights"]["view"] == 7
+    for text, words in (
+        ("shown = 21", "shown is 21: it takes a number of at most 20"),
+        ("show = 2", "show is no field here"),
+        ("min_pool = 5\nmax_pool = 4", "choose min_pool ≤ max_pool"),
+        ("[event_weights]\nstare = 1", "event weight 'stare' is unknown"),
+        ("shown =", "cannot be read as TOML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(LabError, match=f"queue.toml.*{words}"):
+            Settings.from_env({"QUEUE_PATH": str(path)})
