@@ -165,6 +165,7 @@ def test_every_variable_is_effective_and_shown(folder: Path, tmp_path: Path) -> 
         "ALLOWED_HOSTS": "127.0.0.1,shop.example",
         "CACHE_TTL_SECONDS": "0",
         "CACHE_MAX_SIZE": "3",
+        "MAX_WAITING": "5",
         "TUNING_PATH": str(tmp_path / "tuning.toml"),
     }
     port = str(free_port())
@@ -184,6 +185,7 @@ def test_every_variable_is_effective_and_shown(folder: Path, tmp_path: Path) -> 
                 "cache_ttl_seconds": 0,
                 "allowed_hosts": ["127.0.0.1", "shop.example"],
                 "cache_max_size": 3,
+                "max_waiting": 5,
                 "model_path": str(folder),
                 "api_key_set": True,
             }
