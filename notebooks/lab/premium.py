@@ -21,6 +21,8 @@ def tiers_found(flips: pd.DataFrame, tiers: pd.Series, seed: int = 0) -> pd.Data
     better = tiers.loc[flips["premium_id"]].to_numpy()
     other = tiers.loc[flips["item_id"]].to_numpy()
     told = flips.assign(right=better > other)[better != other]
+    if told.empty:
+        return pd.DataFrame([{"flips": 0, "share": np.nan, "lo": np.nan, "hi": np.nan}])
     clients = told.groupby("client")["right"].agg(["sum", "size"])
     rng = np.random.default_rng(seed)
     drawn = clients.to_numpy()[rng.integers(len(clients), size=(2000, len(clients)))].sum(axis=1)

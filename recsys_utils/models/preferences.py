@@ -134,6 +134,8 @@ def flips(data: Interactions, n: int | None = 5) -> pd.DataFrame:
     user, a, b = pairs(preferences(data), MOST)
     group = _alike(data)
     user, a, b = np.stack([user, a, b])[:, group[a] == group[b]]
+    if not len(user):
+        return pd.DataFrame(columns=columns)
     ua, ub, va, vb = (table[user, item].A1 for table in (units, value) for item in (a, b))
     clear = np.minimum(ua / ub, vb / np.maximum(va, 1e-9))
     best = np.argsort(-clear, kind="stable")

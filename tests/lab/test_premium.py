@@ -3,8 +3,9 @@
 import pandas as pd
 import pytest
 from lab.premium import planted_tiers, tiers_found
-from shops import Shop
+from shops import Shop, receipts
 
+from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.preferences import flips
 
 
@@ -31,3 +32,13 @@ def test_prices_find_the_planted_tiers_more_often_than_a_coin(shop: Shop) -> Non
     assert set(tiers) == {-1.0, 0.0, 1.0}
     (row,) = tiers_found(flips(shop.history, None), tiers).to_dict("records")
     assert row["share"] > 0.5
+
+
+def test_a_shop_without_like_products_has_no_flips() -> None:
+    """Two products of two kinds: nothing is compared, and nothing is claimed."""
+    rows = receipts("u a1 1 2024-01-01 5 1\nu b2 2 2024-01-02 1 9")
+    found = flips(Interactions.of(rows))
+    assert found.empty
+    (row,) = tiers_found(found, pd.Series({"a1": -1.0, "b2": 1.0})).to_dict("records")
+    assert row["flips"] == 0
+    assert pd.isna(row["share"])
