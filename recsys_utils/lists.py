@@ -37,6 +37,7 @@ WITHOUT_RUN = "own_decayed"
 # A spreadsheet takes a text that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t")
 STRANGER = "A bestseller of these weeks"
+BY_PROFILE = "Liked by shoppers with a similar profile"
 WRITERS = (".csv", ".parquet", ".xlsx")
 
 
@@ -50,10 +51,11 @@ def recommendations(
 ) -> pd.DataFrame:
     """Lists of a data set's shoppers from one model that knows all receipts.
 
-    dataset: a name, or the path of a TOML. k: items per shopper at most. users: ids, all by
-    default; who never bought anything gets the bestsellers. model: a name from the leaderboard, its
-    best one by default. new_only: nothing that the shopper bought before. min_score: of the model's
-    own scale.
+    dataset: a name, or the path of a TOML. k: items per shopper at most. users: ids, by default of
+    all that have a receipt. Who never bought anything gets a list by what the shop's file of users
+    says, if the model learnt from that, else the bestsellers. model: a name from the leaderboard,
+    its best one by default. new_only: nothing that the shopper bought before. min_score: of the
+    model's own scale.
     Returns user_id, rank, item_id, name, price, reason, last_bought, score, model.
     Raises LabError where no run says which model to take, or the model cannot be fitted again.
     """
@@ -65,10 +67,14 @@ def recommendations(
     fitted.fit(receipts)
     everybody = list(receipts.user_ids) if users is None else users
     exclude = "bought" if new_only or not data.spec.repeats else None
-    recs = fitted.recommend(everybody, k, exclude)
+    clients = data.clients(receipts)
+    clients = clients[clients.index.isin(everybody)]
+    recs = fitted.recommend(everybody, k, exclude, profiles=clients)
     if min_score is not None:
         recs = recs[recs["score"] >= min_score]
     table = _described(recs, receipts, _is_dated(data))
+    is_told = table["user_id"].isin(clients.index[fitted.told(clients)])
+    table["reason"] = table["reason"].mask(is_told, BY_PROFILE)
     return table.assign(model=name)[COLUMNS]
 
 
@@ -113,10 +119,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     strangers = 0 if users is None else table.loc[table["reason"] == STRANGER, "user_id"].nunique()
+    told = table.loc[table["reason"] == BY_PROFILE, "user_id"].nunique()
     print(
         f"{options.out}: {len(table):,} rows for {table['user_id'].nunique():,} shoppers from"
         f" {table['model'].iloc[0]}"
     )
+    if told:
+        print(f"Without any receipt, chosen by what is known of them: {told:,}", file=sys.stderr)
     if strangers:
         print(f"Without any receipt, given the bestsellers: {strangers:,}", file=sys.stderr)
     return 0

@@ -80,6 +80,11 @@ class Tables:
         """What cleaning kept and rejected: rule, rows, money."""
         return pd.DataFrame(self.manifest["audit"], columns=["table", "rule", "rows", "money"])
 
+    def clients(self, receipts: Interactions) -> pd.DataFrame:
+        """Attributes by user_id of those whom the shop knows and some receipts do not."""
+        users = self.users.astype({"user_id": str}).set_index("user_id")
+        return users[~users.index.isin(receipts.user_ids)]
+
     def interactions(self, until: pd.Timestamp | None = None) -> Interactions:
         """All receipts and events, or those before a time, as models take them."""
         events = self.events if len(self.events) else None

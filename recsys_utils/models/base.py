@@ -170,6 +170,17 @@ class Recommender:
         }
         return save_bundle(folder, "model", {"arrays.npz": arrays}, meta, self.as_of)
 
+    def told(self, profiles: pd.DataFrame) -> np.ndarray:
+        """(len(profiles),) bool: whose attributes are enough for a list without any history."""
+        result = np.zeros(len(profiles), bool)
+        if not self.learns_attributes:
+            return result
+        size = max(1, BLOCK_BYTES // (4 * len(self.item_ids_)))
+        for start in range(0, len(profiles), size):
+            block = self._cold_scores(profiles.iloc[start : start + size])
+            result[start : start + size] = ~np.isnan(block[:, 0])
+        return result
+
     def learnt(self) -> dict:
         """What fitting learnt: arrays and ids, by the attributes' names."""
         return {name: value for name, value in vars(self).items() if name.endswith("_")}

@@ -132,7 +132,7 @@ def flips(data: Interactions, n: int | None = 5) -> pd.DataFrame:
         preferences(data, signal, data.shape[1]) for signal in ("quantity", "price_adjusted")
     )
     user, a, b = pairs(preferences(data), MOST)
-    group = _alike(data)
+    group = alike(data)
     user, a, b = np.stack([user, a, b])[:, group[a] == group[b]]
     if not len(user):
         return pd.DataFrame(columns=columns)
@@ -150,8 +150,11 @@ def flips(data: Interactions, n: int | None = 5) -> pd.DataFrame:
     return found.reset_index(drop=True)
 
 
-def _alike(data: Interactions) -> np.ndarray:
-    """(items,) number of the kind of each item: what is compared with what."""
+def alike(data: Interactions) -> np.ndarray:
+    """(items,) number of the kind of each item: what is compared with what.
+
+    Products are alike that have one subcategory (or category) and the same numbers in their names.
+    """
     kind = _categories(data)
     if "subcategory" in data.items:
         kind = data.items["subcategory"].astype("object").fillna("")

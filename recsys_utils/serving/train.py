@@ -183,15 +183,18 @@ def _newcomers(
 ) -> dict[str, list[str]]:
     """Lists for clients who bought nothing yet, of each model that learnt from attributes.
 
+    A client of whom no model knows an attribute is left to what sells, as a stranger is.
     Returns the clients' ids and the models' names.
     """
-    profiles = data.users.astype({"user_id": str}).set_index("user_id")
-    ids = profiles.index.difference(receipts.user_ids)
-    names = [name for name, model in fitted.items() if model.learns_attributes] if len(ids) else []
+    clients = data.clients(receipts).sort_index()
+    told = {name: model.told(clients) for name, model in fitted.items() if len(clients)}
+    names = [name for name, is_told in told.items() if is_told.any()]
+    ids = clients.index[np.any([told[name] for name in names], axis=0)] if names else []
     for name in names:
-        recs = fitted[name].recommend(ids, DEPTH, profiles=profiles.loc[ids])
+        mine = clients[told[name]]
+        recs = fitted[name].recommend(mine.index, DEPTH, profiles=mine)
         write_parquet(recs, folder / f"{name}.parquet")
-    return {"user_ids": list(ids) if names else [], "models": names}
+    return {"user_ids": list(ids), "models": names}
 
 
 def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 import pandas as pd
 import pytest
-from lab.premium import planted_tiers, tiers_found
-from shops import Shop, receipts
+from lab.premium import dearer_is_better, planted_tiers, tiers_found
+from shops import Shop, receipts, synthetic_tables
 
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.models.preferences import flips
@@ -42,3 +42,42 @@ def test_a_shop_without_like_products_has_no_flips() -> None:
     (row,) = tiers_found(found, pd.Series({"a1": -1.0, "b2": 1.0})).to_dict("records")
     assert row["flips"] == 0
     assert pd.isna(row["share"])
+
+
+def test_what_the_price_alone_tells_by_hand() -> None:
+    """Of three alike pairs with other tiers the dearer one is the better one in two; x and y
+    are of one tier and say nothing. The flip's ratio is that of the pair of w, which is wrong.
+    """
+    rows = receipts("""
+    u cheap b1 2024-01-01 9 1
+    u good  b1 2024-01-01 1 2
+    v cheap b2 2024-01-01 1 1
+    v good  b2 2024-01-01 1 2
+    w cheap b3 2024-01-01 1 1
+    w poor  b3 2024-01-01 1 8
+    t good  b4 2024-01-01 1 2
+    t fine  b4 2024-01-01 1 3
+    """)
+    items = pd.DataFrame({"item_id": ["cheap", "good", "poor", "fine"], "category": "tea"})
+    tiers = pd.Series({"cheap": 0.0, "good": 1.0, "poor": -1.0, "fine": 1.0})
+    data = Interactions.of(rows, items)
+    found = pd.DataFrame({"client": ["w"], "item_id": ["cheap"], "premium_id": ["poor"]})
+    (row,) = dearer_is_better(data, tiers, found).to_dict("records")
+    assert row["pairs"] == 3
+    assert row["share"] == pytest.approx(2 / 3)
+    none = dearer_is_better(data, tiers, found[:0]).iloc[0]
+    assert pd.isna(none["at_flips_ratios"])
+
+
+def test_flips_say_no_more_of_tiers_than_prices_do() -> None:
+    """Right more often than a coin, for dear products are of better tiers, and not more often than
+    the dearer one of any two alike products whose prices differ as much.
+    """
+    tables = synthetic_tables(lines=100_000, seed=1)
+    data = Interactions.of(tables["purchases"], tables["items"], tables["users"])
+    tiers = planted_tiers(data.items)
+    found = flips(data, None)
+    (flipped,) = tiers_found(found, tiers).to_dict("records")
+    (priced,) = dearer_is_better(data, tiers, found).to_dict("records")
+    assert priced["share"] > 0.5
+    assert flipped["lo"] < priced["at_flips_ratios"] < flipped["hi"]

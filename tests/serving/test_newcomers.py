@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from lab.record import record
 from test_serving_shop import serving
 
+from recsys_utils import lists
 from recsys_utils.data import tables
 from recsys_utils.data.folds import load_fold, write_folds
 from recsys_utils.models import PreferencePairs
@@ -45,7 +47,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         client = sorted(set(told["user_id"].astype(str)) & set(data.purchases["user_id"]))[0]
         is_held = data.purchases["user_id"].astype(str) == client
         data.purchases[~is_held].astype({"user_id": str}).to_parquet(home / "receipts.parquet")
-        data.users.to_parquet(home / "clients.parquet")
+        mute = pd.DataFrame({"user_id": ["mute"], "country": [None], "gender": [None]})
+        pd.concat([data.users, mute]).to_parquet(home / "clients.parquet")
         (home / "shop.toml").write_text(TOML)
         yield str(home / "shop.toml"), client
 
@@ -81,6 +84,9 @@ def test_the_service_lists_by_attributes_and_says_so(shop: tuple[str, str], tmp_
         answer = api.get(asked).json()
         by_default = api.get(f"/api/v1/recommendations/{client}?n=5").json()
         stranger = api.get("/api/v1/recommendations/nobody?n=5").json()
+        mute = api.get("/api/v1/recommendations/mute?model=preference_pairs&n=5").json()
+    assert mute["primary_model"] == "popularity"
+    assert "mute" not in Artifacts.load(tmp_path).newcomer_ids
     for each in (answer, by_default):
         assert [row["item_id"] for row in each["recommendations"]] == wanted
         reasons = {row["recommendation_reason"] for row in each["recommendations"]}
@@ -111,3 +117,26 @@ def test_predict_keeps_to_the_shop_s_own_catalogue(shop: tuple[str, str], tmp_pa
     assert len(set(five)) == 5
     assert set(five) <= kept
     assert not {row["item_id"] for row in listed} <= kept
+
+
+def test_a_file_of_lists_says_whom_attributes_decided_for(
+    shop: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    toml, client = shop
+    write_folds(toml)
+    record(PreferencePairs(epochs=2), load_fold(toml), "preference_pairs")
+    out = tmp_path / "lists.csv"
+    who = f"{client},mute,nobody"
+    options = ["--dataset", toml, "--out", str(out), "--model", "preference_pairs", "-k", "5"]
+    assert lists.main([*options, "--users", who]) == 0
+    table = pd.read_csv(out, dtype=str).set_index("user_id")
+    data = tables.load(toml)
+    receipts = data.interactions()
+    model = PreferencePairs(epochs=2).fit(receipts)
+    wanted = model.recommend([client], 5, profiles=data.clients(receipts))
+    assert table.loc[client, "item_id"].tolist() == wanted["item_id"].tolist()
+    assert set(table.loc[client, "reason"]) == {lists.BY_PROFILE}
+    assert set(table.loc[["mute", "nobody"], "reason"]) == {lists.STRANGER}
+    told = capsys.readouterr().err
+    assert "chosen by what is known of them: 1\n" in told
+    assert "given the bestsellers: 2\n" in told
