@@ -64,6 +64,7 @@ class Artifacts:
     # Clients of the shop's file who bought nothing yet, and their lists by model.
     newcomer_ids: pd.Index
     newcomers: dict[str, Lists]
+    clients: pd.DataFrame  # attributes by user_id, of those in the shop's file without a receipt
     items: pd.DataFrame
     users: pd.DataFrame
     stock: pd.DataFrame | None
@@ -105,6 +106,10 @@ class Artifacts:
             read_parquet(folder / name) if name in there else None
             for name in ("stock.parquet", "confidence.parquet", "catalogue.parquet")
         )
+        clients = pd.DataFrame(index=pd.Index([], dtype=object, name="user_id"))
+        if "newcomers/clients.parquet" in there:
+            clients = read_parquet(folder / "newcomers" / "clients.parquet")
+            clients = clients.astype({"user_id": str}).set_index("user_id")
         tower = _tower(folder / "tower")
         result = cls(
             manifest,
@@ -112,6 +117,7 @@ class Artifacts:
             lists,
             newcomer_ids,
             newcomers,
+            clients,
             items,
             users,
             stock,
@@ -205,9 +211,16 @@ class Artifacts:
             return self.cells
         return self.cells[self.cells["setting"] == setting]
 
-    def stock_of(self, user: int) -> np.ndarray:
+    def attributes(self, user: str) -> dict:
+        """What the shop knows of a user, with or without a receipt; nothing of a stranger."""
+        for table in (self.users, self.clients):
+            if user in table.index:
+                return table.loc[user].to_dict()
+        return {}
+
+    def stock_of(self, user: str) -> np.ndarray:
         """(items,) stock for a user's country, of any country where that is not known."""
-        country = self.users["country"].iat[user] if user >= 0 and "country" in self.users else None
+        country = self.attributes(user).get("country")
         absent = np.full(len(self.items), UNKNOWN, np.int8)
         return self.stocks.get(
             country if isinstance(country, str) and country in self.stocks else None, absent

@@ -128,7 +128,7 @@ class Target:
                     "in_stock_only needs a stock table, and this shop's data have none:"
                     " leave it out"
                 )
-            closed |= artifacts.stock_of(self.user) != IN
+            closed |= artifacts.stock_of(query.user_id) != IN
         if query.exclude_purchased or not artifacts.manifest["repeats"]:
             closed |= self.is_bought
         return closed
@@ -290,11 +290,6 @@ def confidences(target: Target, ranked: RankedList) -> np.ndarray | None:
         model = ranked.primary_model if is_computed else source
         by_source[source] = confidence(cells, model, ranked.score, target.baskets)
     return np.array([by_source[source][n] for n, source in enumerate(ranked.source)])
-
-
-def user_code(artifacts: Artifacts, user: str) -> int:
-    """A user's code, −1 for a stranger."""
-    return int(artifacts.hybrid.user_ids_.get_indexer([user])[0])
 
 
 def _reasons(target: Target, items: np.ndarray) -> list[str]:

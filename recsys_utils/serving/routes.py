@@ -268,7 +268,8 @@ def user_profile(request: Request, user_id: Id) -> ProfileResponse:
     """What is known of a user."""
     now = loaded(request)
     target = look_up(Query(user_id), now.art, now.online)
-    known = target.user >= 0 or target.later_purchases is not None
+    is_in_file = user_id in now.art.clients.index
+    known = target.user >= 0 or target.later_purchases is not None or is_in_file
     return ProfileResponse(
         user_id=user_id,
         user_info=user_info(target, user_id),

@@ -217,7 +217,7 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
     ranked = recommend(target)
     art = loaded.art
     confidence = confidences(target, ranked)
-    stock = art.stock_of(target.user)
+    stock = art.stock_of(query.user_id)
     rows = [
         Recommendation(
             rank=place + 1,

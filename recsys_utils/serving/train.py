@@ -187,6 +187,8 @@ def _newcomers(
     Returns the clients' ids and the models' names.
     """
     clients = data.clients(receipts).sort_index()
+    if len(clients):
+        write_parquet(clients.reset_index(), folder / "clients.parquet")
     told = {name: model.told(clients) for name, model in fitted.items() if len(clients)}
     names = [name for name, is_told in told.items() if is_told.any()]
     ids = clients.index[np.any([told[name] for name in names], axis=0)] if names else []

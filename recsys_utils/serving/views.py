@@ -7,7 +7,7 @@ from recsys_utils.evaluation.calibration import confidence
 from recsys_utils.serving.answers import Bought, Item, PopularItem, Profile, SimilarItem
 from recsys_utils.serving.answers_live import Shown
 from recsys_utils.serving.artifacts import UNKNOWN, Artifacts
-from recsys_utils.serving.lists import STOCK, Target, user_code
+from recsys_utils.serving.lists import STOCK, STRANGER, Target
 from recsys_utils.serving.service import Loaded, number_or_none
 
 HISTORY = 20  # latest items of a profile
@@ -20,7 +20,7 @@ def popular(art: Artifacts, n: int) -> list[PopularItem]:
     score = model.popularity / max(model.popularity.max(), 1e-12)
     sure = None if art.cells is None else confidence(art.cells_of("any"), "popularity", score, 0)
     lines = art.items["lines"].to_numpy()
-    stock = art.stock_of(-1)
+    stock = art.stock_of(STRANGER)
     return [
         PopularItem(
             item_id=art.items.index[i],
@@ -44,7 +44,7 @@ def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
     others = art.items.index.get_indexer(rows["item_id"])
     mine = art.buyers[:, [item]]
     both = np.asarray(art.buyers[:, others].multiply(mine).sum(axis=0)).ravel() / max(1, mine.nnz)
-    stock = art.stock_of(-1)
+    stock = art.stock_of(STRANGER)
     return [
         SimilarItem(
             item_id=art.items.index[i],
@@ -64,7 +64,7 @@ def queue_rows(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
     products; the queue may know more of them.
     """
     codes = art.items.index.get_indexer(rows["item_id"])
-    stock = np.append(art.stock_of(user_code(art, user)), UNKNOWN)
+    stock = np.append(art.stock_of(user), UNKNOWN)
     price = np.append(art.hybrid.price_, np.nan)
     return [
         Shown(
@@ -80,7 +80,7 @@ def queue_rows(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
 def catalogue(art: Artifacts, words: str, limit: int) -> dict:
     """Items that have the words in name, id or category; how many do, and every category."""
     found = np.flatnonzero(art.text.str.contains(words.strip().casefold(), regex=False).to_numpy())
-    stock = art.stock_of(-1)
+    stock = art.stock_of(STRANGER)
     rows = [
         Item(
             item_id=art.items.index[i],
@@ -116,7 +116,7 @@ def profile(target: Target) -> Profile:
     """Attributes and the latest items of a user."""
     art = target.artifacts
     shopper = target.shopper
-    attributes = art.users.iloc[target.user].to_dict() if target.user >= 0 else {}
+    attributes = art.attributes(target.query.user_id)
     lines = pd.DataFrame({"item": shopper.items, "days": shopper.days})
     items = lines.groupby("item")["days"].agg(["size", "min"])
     latest = items.sort_values("min", kind="stable").head(HISTORY)

@@ -13,6 +13,7 @@ from recsys_utils.data.folds import load_fold, write_folds
 from recsys_utils.models import PreferencePairs
 from recsys_utils.serving import train as training
 from recsys_utils.serving.artifacts import Artifacts
+from recsys_utils.serving.lists import STOCK
 
 TOML = """
 currency = "€"
@@ -25,6 +26,12 @@ ts = "ts"
 basket_id = "basket_id"
 quantity = "quantity"
 price = "price"
+[stock]
+files = ["stock.parquet"]
+[stock.columns]
+item_id = "item_id"
+country = "country"
+quantity = "quantity"
 [users]
 files = ["clients.parquet"]
 [users.columns]
@@ -47,6 +54,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
         client = sorted(set(told["user_id"].astype(str)) & set(data.purchases["user_id"]))[0]
         is_held = data.purchases["user_id"].astype(str) == client
         data.purchases[~is_held].astype({"user_id": str}).to_parquet(home / "receipts.parquet")
+        data.stock.to_parquet(home / "stock.parquet")
         mute = pd.DataFrame({"user_id": ["mute"], "country": [None], "gender": [None]})
         pd.concat([data.users, mute]).to_parquet(home / "clients.parquet")
         (home / "shop.toml").write_text(TOML)
@@ -85,6 +93,16 @@ def test_the_service_lists_by_attributes_and_says_so(shop: tuple[str, str], tmp_
         by_default = api.get(f"/api/v1/recommendations/{client}?n=5").json()
         stranger = api.get("/api/v1/recommendations/nobody?n=5").json()
         mute = api.get("/api/v1/recommendations/mute?model=preference_pairs&n=5").json()
+        known = api.get(f"/api/v1/users/{client}/profile").json()
+    art = Artifacts.load(tmp_path)
+    country = data.users.set_index("user_id").loc[client, "country"]
+    assert known["is_known_user"]
+    assert known["profile"]["attributes"]["country"] == country
+    assert known["profile"]["history"] == []
+    names = [row["item_id"] for row in answer["recommendations"]]
+    codes = art.items.index.get_indexer(names)
+    stock = [STOCK[value] for value in art.stocks[country][codes]]
+    assert [row["stock"] for row in answer["recommendations"]] == stock
     assert mute["primary_model"] == "popularity"
     assert "mute" not in Artifacts.load(tmp_path).newcomer_ids
     for each in (answer, by_default):

@@ -826,7 +826,7 @@ def test_stock_and_category_wherever_items_are_shown(client: TestClient, art: Ar
         events=[event(who, name, "cart") for name in ("no such product", *art.items.index[:19])],
     )
     shown = {row["item_id"]: row for row in sent(client, f"{API}/queue/{who}/next?n=20")["shown"]}
-    stock = art.stock_of(art.hybrid.user_ids_.get_loc(who))
+    stock = art.stock_of(who)
     for name, row in shown.items():
         code = art.items.index.get_indexer([name])[0]
         assert (row["item_price"], row["stock"]) == (
