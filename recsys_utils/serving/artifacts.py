@@ -61,10 +61,8 @@ class Artifacts:
     manifest: dict
     hybrid: Hybrid
     lists: dict[str, Lists]
-    # Clients of the shop's file who bought nothing yet, and their lists by model.
-    newcomer_ids: pd.Index
-    newcomers: dict[str, Lists]
     clients: pd.DataFrame  # attributes by user_id, of those in the shop's file without a receipt
+    newcomers: dict[str, Lists]  # by model, rows in the order of `clients`
     items: pd.DataFrame
     users: pd.DataFrame
     stock: pd.DataFrame | None
@@ -92,11 +90,13 @@ class Artifacts:
             name: _lists(folder / "lists" / f"{name}.parquet", hybrid.user_ids_, hybrid.item_ids_)
             for name in manifest["lists"]
         }
-        told = manifest.get("newcomers", {"user_ids": [], "models": []})
-        newcomer_ids = pd.Index(told["user_ids"], dtype=object)
+        clients = pd.DataFrame(index=pd.Index([], dtype=object, name="user_id"))
+        if "newcomers/clients.parquet" in there:
+            clients = read_parquet(folder / "newcomers" / "clients.parquet")
+            clients = clients.astype({"user_id": str}).set_index("user_id")
         newcomers = {
-            name: _lists(folder / "newcomers" / f"{name}.parquet", newcomer_ids, hybrid.item_ids_)
-            for name in told["models"]
+            name: _lists(folder / "newcomers" / f"{name}.parquet", clients.index, hybrid.item_ids_)
+            for name in manifest.get("newcomers", [])
         }
         items, users = (
             read_parquet(folder / f"{name}.parquet").astype({key: str}).set_index(key)
@@ -106,18 +106,13 @@ class Artifacts:
             read_parquet(folder / name) if name in there else None
             for name in ("stock.parquet", "confidence.parquet", "catalogue.parquet")
         )
-        clients = pd.DataFrame(index=pd.Index([], dtype=object, name="user_id"))
-        if "newcomers/clients.parquet" in there:
-            clients = read_parquet(folder / "newcomers" / "clients.parquet")
-            clients = clients.astype({"user_id": str}).set_index("user_id")
         tower = _tower(folder / "tower")
         result = cls(
             manifest,
             hybrid,
             lists,
-            newcomer_ids,
-            newcomers,
             clients,
+            newcomers,
             items,
             users,
             stock,
@@ -210,6 +205,14 @@ class Artifacts:
         if self.cells is None or "setting" not in self.cells:
             return self.cells
         return self.cells[self.cells["setting"] == setting]
+
+    def lists_of_newcomer(self, user: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Item codes and scores by model for a client without a receipt; empty for others."""
+        row = self.clients.index.get_indexer([user])[0]
+        if row < 0:
+            return {}
+        found = {name: lists.of_user(row) for name, lists in self.newcomers.items()}
+        return {name: listed for name, listed in found.items() if len(listed[0])}
 
     def attributes(self, user: str) -> dict:
         """What the shop knows of a user, with or without a receipt; nothing of a stranger."""

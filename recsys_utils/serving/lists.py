@@ -85,12 +85,12 @@ class Target:
         return self.shopper.moment < self.artifacts.hybrid.as_of
 
     @cached_property
-    def is_newcomer(self) -> bool:
-        """Whether only the shop's file of clients knows the shopper."""
+    def newcomer(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Lists by model where only the shop's file of clients knows the shopper; else empty."""
         is_made_up = self.query.history is not None
-        if is_made_up or self.shopper.code >= 0 or self.later_purchases is not None:
-            return False
-        return self.query.user_id in self.artifacts.newcomer_ids
+        if is_made_up or self.user >= 0 or self.later_purchases is not None:
+            return {}
+        return self.artifacts.lists_of_newcomer(self.query.user_id)
 
     @cached_property
     def is_bought(self) -> np.ndarray:
@@ -185,10 +185,12 @@ def notes(target: Target, ranked: RankedList) -> list[str]:
 
 def _why(target: Target) -> str:
     """Why the model that was asked for has no list of its own."""
-    if target.is_newcomer:
+    if target.newcomer:
         return "only the shop's file of clients knows this one, so attributes decide"
     if target.user >= 0 and target.shopper.code < 0:
         return "this shopper had bought nothing by then"
+    if target.query.user_id in target.artifacts.clients.index:
+        return "this client has bought nothing yet"
     if target.shopper.code < 0:
         return "this shopper is unknown"
     return "it has no list for this shopper"
@@ -207,8 +209,8 @@ def recommend(target: Target) -> RankedList:
     known = (*MODELS, *artifacts.lists)
     if model not in known:
         raise LabError(f"model '{model[:60]}' is unknown: choose {', '.join(known)}")
-    if target.is_newcomer and model not in artifacts.newcomers:
-        told = next(iter(artifacts.newcomers))
+    if target.newcomer and model not in target.newcomer:
+        told = next(iter(target.newcomer))
         listed = stored_list(replace(target, query=replace(query, model=told)))
         ranked = replace(listed, fallback_used=True)
     else:
@@ -251,9 +253,8 @@ def stored_list(target: Target) -> RankedList:
     score = np.zeros(0, np.float32)
     if target.shopper.code >= 0:
         item, score = artifacts.lists[query.model].of_user(target.shopper.code)
-    elif target.is_newcomer and query.model in artifacts.newcomers:
-        row = artifacts.newcomer_ids.get_loc(query.user_id)
-        item, score = artifacts.newcomers[query.model].of_user(row)
+    elif query.model in target.newcomer:
+        item, score = target.newcomer[query.model]
     is_open = ~target.closed[item]
     item = item[is_open][: query.n]
     score = score[is_open][: query.n]
@@ -298,7 +299,7 @@ def _reasons(target: Target, items: np.ndarray) -> list[str]:
     for item in items:
         if target.is_bought[item]:
             reasons.append("You bought it before")
-        elif target.is_newcomer:
+        elif target.newcomer:
             reasons.append("Liked by shoppers with a similar profile")
         elif model == "own_decayed":
             reasons.append(_popular_with(target.artifacts, item))

@@ -30,7 +30,6 @@ def predict_many(now: Loaded, users: Sequence[str], model: str, n: int) -> list[
     art = now.art
     codes = art.hybrid.user_ids_.get_indexer(list(users))
     has_bought = np.array([user in now.online.bought for user in users])
-    newcomers = set(art.newcomer_ids)
     lines = np.append(np.diff(art.hybrid.line_start_), 0)  # of a stranger, −1, none
     is_plain = (lines[codes] > 0) & ~has_bought
     together = dict(zip(*_together(art, np.unique(codes[is_plain]), model, n)))
@@ -40,7 +39,7 @@ def predict_many(now: Loaded, users: Sequence[str], model: str, n: int) -> list[
         if plain and len(together[code]) == n:
             result.append(Predicted(art.items.index[together[code]].tolist(), False))
             continue
-        is_told = code >= 0 or user in now.online.bought or user in newcomers
+        is_told = code >= 0 or user in now.online.bought or user in art.clients.index
         key = user if is_told else ""
         if key not in alone:
             alone[key] = _alone(now, key, model, n)

@@ -167,36 +167,42 @@ def chosen_model(name: str, dataset: str) -> Recommender:
     """A leaderboard model, with the parameters that the notebooks chose for this data set where
     they have run.
     """
-    params = {}
-    if has_folds(dataset):
-        newest = fold_names(dataset)[0]
-        path = data_dir(dataset, "runs", newest, f"{name}.json")
-        fold = read_json(data_dir(dataset, "folds", newest, "fold.json"))
-        meta = read_json(path) if path.exists() else {}
-        if meta.get("fold_hash") == fold["hash"]:  # else they were chosen on another cut
-            params = meta["params"]
-    return from_params((LISTS | OF_PROFILES)[name], params)
+    return from_params((LISTS | OF_PROFILES)[name], _chosen_params(name, dataset) or {})
+
+
+def _chosen_params(name: str, dataset: str) -> dict | None:
+    """The parameters that the notebooks chose for the newest cut; None where they have not run."""
+    if not has_folds(dataset):
+        return None
+    newest = fold_names(dataset)[0]
+    path = data_dir(dataset, "runs", newest, f"{name}.json")
+    fold = read_json(data_dir(dataset, "folds", newest, "fold.json"))
+    meta = read_json(path) if path.exists() else {}
+    is_of_this_cut = meta.get("fold_hash") == fold["hash"]
+    return meta["params"] if is_of_this_cut else None
 
 
 def _newcomers(
     fitted: dict[str, Recommender], receipts: Interactions, data: tables.Tables, folder: Path
-) -> dict[str, list[str]]:
-    """Lists for clients who bought nothing yet, of each model that learnt from attributes.
+) -> list[str]:
+    """Clients who bought nothing yet, and lists for them; the names of the models that made some.
 
-    A client of whom no model knows an attribute is left to what sells, as a stranger is.
-    Returns the clients' ids and the models' names.
+    Only models whose parameters were chosen on this shop: as it was published, a model that learnt
+    from attributes may be far below what sells. A client of whom no model knows an attribute is
+    left to what sells, as a stranger is.
     """
     clients = data.clients(receipts).sort_index()
-    if len(clients):
-        write_parquet(clients.reset_index(), folder / "clients.parquet")
-    told = {name: model.told(clients) for name, model in fitted.items() if len(clients)}
-    names = [name for name, is_told in told.items() if is_told.any()]
-    ids = clients.index[np.any([told[name] for name in names], axis=0)] if names else []
-    for name in names:
-        mine = clients[told[name]]
-        recs = fitted[name].recommend(mine.index, DEPTH, profiles=mine)
-        write_parquet(recs, folder / f"{name}.parquet")
-    return {"user_ids": list(ids), "models": names}
+    if clients.empty:
+        return []
+    write_parquet(clients.reset_index(), folder / "clients.parquet")
+    names = []
+    for name, model in fitted.items():
+        told = clients[model.told(clients)]
+        if len(told) and _chosen_params(name, data.spec.name) is not None:
+            recs = model.recommend(told.index, DEPTH, profiles=told)
+            write_parquet(recs, folder / f"{name}.parquet")
+            names.append(name)
+    return names
 
 
 def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A client who is in the shop's file and bought nothing yet: attributes reach list and service."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -72,6 +73,9 @@ def test_a_client_without_receipts_is_kept(shop: tuple[str, str]) -> None:
 
 def test_the_service_lists_by_attributes_and_says_so(shop: tuple[str, str], tmp_path: Path) -> None:
     toml, client = shop
+    write_folds(toml)
+    chosen = PreferencePairs(negatives=4, epochs=2, pairs_per_epoch=0)
+    record(chosen, load_fold(toml), "preference_pairs")
     training.train(
         toml,
         tmp_path,
@@ -83,7 +87,7 @@ def test_the_service_lists_by_attributes_and_says_so(shop: tuple[str, str], tmp_
     data = tables.load(toml)
     receipts = data.interactions()
     profiles = data.users.astype({"user_id": str}).set_index("user_id")
-    model = PreferencePairs().fit(receipts)
+    model = replace(chosen).fit(receipts)
     wanted = model.recommend([client], 5, profiles=profiles)["item_id"].astype(str).tolist()
     popular = model.recommend(["nobody"], 5)["item_id"].astype(str).tolist()
     assert wanted != popular
@@ -104,12 +108,33 @@ def test_the_service_lists_by_attributes_and_says_so(shop: tuple[str, str], tmp_
     stock = [STOCK[value] for value in art.stocks[country][codes]]
     assert [row["stock"] for row in answer["recommendations"]] == stock
     assert mute["primary_model"] == "popularity"
-    assert "mute" not in Artifacts.load(tmp_path).newcomer_ids
+    assert Artifacts.load(tmp_path).lists_of_newcomer("mute") == {}
     for each in (answer, by_default):
         assert [row["item_id"] for row in each["recommendations"]] == wanted
         reasons = {row["recommendation_reason"] for row in each["recommendations"]}
         assert reasons == {"Liked by shoppers with a similar profile"}
     assert [row["item_id"] for row in stranger["recommendations"]] != wanted
+
+
+def test_a_model_that_nobody_tuned_here_does_not_speak_for_newcomers(
+    shop: tuple[str, str], tmp_path: Path
+) -> None:
+    """Without a notebook's run they get what sells, and are told so."""
+    toml, client = shop
+    untried = Path(toml).with_name("untried.toml")
+    untried.write_text(Path(toml).read_text())
+    training.train(
+        str(untried),
+        tmp_path,
+        ("preference_pairs",),
+        pd.Timestamp("2025-07-01"),
+        lambda line: None,
+        fast=True,
+    )
+    with serving(tmp_path) as api:
+        answer = api.get(f"/api/v1/recommendations/{client}?model=preference_pairs&n=5").json()
+    assert answer["primary_model"] == "popularity"
+    assert answer["notes"] == ["Preference pairs → Popularity: this client has bought nothing yet."]
 
 
 def test_predict_keeps_to_the_shop_s_own_catalogue(shop: tuple[str, str], tmp_path: Path) -> None:
