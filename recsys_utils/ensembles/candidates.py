@@ -77,7 +77,8 @@ def _block(
         is_closed = banned[users].toarray() > 0
     for each in scores.values():
         is_closed |= each == -np.inf
-    open_scores = {name: np.where(is_closed, -np.inf, each) for name, each in scores.items()}
+    voters = [name for name in scores if weights[name]]
+    open_scores = {name: np.where(is_closed, -np.inf, scores[name]) for name in voters}
     votes = fused(open_scores, weights, n)
     chosen = np.zeros_like(is_closed)
     np.put_along_axis(chosen, top_k(votes, n), True, axis=1)

@@ -292,8 +292,9 @@ def _attributes(pairs: Candidates, history: Interactions) -> dict[str, np.ndarra
 def _values(frame: pd.DataFrame) -> Iterator[tuple[str, np.ndarray]]:
     """Each column that says something, and the number of each row's value; 0 is unknown."""
     vocab = vocabulary(frame)
+    every = attribute_codes(frame, vocab)
     for n, (column, block) in enumerate(blocks(vocab).items()):
-        yield column, attribute_codes(frame, vocab)[:, n] - block.start
+        yield column, every[:, n] - block.start
 
 
 def cells(x: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarray:

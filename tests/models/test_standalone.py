@@ -119,21 +119,18 @@ def df_clean(rows: int = 1_500, customers: int = 120, seed: int = 0) -> pd.DataF
     )
 
 
+def saved(folder: Path, train: dict, **data: object) -> dict[str, Path]:
+    """Towers that learnt the transactions, as files. data: options of `prepare`."""
+    parts = prepare(df_clean(), USER_CAT, USER_NUM, ITEM_CAT, **data)
+    sizes = parts.encoder.user_cat_sizes, parts.encoder.item_cat_sizes
+    model = train_two_tower_model(parts.train, parts.val, *sizes, USER_NUM, **train)
+    return save_recommender(model, parts.encoder, parts.assets, parts.stats, folder)
+
+
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    result = prepare(df_clean(), USER_CAT, USER_NUM, ITEM_CAT, mode="rating", negatives=0)
-    model = train_two_tower_model(
-        result.train,
-        result.val,
-        result.encoder.user_cat_sizes,
-        result.encoder.item_cat_sizes,
-        USER_NUM,
-        epochs=12,
-        tokens=0.1,
-    )
-    return save_recommender(
-        model, result.encoder, result.assets, result.stats, tmp_path_factory.mktemp("two_tower")
-    )
+    folder = tmp_path_factory.mktemp("two_tower")
+    return saved(folder, {"epochs": 12, "tokens": 0.1}, mode="rating", negatives=0)
 
 
 @pytest.fixture
@@ -658,17 +655,7 @@ def test_a_pickled_model_is_refused_as_one(copied: dict[str, Path]) -> None:
 
 
 def test_towers_that_learnt_purchases_give_no_ratings(tmp_path: Path) -> None:
-    result = prepare(df_clean(), USER_CAT, USER_NUM, ITEM_CAT)
-    model = train_two_tower_model(
-        result.train,
-        result.val,
-        result.encoder.user_cat_sizes,
-        result.encoder.item_cat_sizes,
-        USER_NUM,
-        epochs=2,
-        patience=1,
-    )
-    paths = save_recommender(model, result.encoder, result.assets, result.stats, tmp_path)
+    paths = saved(tmp_path, {"epochs": 2, "patience": 1})
     shop = StandaloneRecommender(**paths, **COLUMNS)
     with pytest.raises(LabError, match="mode='rating'"):
         shop.predict_rating(1000, "iPhone 14")

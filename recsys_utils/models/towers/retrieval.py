@@ -4,7 +4,8 @@ Training is in `towers.two_tower`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -77,6 +78,13 @@ class Vectors:
     network: np.ndarray  # all weights, flat
     shape: dict
 
+    @cached_property
+    def net(self) -> Retrieval:
+        """The towers with their weights."""
+        net = Retrieval(**self.shape).eval()
+        vector_to_parameters(torch.as_tensor(self.network), net.parameters())
+        return net
+
     def of_users(self, rows: np.ndarray) -> np.ndarray:
         """(rows, items) scores of known users."""
         return self.users[rows] @ self.items.T + self.bias
@@ -84,19 +92,20 @@ class Vectors:
     @torch.no_grad()
     def of_profiles(self, profiles: pd.DataFrame) -> np.ndarray:
         """(profiles, items) scores from attributes alone; NaN where none is known."""
-        net = Retrieval(**self.shape).eval()
-        vector_to_parameters(torch.as_tensor(self.network), net.parameters())
         nobody = sparse.csr_matrix((len(profiles), len(self.item_ids)), dtype=np.float32)
         told = features(np.zeros(len(profiles), int), profiles, self.vocab)
-        scores = net.users(told, nobody).numpy() @ self.items.T + self.bias
+        scores = self.net.users(told, nobody).numpy() @ self.items.T + self.bias
         return np.where(known(profiles, self.vocab)[:, None], scores, np.nan)
 
     def of_anybody(self, profiles: pd.DataFrame) -> np.ndarray:
         """(profiles, items) scores: of customers by id, of others by profile or popularity."""
         rows = self.user_ids.get_indexer(profiles.index.astype(str))
-        scores = self.of_profiles(profiles)
-        scores = np.where(np.isnan(scores), self.popular, scores)
-        scores[rows >= 0] = self.of_users(rows[rows >= 0])
+        is_known = rows >= 0
+        scores = np.empty((len(profiles), len(self.item_ids)), np.float32)
+        scores[is_known] = self.of_users(rows[is_known])
+        if not is_known.all():
+            told = self.of_profiles(profiles[~is_known])
+            scores[~is_known] = np.where(np.isnan(told), self.popular, told)
         return scores
 
     def renamed(self, columns: Mapping[str, str], items: Mapping[str, str]) -> Self:
@@ -106,12 +115,12 @@ class Vectors:
             new = columns.get(column, column)
             vocab[block] = [new + entry[len(column) :] for entry in self.vocab[block]]
         ids = pd.Index([items.get(item, item) for item in self.item_ids])
-        return Vectors(**vars(self) | {"vocab": vocab.astype(str), "item_ids": ids})
+        return replace(self, vocab=vocab.astype(str), item_ids=ids)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but the shape, as a bundle keeps it."""
-        result = dict(vars(self))
-        del result["shape"]
+        names = [field.name for field in fields(self) if field.name != "shape"]
+        result = {name: getattr(self, name) for name in names}
         for name in ("user_ids", "item_ids"):
             result[name] = result[name].to_numpy(str)
         return result

@@ -410,43 +410,63 @@ def prepare(
     # One part is everything: there is nothing later to keep apart.
     split = [part.assign(Date=dates_of(part)) for part in parts or date_split(rows)]
     encoder = Encoder.fit(split[0], user_cat_cols, user_num_cols, item_cat_cols)
-    who, product = encoder.user_cat_cols[0], encoder.item_cat_cols[0]
     # Bought is bought, rated or not: it stands in the catalogue and in the histories.
     known = pd.concat([split[0], unrated[unrated["Date"] <= split[0]["Date"].max()]])
-    varying = [c for c in (*encoder.user_cat_cols, *encoder.user_num_cols) if c in TRANSACTION_COLS]
-    learnt = as_before(pd.concat(split), who, varying)
-    ends = np.cumsum([len(part) for part in split])
-    split = [learnt[end - len(part) : end] for part, end in zip(split, ends)]
     catalogue, conflicts = item_catalogue(known, encoder.item_cat_cols)
-    names = pd.Index(catalogue[product])
+    ratings = "Ratings" if mode == "rating" else None
+    encoded = _encoded(_as_known(split, encoder), encoder, catalogue, ratings, negatives, seed)
+    train, val, test = (*encoded, None, None)[:3]
+    stats = _stats(known) | {"mode": mode, "catalogue_conflicts": conflicts}
+    return Prepared(train, val, test, encoder, _assets(known, encoder, catalogue), stats)
+
+
+def _as_known(split: list[pd.DataFrame], encoder: Encoder) -> list[pd.DataFrame]:
+    """The parts, with what a transaction decides as it was before each row, whatever its part."""
+    columns = (*encoder.user_cat_cols, *encoder.user_num_cols)
+    varying = [column for column in columns if column in TRANSACTION_COLS]
+    rows = as_before(pd.concat(split), encoder.user_cat_cols[0], varying)
+    ends = np.cumsum([len(part) for part in split])
+    return [rows[end - len(part) : end] for part, end in zip(split, ends)]
+
+
+def _encoded(
+    split: list[pd.DataFrame],
+    encoder: Encoder,
+    catalogue: pd.DataFrame,
+    ratings: str | None,
+    negatives: int,
+    seed: int,
+) -> list[TwoTowerDataset]:
+    """A data set for each part; what was bought in it or before is never a negative of it.
+
+    ratings: the column of the labels, None for what is bought.
+    """
+    who, product = encoder.user_cat_cols[0], encoder.item_cat_cols[0]
     customers = pd.Index(np.unique(np.concatenate([text(part[who]) for part in split])))
-    result = []
+    names = pd.Index(catalogue[product])
+    listed = encoder.items(catalogue)
     seen = sparse.csr_matrix((len(customers), len(names)))
+    result = []
     for part in split:
         user = customers.get_indexer(text(part[who]))
         item = names.get_indexer(text(part[product]))
         inside = item >= 0
-        seen = seen + sparse.csr_matrix(
-            (np.ones(inside.sum()), (user[inside], item[inside])), shape=seen.shape
-        )
-        features = np.where(inside[:, None], encoder.items(catalogue)[item], encoder.items(part))
-        ratings = part["Ratings"].to_numpy(float) if mode == "rating" else None
+        bought = (np.ones(inside.sum()), (user[inside], item[inside]))
+        seen = seen + sparse.csr_matrix(bought, shape=seen.shape)
         result.append(
             TwoTowerDataset(
                 user,
                 item,
                 *encoder.users(part),
-                features,
-                encoder.items(catalogue),
-                ratings=ratings,
+                np.where(inside[:, None], listed[item], encoder.items(part)),
+                listed,
+                ratings=part[ratings].to_numpy(float) if ratings else None,
                 negatives=negatives,
                 bought=seen.copy(),
                 seed=seed,
             )
         )
-    train, val, test = (*result, None, None)[:3]
-    stats = _stats(known) | {"mode": mode, "catalogue_conflicts": conflicts}
-    return Prepared(train, val, test, encoder, _assets(known, encoder, catalogue), stats)
+    return result
 
 
 def item_catalogue(train: pd.DataFrame, item_cat_cols: Sequence[str]) -> tuple[pd.DataFrame, int]:

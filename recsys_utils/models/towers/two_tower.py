@@ -245,7 +245,7 @@ class TwoTower(Recommender):
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         return with_habits(
-            self.vectors().of_users(users),
+            self.user_vectors_[users] @ self.item_vectors_.T + self.item_bias_,
             self.own,
             self.taste_[users],
         )
