@@ -44,11 +44,11 @@ function layout() {
       el("section.panel", {}, el("h3", {}, "What happened"), places.log)))];
 }
 
-function draw({ pool: stored, names, purchased, weights }) {
+function draw({ pool: stored, names, purchased, purchased_count: all, weights }) {
   const items = stored.map(([id, counter, score]) => ({ item_id: id, item_name: names[id], counter, score }));
   const worth = Object.entries(weights).map(([kind, value]) => `${words(kind)} ${value > 0 ? "+" : "−"}${Math.abs(value)}`).join(", ");
   places.weights.textContent = `Score: ${worth}. A purchase takes the product out for good.`;
-  places.bought.replaceChildren(...(purchased.length ? [bought(purchased, names)] : []));
+  places.bought.replaceChildren(...(purchased.length ? [bought(purchased, all, names)] : []));
   const turn = shown.map((item, n) => card(item, n + 1, el("p.reason", {}, `${WHY[item.source]}, shown ${times(item.counter)}`), actions(item)));
   places.shown.replaceChildren(...(turn.length ? [el("ol.cards.queued", { "aria-label": "Shown now" }, turn)] : []));
   places.pool.replaceChildren(items.length ? pool(items) : empty("The queue is empty", "Show the next products, or let the shopper view one."));
@@ -97,8 +97,9 @@ const actions = (item) => el("div.row", { role: "group", "aria-label": nameOf(it
 
 const times = (n) => (n === 1 ? "once" : `${n} times`);
 
-const bought = (ids, names) => el("details.panel", {}, el("summary", {}, `Bought, never shown again: ${count(ids.length)}`),
-  el("ul.plain", {}, ids.map((id) => el("li", {}, names[id] ?? id))));
+const bought = (ids, all, names) => el("details.panel", {}, el("summary", {}, `Bought, never shown again: ${count(all)}`),
+  el("ul.plain", {}, ids.map((id) => el("li", {}, names[id] ?? id))),
+  all > ids.length ? el("p.soft.small", {}, `The first ${count(ids.length)} by id.`) : null);
 
 function pool(items) {
   const heads = ["Product", "Times shown", "Score", "Event"].map((name) => el("th", { scope: "col", role: "columnheader" }, name));
