@@ -148,6 +148,11 @@ def parameters(notebook: Path) -> dict[str, object]:
     return {line.targets[0].id: ast.literal_eval(line.value) for line in assignments}
 
 
+def writes_report(task: Task) -> bool:
+    """Whether this notebook writes the report's page."""
+    return int(_number(task.path)) == COMPARISON
+
+
 def _chosen(every: list[Path], options: argparse.Namespace) -> list[Path]:
     """The notebooks that --only and --from choose."""
     numbers = [_number(notebook) for notebook in every]

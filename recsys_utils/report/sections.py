@@ -18,7 +18,6 @@ from recsys_utils.report.wording import display_name, percent
 Figure = tuple[str, str]  # SVG, caption
 Study = tuple[pd.DataFrame, str]  # a notebook's table, and what it shows
 
-MOST_MODELS = 8  # in the tables of overlap
 MOST_GENERATORS = 5
 LENGTHS = (5, 10, 20, 50, 100, 200)
 TRADEOFFS = {
@@ -45,9 +44,12 @@ ABLATIONS = {
 }
 
 
-def section_figures(judged: Judged) -> dict[str, list[Figure]]:
-    """Figures of the leaderboard's sections; a section that the data cannot fill is empty."""
-    board = judged.board
+def section_figures(judged: Judged, wanted: list[str] = ()) -> dict[str, list[Figure]]:
+    """Figures of the leaderboard's sections; a section that the data cannot fill is empty.
+
+    wanted: models that figures of a few show in any case.
+    """
+    board = figures.few(judged.board, wanted)
     bars = figure("Precision@5, warm shoppers", figures.leaderboard_bars, board)
     sections = {
         "bars": [bars, _longer_lists(judged)],
@@ -118,7 +120,7 @@ def _longer_lists(judged: Judged) -> Figure:
 
 def _overlaps(judged: Judged) -> list[Figure]:
     """How alike the best models' lists are, and what picking the better of two would gain."""
-    best = list(judged.families)[:MOST_MODELS]
+    best = list(judged.families)[: figures.MOST_MODELS]
     values = {}
     for model in best:
         every = judged.values["any", 5][model]
