@@ -13,7 +13,7 @@ from pathlib import Path
 
 from recsys_utils.data import registry, runs, tables
 from recsys_utils.pipeline.imports import imported_files
-from recsys_utils.pipeline.plan import COMPARISON, LAST_OF_DATA, Task, writes_report
+from recsys_utils.pipeline.plan import LAST_MODEL, LAST_OF_DATA, Task, writes_report
 from recsys_utils.store import ROOT, atomic, data_dir, digest, read_json, report_dir, write_json
 
 TEMPLATES = ROOT / "recsys_utils" / "report" / "templates"
@@ -142,7 +142,7 @@ def _broken(task: Task, failed: set[str]) -> set[str]:
     broken = failed & set(task.needs)
     models = {name for name in task.needs if int(name[:2]) > LAST_OF_DATA}
     of_data = broken - models
-    is_model = int(task.path.stem[:2]) < COMPARISON
+    is_model = int(task.path.stem[:2]) <= LAST_MODEL
     if of_data or is_model or (models and not models <= failed):
         return of_data
     return broken

@@ -216,15 +216,19 @@ def test_studies_come_in_the_page_s_order_and_are_escaped(shop: Path, home: Path
     knobs = pd.DataFrame({"knob": "Upsell <b>", "value": ["off", "1"], "precision": [0.2, 0.1]})
     runs.save_study(recall, fold, "candidate_recall", EVIL)
     runs.save_study(knobs, fold, "knob_costs")
+    ages = {"model": "als", "days": [0, 7], "precision": [0.2, 0.1], "change": [0, -0.1]}
+    aged = pd.DataFrame(ages | {"low": [0, -0.2], "high": [0, -0.05]})
+    runs.save_study(aged, fold, "retraining", "ALS loses nothing up to 0 days.")
     page = _page(toml)
     for path in (home / "data").glob("*/studies/*/*"):
         path.unlink()
-    order = ("repeat", "popularity", "two-stage", "overlap", "knobs", "explorer")
+    order = ("repeat", "popularity", "two-stage", "overlap", "knobs", "retraining", "explorer")
     places = [page.index(f'id="{section}"') for section in order]
     assert places == sorted(places)
     assert "Upsell &lt;b&gt;" in page
     assert "<script>alert" not in page
     assert 'href="#knobs"' in page
+    assert "ALS loses nothing up to 0 days." in page
 
 
 @pytest.mark.parametrize(
