@@ -495,7 +495,9 @@ def signed(value: float) -> str:
 
 
 def _range(ends: tuple[float, float]) -> str:
-    low, high = (round(100 * end, 6) for end in ends)  # 0.58 is no whole number of percent in binary
+    low, high = (
+        round(100 * end, 6) for end in ends
+    )  # 0.58 is no whole number of percent in binary
     return f"{num(low)} to {num(high)}\u00a0%"
 
 
