@@ -63,8 +63,7 @@ def arms(users: Iterable[str], salt: str, share: float = 0.5) -> np.ndarray:
     >>> arms(["ann", "bob", "eve", "joe"], salt="spring").tolist()
     ['today', 'new', 'today', 'new']
     """
-    if not 0 < share < 1:
-        raise LabError(f"share {share:g}: take a number between 0 and 1, such as 0.5")
+    _check_share(share)
     digits = [sha256(f"{salt}:{user}".encode()).hexdigest()[: HASH_BITS // 4] for user in users]
     points = np.array([int(text, 16) for text in digits], float) / 2**HASH_BITS
     return np.where(points < share, NEW, TODAY)
@@ -142,8 +141,10 @@ def read(
 
     Every shopper of the split has one row, also who bought nothing. planned, share, cap: as they
     were chosen before the test.
-    Raises LabError for a missing arm, an arm of one shopper, and a `cap` outside ]0.5, 1].
+    Raises LabError for an arm with less than two shoppers, a share that is not between 0 and 1,
+    and a cap that is not above 0.5 and up to 1.
     """
+    _check_share(share)
     if not 0.5 < cap <= 1:
         raise LabError(f"cap {cap:g}: take a quantile above 0.5 and up to 1, such as {CAP:g}")
     is_new = (table["arm"] == NEW).to_numpy()
@@ -164,6 +165,11 @@ def read(
         rows.append(row | {"low": difference - reach * error, "high": difference + reach * error})
     frame = pd.DataFrame(rows).astype(dict.fromkeys(["today", "lead", "low", "high"], float))
     return Reading(measure, new, today, frame, float(cut.max()), ratio_p(new, today, share))
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise LabError(f"share {share:g}: take a number between 0 and 1, such as 0.5")
 
 
 def _slope(values: np.ndarray, before: np.ndarray, is_new: np.ndarray) -> np.ndarray:
