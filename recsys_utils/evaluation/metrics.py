@@ -8,6 +8,7 @@ from scipy import sparse
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct, pair_ids
+from recsys_utils.topk import BLOCK_BYTES
 
 Ideal = Literal["reachable", "all"]
 
@@ -174,19 +175,55 @@ def _hits(
 def _diversity(item: np.ndarray, user: np.ndarray, seen: sparse.csr_matrix) -> float:
     """Mean over lists of 1 − mean cosine of their pairs of items.
 
-    With unit vectors, the cosines of all pairs sum to ‖Σ vectors‖²: no pair is ever formed.
+    An item without buyers has a cosine of −1 / (size − 1) with each other one of its list.
     """
-    bought = (seen > 0).astype(np.float64)
-    buyers = np.asarray(bought.sum(axis=0)).ravel()
-    scale = sparse.diags_array(1 / np.sqrt(np.maximum(buyers, 1)))
-    vectors = (bought @ scale).T.tocsr()  # items × users, rows of length 1
-    shape = (user.max() + 1, vectors.shape[0])
-    lists = sparse.csr_matrix((np.ones(len(item)), (user, item)), shape=shape)
-    sums = lists @ vectors
-    squares = np.asarray(sums.multiply(sums).sum(axis=1)).ravel()
-    size = np.asarray(lists.sum(axis=1)).ravel()
-    several = size > 1
-    if not several.any():
+    size = np.bincount(user)
+    n_lists = (size > 1).sum()
+    if not n_lists:
         return 0.0
-    cosine = (squares - size)[several] / (size * (size - 1))[several]
-    return float(1 - cosine.mean())
+    share = np.divide(1, size * (size - 1.0), out=np.zeros(len(size)), where=size > 1)
+    shown, place = np.unique(item, return_inverse=True)
+    buyers = seen[:, shown] > 0
+    unsold = np.asarray(buyers.sum(axis=0)).ravel() == 0
+    pair, weight = _listed_pairs(place, user, 2 * share, len(shown))
+    cosine = _cosines(buyers, *np.divmod(pair, len(shown)))
+    total = weight @ cosine - share[user] @ unsold[place]
+    return float(1 - total / n_lists)
+
+
+def _listed_pairs(
+    item: np.ndarray, user: np.ndarray, share: np.ndarray, n_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of items that some list holds, ascending, and the `share` of all lists that hold each.
+
+    share: (users,) what a pair in the user's list counts.
+    """
+    order = np.lexsort((item, user))
+    item = item[order]
+    user = user[order]
+    keys = []
+    weights = []
+    for step in range(1, np.bincount(user).max()):
+        is_pair = user[step:] == user[:-step]
+        keys.append(pair_ids(item[:-step][is_pair], item[step:][is_pair], n_items))
+        weights.append(share[user[step:][is_pair]])
+    pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
+    return pairs, np.bincount(place, np.concatenate(weights))
+
+
+def _cosines(buyers: sparse.csr_matrix, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosines of pairs of columns of users × items of 0 and 1, `first` ascending.
+
+    The users that two items have in common are counted for a block of items at a time.
+    """
+    n_items = buyers.shape[1]
+    by_user = buyers.astype(np.int32)
+    by_item = by_user.T.tocsr()
+    common = np.zeros(len(first))
+    size = max(1, BLOCK_BYTES // (4 * n_items))
+    for start in range(0, n_items, size):
+        counts = (by_item[start : start + size] @ by_user).toarray()
+        low, high = np.searchsorted(first, (start, start + size))
+        common[low:high] = counts[first[low:high] - start, second[low:high]]
+    length = np.sqrt(np.maximum(np.diff(by_item.indptr), 1))
+    return common / (length[first] * length[second])
