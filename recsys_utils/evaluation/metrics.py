@@ -175,7 +175,7 @@ def _hits(
 def _diversity(item: np.ndarray, user: np.ndarray, seen: sparse.csr_matrix) -> float:
     """Mean over lists of 1 − mean cosine of their pairs of items.
 
-    An item without buyers has a cosine of −1 / (size − 1) with each other one of its list.
+    An item without buyers takes 1 from the sum of the size · (size − 1) cosines of its list.
     """
     size = np.bincount(user)
     n_lists = (size > 1).sum()
