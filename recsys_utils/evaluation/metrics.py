@@ -1,5 +1,6 @@
 """Metrics of recommendation lists: a row for every user, and numbers of all lists together."""
 
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -8,9 +9,9 @@ from scipy import sparse
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct, pair_ids
-from recsys_utils.topk import BLOCK_BYTES
 
 Ideal = Literal["reachable", "all"]
+LOOKED_UP = 1 << 22  # buyers that are looked up at once: bounds the memory
 
 
 def per_user(
@@ -183,8 +184,8 @@ def _diversity(item: np.ndarray, user: np.ndarray, seen: sparse.csr_matrix) -> f
         return 0.0
     share = np.divide(1, size * (size - 1.0), out=np.zeros(len(size)), where=size > 1)
     shown, place = np.unique(item, return_inverse=True)
-    buyers = seen[:, shown] > 0
-    unsold = np.asarray(buyers.sum(axis=0)).ravel() == 0
+    buyers = (seen[:, shown] > 0).tocsc()
+    unsold = np.diff(buyers.indptr) == 0
     pair, weight = _listed_pairs(place, user, 2 * share, len(shown))
     cosine = _cosines(buyers, *np.divmod(pair, len(shown)))
     total = weight @ cosine - share[user] @ unsold[place]
@@ -211,19 +212,43 @@ def _listed_pairs(
     return pairs, np.bincount(place, np.concatenate(weights))
 
 
-def _cosines(buyers: sparse.csr_matrix, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosines of pairs of columns of users × items of 0 and 1, `first` ascending.
+def _cosines(buyers: sparse.csc_matrix, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosines of pairs of columns of users × items of 0 and 1; 0 where one of them is empty."""
+    count = np.diff(buyers.indptr)
+    cosine = np.zeros(len(first))
+    sold = (count[first] > 0) & (count[second] > 0)
+    first = first[sold]
+    second = second[sold]
+    common = _common_buyers(buyers, first, second)
+    cosine[sold] = common / np.sqrt(count[first] * count[second].astype(float))
+    return cosine
 
-    The users that two items have in common are counted for a block of items at a time.
+
+def _common_buyers(buyers: sparse.csc_matrix, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(pairs,) how many users have both columns, of which neither is empty.
+
+    The users of the larger column are marked, and those of the smaller one are looked up: a part
+    of the pairs at a time, which share the larger column.
     """
-    n_items = buyers.shape[1]
-    by_user = buyers.astype(np.int32)
-    by_item = by_user.T.tocsr()
-    common = np.zeros(len(first))
-    size = max(1, BLOCK_BYTES // (4 * n_items))
-    for start in range(0, n_items, size):
-        counts = (by_item[start : start + size] @ by_user).toarray()
-        low, high = np.searchsorted(first, (start, start + size))
-        common[low:high] = counts[first[low:high] - start, second[low:high]]
-    length = np.sqrt(np.maximum(np.diff(by_item.indptr), 1))
-    return common / (length[first] * length[second])
+    count = np.diff(buyers.indptr)
+    is_smaller = count[first] < count[second]
+    small = np.where(is_smaller, first, second)
+    large = np.where(is_smaller, second, first)
+    order = np.argsort(large, kind="stable")
+    small = small[order]
+    large = large[order]
+    block = np.cumsum(count[small]) // LOOKED_UP
+    is_start = (np.diff(large, prepend=-1) != 0) | (np.diff(block, prepend=-1) != 0)
+    borders = np.append(np.flatnonzero(is_start), len(order))
+    is_marked = np.zeros(buyers.shape[0], bool)
+    common = np.zeros(len(first), np.int64)
+    for low, high in pairwise(borders):
+        columns = small[low:high]
+        marked = buyers.indices[buyers.indptr[large[low]] : buyers.indptr[large[low] + 1]]
+        is_marked[marked] = True
+        start = np.cumsum(count[columns]) - count[columns]
+        shift = np.repeat(buyers.indptr[columns] - start, count[columns])
+        found = is_marked[buyers.indices[np.arange(len(shift)) + shift]]
+        common[order[low:high]] = np.add.reduceat(found, start, dtype=np.int64)
+        is_marked[marked] = False
+    return common
