@@ -43,7 +43,7 @@ class MainRecommender(ALS, UserNeighbours):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_params(self, n_candidates=(100, 200), attributes=(0, 1e6))
+        check_params(self, n_candidates=(100, 200), attributes=(0, 1e6), references=(1, 1e9))
 
     @property
     def note(self) -> str:

@@ -136,6 +136,7 @@ class TIFUKNN(UserNeighbours):
             alpha=(0, 1),
             tau=(0.01, 100_000),
             tau_neighbours=(0.01, 100_000),
+            references=(1, 1e9),
         )
 
     def _fit(self, data: Interactions) -> None:
@@ -191,7 +192,13 @@ class UPCF(UserNeighbours):
 
     def __post_init__(self) -> None:
         check_params(
-            self, r=(1, 100_000), alpha=(0, 1), q=(0, 1000), k=(1, 100_000), tau=(0.01, 100_000)
+            self,
+            r=(1, 100_000),
+            alpha=(0, 1),
+            q=(0, 1000),
+            k=(1, 100_000),
+            tau=(0.01, 100_000),
+            references=(1, 1e9),
         )
 
     def _fit(self, data: Interactions) -> None:
