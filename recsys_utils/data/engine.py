@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import ibis
 
 from recsys_utils import LabError
+from recsys_utils.memory import engine_limits
+from recsys_utils.store import home
 
 ENGINES = ("duckdb",)
 
@@ -25,6 +27,8 @@ def connect() -> ibis.BaseBackend:
     con = ibis.duckdb.connect()
     con.raw_sql("PRAGMA disable_progress_bar")  # it would write into notebooks
     con.raw_sql("SET TimeZone = 'UTC'")  # times with a zone become UTC, wherever this runs
+    for limit in engine_limits(home() / "data"):
+        con.raw_sql(limit)
     return con
 
 
