@@ -7,12 +7,14 @@ import pandas as pd
 from ibis.expr.types import BooleanValue, Column, Table
 
 from recsys_utils import LabError
-from recsys_utils.data.dates import MICROSECONDS, ODD_SHARE, as_times, outside
+from recsys_utils.data.dates import ODD_SHARE, as_times, outside
+from recsys_utils.data.engine import MICROSECONDS, fetch, keep
 from recsys_utils.data.files import FILE, ROW, id_text
 from recsys_utils.data.readers import NOTHING, Selected, with_numbers, with_reading
 from recsys_utils.data.registry import Source
 
 ORDER_MOST = 1e6
+MOST = 1e300  # of what a number may be; infinity is above it on every engine
 OUTSIDE = "date before 1970 or after today"
 # Trading has ended where so many days follow without a receipt, twice as many as ever before, and
 # then less than this share of the lines.
@@ -87,7 +89,7 @@ def complain(selected: Selected, casts: dict[str, Column]) -> None:
 
 def first_row(selected: Selected, t: Table, bad: BooleanValue, name: str) -> tuple[str, object]:
     """File and row of the first bad row, and its value."""
-    rows = t.filter(bad).order_by(FILE, ROW).limit(1).to_pandas().iloc[0]
+    rows = fetch(t.filter(bad).order_by(FILE, ROW).limit(1)).iloc[0]
     paths = {path.name: path for path in selected.raw.paths}
     return f"{paths.get(rows[FILE], rows[FILE])}, row {rows[ROW]}", rows[name]
 
@@ -170,7 +172,7 @@ def with_own_baskets(t: Table) -> tuple[Table, str]:
     shoppers = ibis._.count().over(group_by="basket_id")
     seen = seen.mutate(days=several_days, shops=seen.stores > 1, shared=shoppers > 1)
     reused = seen.filter(lambda s: s.days | s.shops | s.shared)
-    reused = reused.select("user_id", "basket_id", "days", "shops", "shared").cache()
+    reused = keep(reused.select("user_id", "basket_id", "days", "shops", "shared"))
     n = int(reused.basket_id.nunique().to_pandas())
     if not n:
         return t, ""
@@ -181,7 +183,7 @@ def with_own_baskets(t: Table) -> tuple[Table, str]:
     if "store_id" in t.columns:
         new = ibis.ifelse(joined.shops, new + "/" + joined.store_id, new)
     named = joined.mutate(basket_id=ibis.coalesce(new, joined.basket_id))
-    return named.select(t.columns).cache(), (
+    return keep(named.select(t.columns)), (
         "Receipt numbers that come again on another day, in another store or with another"
         f" shopper: {n:,}. Each of these is a basket of its own."
     )
@@ -301,4 +303,5 @@ def _check_seconds(t: Table, selected: Selected) -> None:
 
 
 def _odd(number: Column) -> BooleanValue:
-    return number.isnull() | number.isnan() | number.isinf()
+    # Not `isinf`, which Ibis compiles to FALSE for Spark.
+    return number.isnull() | number.isnan() | (number.abs() > MOST)

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from recsys_utils.data.attributes import blocks, vocabulary
 from recsys_utils.data.attributes import codes as attribute_codes
-from recsys_utils.data.engine import connect
+from recsys_utils.data.engine import connect, given, keep
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.ensembles.candidates import Candidates
 from recsys_utils.models.item_cf import normalize_rows
@@ -60,9 +60,9 @@ def build(
 def aggregates(history: Interactions) -> dict[str, pd.DataFrame]:
     """Tables of the engine by `pair` (user, item), `user` and `item` code."""
     con = connect()
-    lines = con.create_table("lines", _lines(history), temp=True)
-    pair = con.create_table("pairs", _pair(lines), temp=True)  # asked three times, made once
-    user = con.create_table("users", _user(lines, pair), temp=True)
+    lines = given(_lines(history), con)
+    pair = keep(_pair(lines))  # asked three times, made once
+    user = keep(_user(lines, pair))
     return {
         "pair": pair.to_pandas().set_index(["user", "item"]).sort_index(),
         "user": user.to_pandas().set_index("user").sort_index(),
