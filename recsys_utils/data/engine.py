@@ -20,6 +20,7 @@ from recsys_utils import LabError
 from recsys_utils.data import spark
 from recsys_utils.store import atomic
 
+PLACE = "file_row_number"  # as DuckDB calls it
 MICROSECONDS = "timestamp(6)"  # as fine as times are anywhere in the lab
 ENGINES = ("duckdb", "sail", "sc://host:port")
 
@@ -85,13 +86,20 @@ def fetch(t: Table) -> pd.DataFrame:
     return move(t, reader(t.get_backend())).to_pandas()
 
 
+def read(path: Path, con: ibis.BaseBackend) -> Table:
+    """A parquet file of this process as a table of the engine, with `PLACE` for the rows' order."""
+    return move(reader(con).read_parquet(str(path), file_row_number=True), con)
+
+
 def write(t: Table, path: Path, order: tuple[str, ...]) -> None:
     """One parquet file of this process, with the rows in order and the types of the expression.
 
-    A server writes its parts first, and they are sorted into the one file here.
+    A server writes its parts first, and they are sorted into the one file here. `PLACE` may give
+    the order, and is not written.
     """
+    rows = move(t, reader(t.get_backend())).order_by(*order)
     with atomic(path) as temporary:
-        move(t, reader(t.get_backend())).order_by(*order).to_parquet(str(temporary))
+        rows.select(name for name in t.columns if name != PLACE).to_parquet(str(temporary))
 
 
 @contextmanager

@@ -167,8 +167,8 @@ def _span(days: int) -> str:
 
 
 def _left(pairs: Table, ids: pd.Index, rule: str) -> dict:
-    kept = given(pd.DataFrame({"item_id": ids.astype(str)}), pairs.get_backend())
-    t = pairs.semi_join(kept, "item_id")
+    kept = pa.table({"item_id": pa.array(ids.astype(str), pa.string())})
+    t = pairs.semi_join(given(kept, pairs.get_backend()), "item_id")
     row = (
         t.agg(users=t.user_id.nunique(), lines=t.lines.sum(), money=t.money.sum())
         .to_pandas()

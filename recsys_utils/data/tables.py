@@ -102,12 +102,8 @@ def load(dataset: str) -> Tables:
     """Read the canonical tables, after building them where the raw files or their description
     changed.
     """
-    result = spec(dataset)
+    result = ready(dataset)
     folder = data_dir(result.name, "tables")
-    wanted = fingerprint(result)
-    current = folder / "manifest.json"
-    if not current.exists() or read_json(current).get("fingerprint") != wanted:
-        build(result, folder, wanted)
     frames = {
         t: (
             read_parquet(folder / f"{t}.parquet")
@@ -116,7 +112,18 @@ def load(dataset: str) -> Tables:
         )
         for t in TABLES
     }
-    return Tables(result, read_json(current), **frames)
+    return Tables(result, read_json(folder / "manifest.json"), **frames)
+
+
+def ready(dataset: str) -> Spec:
+    """Build the canonical tables where the raw files or their description changed; the latter."""
+    result = spec(dataset)
+    folder = data_dir(result.name, "tables")
+    wanted = fingerprint(result)
+    current = folder / "manifest.json"
+    if not current.exists() or read_json(current).get("fingerprint") != wanted:
+        build(result, folder, wanted)
+    return result
 
 
 def fingerprint(made: Spec) -> dict:
