@@ -14,7 +14,6 @@ from recsys_utils.data.readers import NOTHING, Selected, with_numbers, with_read
 from recsys_utils.data.registry import Source
 
 ORDER_MOST = 1e6
-MOST = 1e300  # of what a number may be; infinity is above it on every engine
 OUTSIDE = "date before 1970 or after today"
 # Trading has ended where so many days follow without a receipt, twice as many as ever before, and
 # then less than this share of the lines.
@@ -303,5 +302,4 @@ def _check_seconds(t: Table, selected: Selected) -> None:
 
 
 def _odd(number: Column) -> BooleanValue:
-    # Not `isinf`, which Ibis compiles to FALSE for Spark.
-    return number.isnull() | number.isnan() | (number.abs() > MOST)
+    return number.isnull() | number.isnan() | number.isinf()

@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
+import sqlglot.expressions as sge
+from ibis.backends.sql.compilers.pyspark import PySparkCompiler
+from ibis.common.exceptions import UnsupportedOperationError
 
 from recsys_utils import LabError
 from recsys_utils.store import home
@@ -23,6 +26,29 @@ LEAST_VERSION = 4  # of Spark, at the server and here
 SECONDS = 10  # to wait for a server
 RETRIES = 3  # where it stops answering
 PACKAGES = {"pyspark": "pyspark-client", "grpc": "grpcio", "pysail": "pysail"}
+
+
+class Compiler(PySparkCompiler):
+    """Ibis for Spark, where it would say something else than DuckDB without a word."""
+
+    __slots__ = ()
+
+    def visit_NonNullLiteral(self, op, *, value, dtype):
+        """3.25 is a decimal for Spark, and what is divided by it keeps few digits."""
+        if dtype.is_floating():
+            return self.cast(repr(float(value)), dtype)
+        return super().visit_NonNullLiteral(op, value=value, dtype=dtype)
+
+    def visit_IsInf(self, op, *, arg):
+        """Ibis 12 compares two pieces of Python here, and so writes FALSE."""
+        return self.f.abs(arg).eq(self.cast("Infinity", ibis.dtype("float64")))
+
+    def visit_RegexReplace(self, op, *, arg, pattern, replacement):
+        r"""Spark's back-references are $1: \1 would be the text 1."""
+        if not isinstance(replacement, sge.Literal) or "$" in replacement.this:
+            raise UnsupportedOperationError("a replacement that is a column, or has a $")
+        references = sge.convert(re.sub(r"\\(\d)", r"$\1", replacement.this))
+        return self.f.regexp_replace(arg, pattern, references)
 
 
 @cache
@@ -38,6 +64,7 @@ def connect(name: str) -> ibis.BaseBackend:
     address = _start_sail() if name == "sail" else name
     session = _session(address)
     con = ibis.pyspark.connect(session)
+    con.compiler = Compiler()
     session.conf.set("spark.sql.session.timeZone", "UTC")
     if name != "sail":
         _check_files(con, address)
