@@ -242,7 +242,7 @@ def audit(t: Table) -> list[dict]:
     money = (t.quantity * t.price).sum() if "price" in t.columns else ibis.null("float64")
     counts = t.group_by("rejected").agg(rows=t.count(), money=money).to_pandas()
     counts["kept"] = counts["rejected"].isna()
-    counts = counts.sort_values(["kept", "rows"], ascending=[True, False])
+    counts = counts.sort_values(["kept", "rows", "rejected"], ascending=[True, False, True])
     rows = [
         {
             "table": "purchases",

@@ -3,12 +3,14 @@
 import atexit
 import os
 import re
+import shlex
 import shutil
 import sys
 import uuid
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -105,9 +107,14 @@ def in_words(error: Exception) -> LabError:
     )
 
 
+def is_installed(package: str) -> bool:
+    """Whether Python finds a package, without loading it."""
+    return find_spec(package) is not None
+
+
 def _require(package: str, name: str) -> None:
     """LabError where a package is missing, or of an older Spark."""
-    pip = f"run {sys.executable} -m pip install '{PACKAGES[package]}' (the extra [spark] has all)"
+    pip = f"run {shlex.quote(sys.executable)} -m pip install {PACKAGES[package]}"
     try:
         module = import_module(package)
     except ImportError as error:
