@@ -18,6 +18,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sqlglot.expressions as sge
+from ibis.backends.sql.compilers.base import NULL
 from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.common.exceptions import UnsupportedOperationError
 
@@ -44,6 +45,10 @@ class Compiler(PySparkCompiler):
     def visit_IsInf(self, op, *, arg):
         """Ibis 12 compares two pieces of Python here, and so writes FALSE."""
         return self.f.abs(arg).eq(self.cast("Infinity", ibis.dtype("float64")))
+
+    def visit_IsNan(self, op, *, arg):
+        """Spark's isnan of what is missing is false, DuckDB's is missing."""
+        return self.if_(arg.is_(NULL), NULL, self.f.isnan(arg))
 
     def visit_RegexReplace(self, op, *, arg, pattern, replacement):
         r"""Spark's back-references are $1: \1 would be the text 1."""
