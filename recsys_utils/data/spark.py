@@ -72,6 +72,7 @@ def connect(name: str) -> ibis.BaseBackend:
     session = _session(address)
     con = ibis.pyspark.connect(session)
     con.compiler = Compiler()
+    atexit.register(_end, session)
     session.conf.set("spark.sql.session.timeZone", "UTC")
     if name != "sail":
         _check_files(con, address)
@@ -183,6 +184,12 @@ def _session(address: str):
             f"engine {shown} runs Spark {version}: this needs {LEAST_VERSION}.0 or later"
         )
     return session
+
+
+def _end(session) -> None:
+    """Close a session while Python still runs: later it may wait for ever."""
+    with suppress(Exception):  # the server may be gone
+        session.stop()
 
 
 def _check_files(con: ibis.BaseBackend, address: str) -> None:
