@@ -299,8 +299,8 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
         users=read_parquet(data / "users.parquet"),
         hash=meta["hash"],
         repeats=meta["repeats"],
-        listed=_own_file(result, "items"),
-        registered=_own_file(result, "users"),
+        listed=has_own_file(result, "items"),
+        registered=has_own_file(result, "users"),
         events=events,
     )
 
@@ -328,7 +328,8 @@ def describe(fold: Fold) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("part")
 
 
-def _own_file(made: Spec, table: str) -> bool:
+def has_own_file(made: Spec, table: str) -> bool:
+    """Whether the items or users are listed by the shop, not only found in receipts."""
     source = getattr(made, table)
     return made.synthetic or bool(source and source.has_place)
 

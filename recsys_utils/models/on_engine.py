@@ -4,6 +4,7 @@ Each is the model of the same name in memory (`popularity`), with the same score
 Times count in whole seconds.
 """
 
+import math
 from dataclasses import dataclass
 
 import ibis
@@ -59,21 +60,81 @@ def popular(receipts: Receipts, users: Table, k: int, days: float | None = 28) -
 
 
 def own_purchases(receipts: Receipts, users: Table, k: int, tau: float | None = 180) -> Table:
-    """What a shopper bought before, `OwnPurchases(tau)`: user_id, item_id, score, rank 1…k.
+    """What a shopper bought before, `OwnPurchases(tau)`: user_id, item_id, score, rank 1…k."""
+    own = _decayed(receipts, tau).semi_join(users, "user_id").rename(score="x")
+    return _best(receipts, _followed(receipts, users, own, k), k)
 
-    Only the k most popular items may follow a shopper's own, so only these are looked at.
+
+def item_neighbours(
+    receipts: Receipts,
+    users: Table,
+    k: int,
+    tau: float = 60,
+    neighbours: int = 500,
+    k1: float = 1.2,
+    b: float = 0.2,
+    most_items: int | None = None,
+) -> Table:
+    """Items bought by the same shoppers, `ItemCF` with its BM25: user_id, item_id, score, rank 1…k.
+
+    most_items: of a shopper that count for similarities, the most often and lately bought; None
+    takes all. The pairs of a shopper's items grow with their square. Similarities are float32 as in
+    memory, but a score is summed in float64: scores differ in their last digits from `ItemCF`.
     """
+    taste = keep(_decayed(receipts, tau))
+    weighted = _bm25(receipts, taste, k1, b)
+    if most_items is not None:
+        order = [ibis.desc("x"), "item_id"]
+        nth = ibis.row_number().over(group_by="user_id", order_by=order)
+        weighted = weighted.mutate(nth=nth).filter(lambda t: t.nth < most_items)
+    weighted = keep(weighted.select("user_id", "item_id", "weight"))
+    other = weighted.select("user_id", other_id="item_id", other_weight="weight")
+    products = weighted.join(other, "user_id")
+    similar = products.group_by("item_id", "other_id").agg(
+        similarity=(products.weight * products.other_weight).sum()
+    )
+    nearest = [ibis.desc("similarity"), "other_id"]
+    nth = ibis.row_number().over(group_by="item_id", order_by=nearest)
+    similar = similar.mutate(nth=nth).filter(lambda t: t.nth < neighbours)
+    similar = similar.mutate(similarity=similar.similarity.cast("float32").cast("float64"))
+    bought = taste.semi_join(users, "user_id").join(similar, "item_id")
+    scores = bought.group_by("user_id", "other_id").agg(score=(bought.x * bought.similarity).sum())
+    return _best(receipts, _followed(receipts, users, scores.rename(item_id="other_id"), k), k)
+
+
+def _decayed(receipts: Receipts, tau: float | None) -> Table:
+    """x of each user and item: baskets, each exp(−age in days / tau), as float32 holds it."""
     weight = ibis.literal(1.0) if tau is None else (-receipts.age() / tau).exp()
-    rows = receipts.rows.mutate(weight=weight).semi_join(users, "user_id")
-    own = rows.group_by("user_id", "item_id").agg(score=lambda t: t.weight.sum())
+    rows = receipts.rows.mutate(weight=weight)
+    pairs = rows.group_by("user_id", "item_id").agg(x=rows.weight.sum())
+    return pairs.mutate(x=pairs.x.cast("float32").cast("float64"))
+
+
+def _bm25(receipts: Receipts, taste: Table, k1: float, b: float) -> Table:
+    """`taste` with its weight by implicit's BM25: users are the terms, items the documents."""
+    n_items = int(receipts.items.count().to_pandas())
+    mean_length = float(taste.x.sum().to_pandas()) / n_items
+    width = taste.item_id.count().over(group_by="user_id")
+    length = taste.x.sum().over(group_by="item_id")
+    t = taste.mutate(width=width, length=length)
+    norm = (1 - b) + b * t.length / mean_length
+    rarity = math.log(n_items) - (t.width + 1).cast("float64").ln()
+    return t.mutate(weight=t.x * (k1 + 1) / (k1 * norm + t.x) * rarity)
+
+
+def _followed(receipts: Receipts, users: Table, own: Table, k: int) -> Table:
+    """Scores of shoppers' own items, and of the popular ones that may follow them.
+
+    These count 0 for who has a history, and their recent purchases for who has none. Only the k
+    most popular items may follow, so only these are looked at.
+    """
     warm = users.semi_join(receipts.rows, "user_id").select("user_id")
     cold = users.anti_join(receipts.rows, "user_id").select("user_id")
     popular_items = receipts.items.filter(receipts.items.place < k)
     nothing = popular_items.select("item_id", score=ibis.literal(0.0))
     recent = popular_items.select("item_id", score=popular_items.recent.cast("float64"))
     every = own.union(warm.cross_join(nothing)).union(cold.cross_join(recent))
-    scores = every.group_by("user_id", "item_id").agg(score=lambda t: t.score.max())
-    return _best(receipts, scores, k)
+    return every.group_by("user_id", "item_id").agg(score=lambda t: t.score.max())
 
 
 def _best(receipts: Receipts, scores: Table, k: int) -> Table:

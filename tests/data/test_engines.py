@@ -21,11 +21,14 @@ import pyarrow.parquet as pq
 import pytest
 from servers import free_port
 
-from recsys_utils import LabError
+from recsys_utils import LabError, scalable
 from recsys_utils.data import engine, folds, spark, tables
 from recsys_utils.data.folds import Fold
 from recsys_utils.data.prefilter import Rules, prefilter
 from recsys_utils.ensembles.features import aggregates
+from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.slices import warm
+from recsys_utils.models import ItemCF, OwnPurchases, Popular
 from recsys_utils.store import data_dir
 
 HAS_SAIL = all(spark.is_installed(package) for package in spark.PACKAGES)
@@ -92,6 +95,8 @@ TEST1;7;2024-02-03 12:00:00;r3;1;9,00;S-1;Bonn
 ;12;2024-02-04 12:00:00;r5;1;9,00;K-3;Bonn
 3;12;1969-02-04 12:00:00;r6;1;9,00;N-1;Rom
 3;13;2025-11-04 12:00:00;r7;1;9,00;N-1;Rom
+newcomer;13;2024-05-20 12:00:00;n1;1;9,00;N-1;Rom
+newcomer;14;2024-05-21 12:00:00;n2;1;9,00;N-1;Rom
 """
 
 
@@ -268,6 +273,68 @@ def test_the_prefilter_and_what_is_known_of_pairs_are_equal(
     assert 0 < len(one[0]) < history.shape[1]
     for side, expected in one[2].items():
         pd.testing.assert_frame_equal(expected, other[2][side], check_exact=True)
+
+
+# ---- models where the receipts lie
+
+MODELS = {"popular_28d": Popular(), "own_purchases": OwnPurchases(), "item_bm25": ItemCF()}
+
+
+@needs_sail
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("protocol", ["window", "next_basket"])
+def test_lists_and_leaderboard_are_those_of_memory(
+    on: Callable, tmp_path: Path, server: str, protocol: str
+) -> None:
+    """Every item, rank and score; the board to its last digit. BM25 sums its scores in another
+    order, so these agree to float32's grain.
+    """
+    shop = write_shop(tmp_path / "shop")
+    boards = {}
+    for name in ("duckdb", server):
+        on(name)
+        folds.write_folds(shop, protocol=protocol)
+        boards[name] = scalable.run(shop, list(MODELS), 12).drop(columns="seconds")
+        fold = folds.load_fold(shop)
+        stage = fold.testing
+        assert set(stage.users) - set(stage.history.user_ids) or protocol == "next_basket"
+        for row in boards[name].itertuples():
+            expected = MODELS[row.model].fit(stage.history).recommend(stage.users, 12)
+            written = pd.read_parquet(
+                data_dir("corner", "scalable", fold.name, f"{row.model}.parquet")
+            )
+            columns = ["user_id", "item_id", "rank"]
+            pd.testing.assert_frame_equal(
+                written[columns].astype(str), expected[columns].astype(str).reset_index(drop=True)
+            )
+            grain = 1e-5 if row.model == "item_bm25" else 0
+            np.testing.assert_allclose(written["score"], expected["score"], rtol=grain)
+            values = per_user(expected, warm(stage.truth, stage.history), 5)
+            means = values[["precision", "recall", "mrr", "hit_rate"]].mean().round(4)
+            shown = boards[name].set_index("model").loc[row.model]
+            assert [shown[f"{metric}@5"] for metric in means.index] == means.tolist()
+    pd.testing.assert_frame_equal(*boards.values(), check_exact=True)
+
+
+def test_the_command_prints_a_board_or_one_line(
+    on: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    on("duckdb")
+    shop = write_shop(tmp_path / "shop")
+    assert scalable.main(["--dataset", shop]) == 0
+    assert "own_purchases" in capfd.readouterr().out
+    for arguments, words in (
+        (["--models", "oracle"], "'oracle' is unknown: choose popular_28d"),
+        (["-k", "3"], "ask for 5 or more"),
+        (["--engine", "oracle"], "engine 'oracle' is unknown"),
+    ):
+        assert scalable.main(["--dataset", shop, *arguments]) == 2
+        told = capfd.readouterr().err
+        assert told.startswith("error: ") and words in told and told.count("\n") == 1
+    on("duckdb")
+    (tmp_path / "shop" / "once.toml").write_text("repeats = false\n" + TOML)
+    assert scalable.main(["--dataset", str(tmp_path / "shop" / "once.toml")]) == 2
+    assert "nothing is bought twice" in capfd.readouterr().err
 
 
 # ---- silent traps
