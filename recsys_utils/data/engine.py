@@ -31,7 +31,7 @@ def connect() -> ibis.BaseBackend:
     Raises LabError for a name that is unknown, a package that is missing, and a server that does
     not answer, is too old, or does not see the lab's files.
     """
-    name = os.environ.get("RECSYS_ENGINE") or "duckdb"
+    name = chosen()
     if name == "duckdb":
         return local()
     if name == "sail" or name.startswith("sc://"):
@@ -40,6 +40,11 @@ def connect() -> ibis.BaseBackend:
         f"engine '{name}' is unknown: RECSYS_ENGINE (or --engine) takes {', '.join(ENGINES[:-1])}"
         f" or {ENGINES[-1]}"
     )
+
+
+def chosen() -> str:
+    """The name in `$RECSYS_ENGINE`, or the default."""
+    return os.environ.get("RECSYS_ENGINE") or "duckdb"
 
 
 def local() -> ibis.BaseBackend:
@@ -107,12 +112,10 @@ def explained() -> Iterator[None]:
     """One sentence for what a server says, such as a function that it lacks."""
     try:
         yield
-    except LabError:
-        raise
     except Exception as error:
-        if os.environ.get("RECSYS_ENGINE", "duckdb") == "duckdb":
+        if chosen() == "duckdb" or not spark.is_of_server(error):
             raise
-        raise spark.in_words(error) from error
+        raise spark.in_words(error, chosen()) from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import sys
 import uuid
 from contextlib import suppress
@@ -84,26 +85,27 @@ def scratch() -> Path:
 
     Those of processes that were killed are removed too.
     """
-    folder = home() / "data" / ".engine" / str(os.getpid())
+    machine = socket.gethostname()  # the folder may be shared
+    folder = home() / "data" / ".engine" / f"{machine}-{os.getpid()}"
     if not folder.exists():
-        for left in folder.parent.glob("[0-9]*"):
-            if not Path(f"/proc/{left.name}").exists():
+        for left in folder.parent.glob(f"{machine}-*"):
+            if not Path("/proc", left.name.removeprefix(f"{machine}-")).exists():
                 shutil.rmtree(left, ignore_errors=True)
         folder.mkdir(parents=True)
-        atexit.register(_clear, folder)
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-def _clear(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):  # another process may still use it
-        folder.parent.rmdir()
+def is_of_server(error: Exception) -> bool:
+    """Whether a server says it, or who speaks to it; our own mistakes keep their name."""
+    return type(error).__module__.split(".")[0] in ("pyspark", "grpc", "ibis", "pyarrow")
 
 
-def in_words(error: Exception) -> LabError:
-    """What a server, or the way to it, says, in one sentence."""
-    name = _without_secrets(os.environ.get("RECSYS_ENGINE", ""))
+def in_words(error: Exception, name: str) -> LabError:
+    """What the server of that name says, in one sentence."""
+    name = _without_secrets(name)
     if "UNAVAILABLE" in str(error):
+        connect.cache_clear()
         return LabError(
             f"engine {name} stopped answering ({_said(error)}): start it, then this run again"
         )
@@ -210,6 +212,7 @@ def _check_files(con: ibis.BaseBackend, address: str) -> None:
         is_shared = False
     finally:
         here.unlink()
+        shutil.rmtree(there, ignore_errors=True)
     if not is_shared:
         raise LabError(
             f"engine {_without_secrets(address)} does not see {home()}: set RECSYS_HOME to"

@@ -5,6 +5,7 @@ The servers are real: Sail, in this process or started by hand.
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -551,21 +552,31 @@ def test_a_server_that_dies_leaves_nothing_half_written(on: Callable, tmp_path: 
     assert left == []
 
 
+PROGRAM = """
+import pyarrow as pa
+from recsys_utils.data import engine, spark
+t = engine.given(pa.table({"a": [1, 2]}), engine.connect())
+print(engine.keep(t.filter(t.a > 1)).count().to_pandas())
+print(len(list(spark.scratch().iterdir())))
+"""
+
+
 @needs_sail
-def test_what_engines_hand_over_goes_with_the_process(on: Callable) -> None:
-    """Also of a process that was killed: its number is gone. And `python -c` may use Sail."""
-    home = on("sail")
-    of_killed = home / "data" / ".engine" / "999999999"
-    of_killed.mkdir(parents=True)
-    program = (
-        "import pyarrow as pa\n"
-        "from recsys_utils.data import engine, spark\n"
-        "t = engine.given(pa.table({'a': [1, 2]}), engine.connect())\n"
-        "print(engine.keep(t.filter(t.a > 1)).count().to_pandas())\n"
-        "print(len(list(spark.scratch().iterdir())))\n"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, timeout=120
-    )
+@pytest.mark.parametrize("place", ["in this process", "by hand"])
+def test_what_engines_hand_over_goes_with_the_process(on: Callable, place: str) -> None:
+    """Also of a process that was killed. And `python -c` may use a server, and ends."""
+    with sail_server() as address:
+        home = on("sail" if place == "in this process" else address, "home")
+        of_killed = home / "data" / ".engine" / f"{socket.gethostname()}-999999999"
+        of_another_machine = of_killed.with_name("elsewhere-999999999")
+        of_killed.mkdir(parents=True)
+        of_another_machine.mkdir()
+        ended = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            capture_output=True,
+            text=True,
+            env=os.environ,
+            timeout=60,
+        )
     assert ended.stdout.split() == ["1", "2"], ended.stderr
-    assert not (home / "data" / ".engine").exists()
+    assert list(of_killed.parent.iterdir()) == [of_another_machine]
