@@ -93,6 +93,20 @@ class Fold:
         cut = pd.Timestamp(self.borders["test"]) if self.protocol == "window" else None
         return self._stage(pd.concat([self.train, self.valid], ignore_index=True), self.test, cut)
 
+    def frozen(self, days: float) -> Stage:
+        """For models that were fitted so many days before the test window and not since.
+
+        Raises LabError where the protocol has no calendar, or nothing is left to learn from.
+        """
+        if self.protocol != "window":
+            raise LabError(f"fold {self.name} has no calendar: a model has no age there")
+        cut = pd.Timestamp(self.borders["test"]) - pd.Timedelta(days=days)
+        history = pd.concat([self.train, self.valid], ignore_index=True)
+        history = history[history["ts"] < cut]
+        if history.empty:
+            raise LabError(f"fold {self.name} has no purchase {days:g} days before its test window")
+        return self._stage(history.reset_index(drop=True), self.test, cut)
+
     def _stage(
         self, history: pd.DataFrame, truth: pd.DataFrame, as_of: pd.Timestamp | None
     ) -> Stage:

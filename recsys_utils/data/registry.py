@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from recsys_utils import LabError
 from recsys_utils.data.urls import check_place
@@ -120,6 +120,49 @@ class Source(Layout):
     join: Join | None = None
 
 
+class Worth(Strict):
+    """What turns a list's hits into money: a shop's own assumptions, `[worth]` of its TOML.
+
+    uplift_repeats, uplift_first: the least and the most that showing an item adds to purchases of
+    it, as a share of those made without: for items that the shopper had bought, and for others.
+    uplift_source: where these come from. seen: share of the shoppers who see the list. margin:
+    share of the price that the shop keeps; 1 tells turnover. cap: quantile of the shoppers'
+    spending above which it is cut. incumbent: the model, or a list of --lists, that is shown today.
+    """
+
+    incumbent: str = ""
+    uplift_repeats: tuple[float, float] = (0.17, 0.21)
+    uplift_first: tuple[float, float] = (0.37, 0.52)
+    uplift_source: str = "displays on the shelves of a grocer (Complete Journey), not your shop"
+    seen: float = Field(1, gt=0, le=1)
+    margin: float = Field(1, gt=0, le=1)
+    cap: float = Field(0.99, gt=0.5, le=1)
+
+    @field_validator("uplift_repeats", "uplift_first")
+    @classmethod
+    def _is_a_range(cls, ends: tuple[float, float]) -> tuple[float, float]:
+        if not -1 <= ends[0] <= ends[1] <= 10:
+            raise ValueError("should be the least and the most, such as [0.1, 0.3]")
+        return ends
+
+
+class Guardrails(Strict):
+    """What a list must hold to be shipped: limits that a shop may change, `[guardrails]`.
+
+    least_coverage: share of the catalogue that is shown. most_top20_share: of the places that the
+    20 most shown products take. most_price_change: how far the mean price may be from today's
+    list, as a share. most_repeats: share of places for what the shopper had bought.
+    most_seconds: to recommend to 1,000 shoppers. most_fit_seconds: to fit.
+    """
+
+    least_coverage: float = Field(0.02, ge=0, le=1)
+    most_top20_share: float = Field(0.5, gt=0, le=1)
+    most_price_change: float = Field(0.5, gt=0)
+    most_repeats: float = Field(0.95, gt=0, le=1)
+    most_seconds: float = Field(60, gt=0)
+    most_fit_seconds: float = Field(3600, gt=0)
+
+
 class Spec(Strict):
     """One data set, as `data/datasets.toml` or a shop's own file describes it."""
 
@@ -147,6 +190,8 @@ class Spec(Strict):
     coupons: Source | None = None
     redemptions: Source | None = None
     prefilter: dict[str, Any] = {}  # thresholds that differ from the default
+    worth: Worth = Worth()
+    guardrails: Guardrails = Guardrails()
     package: str | None = None  # a Python package in whose folder the files lie
     requirement: str | None = None  # what pip installs to bring it; else the package's name
     folder: Path | None = None  # of a shop's own TOML: its files may lie beside it

@@ -129,8 +129,8 @@ def ready(dataset: str) -> Spec:
 def fingerprint(made: Spec) -> dict:
     """What the tables depend on.
 
-    The description, the raw files' names, sizes and times, what tells that a database changed, and
-    the code that makes them.
+    The description without what only the report reads, the raw files' names, sizes and times, what
+    tells that a database changed, and the code that makes them.
     """
     every = (*TABLES, *OPTIONAL)
     sources = [source for table in every if (source := getattr(made, table))]
@@ -138,7 +138,7 @@ def fingerprint(made: Spec) -> dict:
     files = sorted({path for source in sources for path in raw_files(source, made)})
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     return {
-        "spec": made.model_dump(mode="json"),
+        "spec": made.model_dump(mode="json", exclude={"worth", "guardrails"}),
         "files": stamps,
         "databases": databases.stamps(sources, made),
         "code": digest(*MAKERS),

@@ -13,8 +13,10 @@ from recsys_utils.data import engine, registry, tables
 from recsys_utils.store import ROOT, data_dir, report_dir
 
 NOTEBOOKS = ROOT / "notebooks"
-# The first notebook that reads what the models' notebooks wrote.
-COMPARISON = 13
+# The last notebook that makes models: studies of them follow, then the report.
+LAST_MODEL = 12
+# The notebook that writes the report from what all earlier ones left.
+COMPARISON = 15
 # The last notebook that makes the data, which all later ones need.
 LAST_OF_DATA = 2
 # Notebooks whose tuned models another one compares its own with; the others: RIVAL.
@@ -149,6 +151,11 @@ def parameters(notebook: Path) -> dict[str, object]:
     return {line.targets[0].id: ast.literal_eval(line.value) for line in assignments}
 
 
+def writes_report(task: Task) -> bool:
+    """Whether this notebook writes the report's page."""
+    return int(_number(task.path)) == COMPARISON
+
+
 def _chosen(every: list[Path], options: argparse.Namespace) -> list[Path]:
     """The notebooks that --only and --from choose."""
     numbers = [_number(notebook) for notebook in every]
@@ -170,12 +177,14 @@ def _number(notebook: Path) -> str:
 
 
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
-    """01, then 02, then the models, each after its rivals; from 13 on all of them."""
+    """01, then 02, then the models, each after its rivals, then studies of them, then the rest."""
     number = int(_number(notebook))
     if number <= LAST_OF_DATA:
         needed = set(range(1, number))
-    elif number < COMPARISON:
+    elif number <= LAST_MODEL:
         needed = {*range(1, LAST_OF_DATA + 1), *RIVALS.get(number, RIVAL)}
+    elif number < COMPARISON:
+        needed = set(range(1, LAST_MODEL + 1))
     else:
         needed = set(range(1, COMPARISON))
     return [other.stem for other in every if int(_number(other)) in needed]

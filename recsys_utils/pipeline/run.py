@@ -13,7 +13,7 @@ from pathlib import Path
 
 from recsys_utils.data import registry, runs, tables
 from recsys_utils.pipeline.imports import imported_files
-from recsys_utils.pipeline.plan import COMPARISON, LAST_OF_DATA, Task
+from recsys_utils.pipeline.plan import LAST_MODEL, LAST_OF_DATA, Task, writes_report
 from recsys_utils.store import ROOT, atomic, data_dir, digest, read_json, report_dir, write_json
 
 TEMPLATES = ROOT / "recsys_utils" / "report" / "templates"
@@ -56,7 +56,8 @@ def inputs(task: Task) -> str:
     """SHA-256 of all that a notebook's result depends on.
 
     These are its cells, our code that it imports, the page's templates, its parameters, the inputs
-    of what it needs, the engine, and the raw files if it needs no other notebook.
+    of what it needs, the engine, the raw files if it needs no other notebook, and the settings of
+    worth and guardrails if it writes the report.
     """
     cells = json.loads(task.path.read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
@@ -66,9 +67,12 @@ def inputs(task: Task) -> str:
         state = task.state.with_name(f"{name}.json")
         if state.exists():
             earlier[name] = read_json(state)["inputs"]
+    described = registry.spec(task.params.get("DATASET", "synthetic"))
     raw_files = None
     if not task.needs:
-        raw_files = tables.fingerprint(registry.spec(task.params.get("DATASET", "synthetic")))
+        raw_files = tables.fingerprint(described)
+    elif writes_report(task):
+        raw_files = described.model_dump(mode="json", include={"worth", "guardrails"})
     everything = [
         [cell["source"] for cell in cells],
         {str(path): path.read_text() for path in sorted(files)},
@@ -138,7 +142,7 @@ def _broken(task: Task, failed: set[str]) -> set[str]:
     broken = failed & set(task.needs)
     models = {name for name in task.needs if int(name[:2]) > LAST_OF_DATA}
     of_data = broken - models
-    is_model = int(task.path.stem[:2]) < COMPARISON
+    is_model = int(task.path.stem[:2]) <= LAST_MODEL
     if of_data or is_model or (models and not models <= failed):
         return of_data
     return broken

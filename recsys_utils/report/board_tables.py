@@ -42,20 +42,24 @@ def board_table(judged: Judged, scope: str, k: int, users: str = "warm") -> dict
     """One leaderboard: its columns, and a row per model, best first.
 
     Returns scope, who, k, users (their number), columns and rows. A column has its metric and
-    head. A row has name, family, letter, low and high (the interval of its precision), beats
-    (letters) and cells: (value, whether it is the best of its column).
+    head. A row has name, family, folded (a better model of its family is above), letter, low and
+    high (the interval of its precision), beats (letters) and cells: (value, whether it is the best
+    of its column).
     """
     ranking = letters(judged.precision(scope, k, users))
     frame = _numbers(judged, scope, k, users).loc[ranking.index]
     is_best = frame.eq(_best_values(frame), axis="columns")
     intervals = best_first(judged.board, "precision", k, scope, users).set_index("model")
+    families = judged.metas["family"].reindex(ranking.index)
+    is_folded = families.duplicated()
     rows = []
     for model in ranking.index:
         beats = ranking["beats"][model].split()
         rows.append(
             {
                 "name": display_name(model),
-                "family": judged.metas["family"][model],
+                "family": families[model],
+                "folded": bool(is_folded[model]),
                 "letter": ranking["letter"][model],
                 "low": intervals["lo"][model],
                 "high": intervals["hi"][model],

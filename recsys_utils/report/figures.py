@@ -17,9 +17,20 @@ from recsys_utils.report.style import colour
 from recsys_utils.report.wording import display_name, metric_label, num
 
 SMALLEST_GROUP = 10  # fewer users say nothing
+MOST_MODELS = 8  # in one figure
 MOST_FAMILIES = 5  # the best model of each, in figures that cannot hold all
 SHARES = ("revenue_share", "coverage", "repeat_share", "hit_rate")
 LINE_COLOURS = list(style.PALETTE.values())
+
+
+def few(board: pd.DataFrame, wanted: list[str | None] = ()) -> pd.DataFrame:
+    """The leaderboard of at most eight models: those that are wanted, then the best of each family,
+    then the best of the rest.
+    """
+    rows = best_first(board)
+    families = rows.drop_duplicates("family")["model"]
+    order = dict.fromkeys([*(model for model in wanted if model), *families, *rows["model"]])
+    return board[board["model"].isin(list(order)[:MOST_MODELS])]
 
 
 def leaderboard_bars(board: pd.DataFrame, metric: str = "precision", k: int = 5) -> Axes:

@@ -9,24 +9,16 @@ import pandas as pd
 from recsys_utils.data import folds, tables
 from recsys_utils.data.registry import Spec
 from recsys_utils.data.runs import failed_notebooks, load_left_out, load_studies
-from recsys_utils.evaluation.leaderboard import best_first
 from recsys_utils.report import board_tables, figures
+from recsys_utils.report.decision import decide, todays_list
 from recsys_utils.report.explorer import explorer
 from recsys_utils.report.html import notebook_links, render, write, write_index
 from recsys_utils.report.judged import Judged, judge_folds
 from recsys_utils.report.sections import section_figures, study_sections
 from recsys_utils.report.style import colour
-from recsys_utils.report.verdict import (
-    best_of_family,
-    shipped,
-    total_seconds,
-    verdict,
-    windows_before,
-)
-from recsys_utils.report.wording import display_name, num, percent
+from recsys_utils.report.verdict import reasons, shipped, windows_before
+from recsys_utils.report.wording import display_name
 from recsys_utils.store import atomic, home, report_dir
-
-BEST = 15  # models in leaderboard.png, next to the best popularity model
 
 
 def write_report(dataset: str, judged: list[Judged] | None = None) -> Path:
@@ -43,7 +35,7 @@ def write_report(dataset: str, judged: list[Judged] | None = None) -> Path:
     with atomic(folder / "leaderboard.csv") as temporary:
         table = pd.concat([fold.board for fold in judged])
         table.to_csv(temporary, index=False, float_format="%.6g")
-    _write_picture(judged[0].board, folder / "leaderboard.png")
+    _write_picture(judged[0], data.spec, folder / "leaderboard.png")
     context = page_context(data, judged)
     page = render("report.html.j2", **context, notebooks=notebook_links(folder))
     path = write(page, folder / "index.html")
@@ -56,17 +48,20 @@ def page_context(data: tables.Tables, judged: list[Judged]) -> dict:
     newest = judged[0]
     spec = data.spec
     audit = data.audit.astype(object).where(data.audit.notna(), None)
+    decision = decide(newest, spec)
+    shown = [model for model in (decision.model, decision.incumbent) if model]
     return {
         "spec": spec,
-        "verdict": _verdict(judged, spec),
-        "tiles": _tiles(newest, spec),
+        "decision": decision,
+        "why": _why(judged),
         "boards": board_tables.board_tables(newest),
         "palette": {family: colour(family) for family in newest.families.values()},
-        "figures": section_figures(newest),
+        "figures": section_figures(newest, shown),
         "studies": study_sections(load_studies(newest.fold)),
         "explorer": explorer(
-            newest.fold, newest.runs, newest.families, newest.groups, spec.currency
+            newest.fold, newest.runs, _first(newest.families, shown), newest.groups, spec.currency
         ),
+        "side_by_side": len(dict.fromkeys(shown)),
         "fold": newest.fold,
         "parts": folds.describe(newest.fold),
         "groups": newest.groups,
@@ -82,41 +77,28 @@ def page_context(data: tables.Tables, judged: list[Judged]) -> dict:
     }
 
 
-def _write_picture(board: pd.DataFrame, path: Path) -> None:
-    models = [*best_first(board)["model"][:BEST], best_of_family(board, "popularity")]
-    ax = figures.leaderboard_bars(board[board["model"].isin(models)])
+def _write_picture(judged: Judged, spec: Spec, path: Path) -> None:
+    """The bars of the models that matter, with what the shop shows today."""
+    board = judged.board
+    today = todays_list(board, spec.worth.incumbent)
+    ax = figures.leaderboard_bars(figures.few(board, [shipped(board, judged.choice), today]))
     with atomic(path) as temporary:
         ax.figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
     plt.close(ax.figure)
 
 
-def _verdict(judged: list[Judged], spec: Spec) -> list[str]:
-    """What to ship, and how well the same rule chose on earlier windows."""
+def _first(families: dict[str, str], shown: list[str]) -> dict[str, str]:
+    """Families by model, with some models first."""
+    order = [*shown, *families]
+    return {model: families[model] for model in dict.fromkeys(order)}
+
+
+def _why(judged: list[Judged]) -> list[str]:
+    """Why this model, and how well the same rule chose on earlier windows."""
     newest, *earlier = judged
-    statements = verdict(newest.board, newest.precision(), spec.currency, newest.choice)
+    statements = reasons(newest.board, newest.precision(), newest.choice)
     before = windows_before([fold.board for fold in earlier], [fold.choice for fold in earlier])
     return [*statements, before] if before else statements
-
-
-def _tiles(judged: Judged, spec: Spec) -> list[tuple[str, str]]:
-    """The chosen model's numbers at a glance: (what it is, the number)."""
-    board = judged.board
-    rows = best_first(board).set_index("model", drop=False)
-    best = rows.loc[shipped(board, judged.choice)]
-    rows = board[(board["model"] == best["model"]) & (board["fold"] == best["fold"])]
-    rows = rows[(rows["scope"] == "any") & (rows["users_scope"] == "warm") & (rows["k"] == 5)]
-    value = rows.set_index("metric")["value"]
-    tiles = [
-        ("Precision@5", num(best["value"])),
-        ("shoppers with a hit", percent(value["hit_rate"])),
-    ]
-    if "revenue" in value:
-        money = f"{spec.currency}{num(1000 * value['revenue'])}"
-        tiles.append(("of spending predicted", percent(value["revenue_share"])))
-        tiles.append(("predicted per 1,000 shoppers", money))
-    tiles.append(("of the catalogue shown", percent(value["coverage"])))
-    tiles.append(("to fit and recommend", total_seconds(best)))
-    return tiles
 
 
 def _left_out(judged: Judged) -> list[str]:

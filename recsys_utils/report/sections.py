@@ -18,7 +18,6 @@ from recsys_utils.report.wording import display_name, percent
 Figure = tuple[str, str]  # SVG, caption
 Study = tuple[pd.DataFrame, str]  # a notebook's table, and what it shows
 
-MOST_MODELS = 8  # in the tables of overlap
 MOST_GENERATORS = 5
 LENGTHS = (5, 10, 20, 50, 100, 200)
 TRADEOFFS = {
@@ -37,6 +36,7 @@ STUDY_COLUMNS = {
     "two_stage_ablation": ("kind", "without", "change", "low", "high"),
     "knob_costs": ("knob", "value", "precision"),
     "reliability": ("confidence", "bought", "n"),
+    "retraining": ("model", "days", "precision", "change", "low", "high"),
 }
 ABLATIONS = {
     "features": "Without a group of features, 95 % interval",
@@ -45,9 +45,12 @@ ABLATIONS = {
 }
 
 
-def section_figures(judged: Judged) -> dict[str, list[Figure]]:
-    """Figures of the leaderboard's sections; a section that the data cannot fill is empty."""
-    board = judged.board
+def section_figures(judged: Judged, wanted: list[str] = ()) -> dict[str, list[Figure]]:
+    """Figures of the leaderboard's sections; a section that the data cannot fill is empty.
+
+    wanted: models that figures of a few show in any case.
+    """
+    board = figures.few(judged.board, wanted)
     bars = figure("Precision@5, warm shoppers", figures.leaderboard_bars, board)
     sections = {
         "bars": [bars, _longer_lists(judged)],
@@ -75,7 +78,8 @@ def section_figures(judged: Judged) -> dict[str, list[Figure]]:
 
 
 def study_sections(studies: dict[str, Study]) -> dict[str, dict]:
-    """Figures and notes of the sections two_stage and knobs, where a notebook left its study.
+    """Figures and notes of the sections two_stage, knobs and retraining, where a notebook left its
+    study.
 
     studies: tables and notes by name. Raises LabError if a table lacks a column.
     """
@@ -88,6 +92,7 @@ def study_sections(studies: dict[str, Study]) -> dict[str, dict]:
     parts = {
         "two_stage": {"candidate_recall": _candidate_recall, "two_stage_ablation": _ablations},
         "knobs": {"knob_costs": _knobs, "reliability": _reliability},
+        "retraining": {"retraining": _retraining},
     }
     sections = {}
     for section, draws in parts.items():
@@ -118,7 +123,7 @@ def _longer_lists(judged: Judged) -> Figure:
 
 def _overlaps(judged: Judged) -> list[Figure]:
     """How alike the best models' lists are, and what picking the better of two would gain."""
-    best = list(judged.families)[:MOST_MODELS]
+    best = list(judged.families)[: figures.MOST_MODELS]
     values = {}
     for model in best:
         every = judged.values["any", 5][model]
@@ -177,6 +182,26 @@ def _knobs(table: pd.DataFrame) -> list[Figure]:
         return ax
 
     return [figure(str(name), draw, rows) for name, rows in groups]
+
+
+def _retraining(table: pd.DataFrame) -> list[Figure]:
+    """Precision by age of the model, and the change against a fresh one with its interval."""
+    days = "Days since the fit"
+    lines = table.rename(columns={"days": days, "precision": "Precision@5"})
+    change = table.rename(
+        columns={"days": days, "change": "Change of Precision@5", "low": "lo", "high": "hi"}
+    )
+    return [
+        figure("Precision by age", figures.curve, lines, days, "Precision@5", "model"),
+        figure(
+            "Change against a fresh model, 95 % interval",
+            figures.curve,
+            change[change["model"] == change["model"].iloc[0]],
+            days,
+            "Change of Precision@5",
+            "model",
+        ),
+    ]
 
 
 def _reliability(table: pd.DataFrame) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""The page's first words: which model to ship, what it is worth, where it is weak."""
+"""Why a model is shipped: how it was chosen, what the test window says, where it is weak."""
 
 import pandas as pd
 
@@ -12,34 +12,19 @@ LEAST_SHOPPERS = 30
 NAMED = 4  # models that tie with the choice and are named
 
 
-def ship(
-    board: pd.DataFrame,
-    precision: pd.DataFrame | None = None,
-    currency: str = "",
-    choice: Choice | None = None,
-) -> str:
-    """Which model to ship, what it is worth and where it is weak, in one paragraph.
+def reasons(
+    board: pd.DataFrame, precision: pd.DataFrame | None = None, choice: Choice | None = None
+) -> list[str]:
+    """Why this model: how it was chosen, what the test window says of it, and where it is weak.
 
     board: a leaderboard. precision: warm users × models at k = 5, for the test of the lead.
-    choice: what the validation window says; without it nothing is recommended.
+    choice: what the validation window says.
     """
-    return " ".join(verdict(board, precision, currency, choice))
-
-
-def verdict(
-    board: pd.DataFrame,
-    precision: pd.DataFrame | None = None,
-    currency: str = "",
-    choice: Choice | None = None,
-) -> list[str]:
-    """The statements of `ship`, one by one."""
     model = shipped(board, choice)
-    if gaps := _lacking(board, model, choice):
-        first = [gaps]
-    else:
-        headline = f"Ship {display_name(model)}."
-        first = [headline, _which(board, precision, choice), _ties(board, choice)]
-    return [*first, _worth(board, model, currency), _weakness(board, model)]
+    first = []
+    if not lacking(board, model, choice):
+        first = [_which(board, precision, choice), _ties(board, choice)]
+    return [*first, _share(board, model), _weakness(board, model)]
 
 
 def shipped(board: pd.DataFrame, choice: Choice | None) -> str:
@@ -77,8 +62,8 @@ def total_seconds(row: pd.Series) -> str:
     return f"{seconds(row['fit_seconds'] + row['recommend_seconds'])}\u00a0s"
 
 
-def _lacking(board: pd.DataFrame, model: str, choice: Choice | None) -> str:
-    """Why nothing can be recommended yet; "" if it can."""
+def lacking(board: pd.DataFrame, model: str, choice: Choice | None) -> str:
+    """Why nothing can be recommended yet, in a sentence; "" if something can."""
     row = _row(board, model)
     gaps = []
     if row["users"] < LEAST_SHOPPERS:
@@ -173,27 +158,37 @@ def _cheapest(ties: pd.DataFrame) -> str:
     return f"Of the {which}, “{display_name(cheapest['model'])}” is the cheapest ({costs})."
 
 
-def _worth(board: pd.DataFrame, best: str, currency: str) -> str:
-    share = _by_model(board, metric="revenue_share")
-    if share.empty:
-        hit_rate = percent(_by_model(board, metric="hit_rate")[best])
-        return (
-            "Without prices its worth in money cannot be computed. "
-            f"{hit_rate} of shoppers bought at least one of its five suggestions."
-        )
+def _share(board: pd.DataFrame, model: str) -> str:
+    """Which share of spending its list predicts; without prices how many shoppers it hits."""
+    rows = best_first(board, "revenue_share").set_index("model")
+    if rows.empty:
+        row = best_first(board, "hit_rate").set_index("model").loc[model]
+        return f"{_with_interval(row)} of shoppers bought at least one of its five suggestions."
     rivals = [best_of_family(board, "popularity", r"_\d+d"), best_of_family(board, "repeat")]
     against = " and ".join(
-        f"{percent(share[model])} by “{display_name(model)}”"
-        for model in rivals
-        if model not in (None, best)
+        f"{percent(rows['value'][rival])} by “{display_name(rival)}”"
+        for rival in rivals
+        if rival not in (None, model)
     )
-    money = 1000 * _by_model(board, metric="revenue")[best]
     return (
-        f"Its five suggestions predict {percent(share[best])} of what a shopper spends "
-        f"in the window on average{f' (against {against})' if against else ''}. "
-        f"That is {currency}{num(money)} per 1,000 shoppers; "
-        "some of it they would spend anyway."
+        f"Its five suggestions predict {_with_interval(rows.loc[model])} of what a shopper spends"
+        f" in the window on average{f', against {against}' if against else ''}."
+        f"{_earns_less(rows, model)}"
     )
+
+
+def _earns_less(rows: pd.DataFrame, model: str) -> str:
+    """Whether another model predicts more of the spending; "" where none does."""
+    best = rows.index[0]
+    if rows["value"][best] <= rows["value"][model]:
+        return ""
+    return f" “{display_name(best)}” predicts the most, {percent(rows['value'][best])}."
+
+
+def _with_interval(row: pd.Series) -> str:
+    """A share with its 95 % interval."""
+    ends = f"{num(100 * row['lo'])} to {percent(row['hi'])}"
+    return f"{percent(row['value'])} (95 % interval {ends})"
 
 
 def _weakness(board: pd.DataFrame, model: str) -> str:

@@ -1,4 +1,4 @@
-"""The tour of notebook 14 on a small shop.
+"""The tour of notebook 16 on a small shop.
 
 The real service as a process, what it is asked, and what the tour refuses to overlook.
 """

@@ -272,7 +272,7 @@ def test_model_notebooks_keep_their_order(path: Path) -> None:
 
 def test_notebook_14_asks_every_endpoint(tmp_path: Path) -> None:
     """It fails by itself where it leaves one out; this says so without running it."""
-    text = "\n".join(source(c) for c in cells(ROOT / "notebooks" / "14_serving.ipynb", "code"))
+    text = "\n".join(source(c) for c in cells(ROOT / "notebooks" / "16_serving.ipynb", "code"))
     endpoints = set()
     for path, methods in create_app(tmp_path).openapi()["paths"].items():
         endpoints |= {f"{method.upper()} {path}" for method in methods}

@@ -112,8 +112,8 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 def test_each_notebook_runs_after_what_it_needs(lab: Lab) -> None:
-    """01, 02, then the models after the rivals whose lists they read; 13 and later read all."""
-    for number in ("01", "02", "03", "04", "07", "09", "10", "13", "14"):
+    """01, 02, the models after the rivals whose lists they read, then studies, then the rest."""
+    for number in ("01", "02", "03", "04", "07", "09", "10", "13", "15", "16"):
         lab.notebook(number)
     needs = {task.path.stem[:2]: [name[:2] for name in task.needs] for task in lab.plan()}
     assert needs == {
@@ -125,26 +125,27 @@ def test_each_notebook_runs_after_what_it_needs(lab: Lab) -> None:
         "09": ["01", "02", "03"],
         "10": ["01", "02", "03", "04", "07"],
         "13": ["01", "02", "03", "04", "07", "09", "10"],
-        "14": ["01", "02", "03", "04", "07", "09", "10"],
+        "15": ["01", "02", "03", "04", "07", "09", "10", "13"],
+        "16": ["01", "02", "03", "04", "07", "09", "10", "13"],
     }
 
 
 def test_only_what_changed_runs_again(lab: Lab) -> None:
     """Nothing changed, a cell, a parameter, a result and a page gone."""
-    for number in ("01", "03", "13"):
-        lab.notebook(number, parameters="K = 5" if number == "13" else "")
+    for number in ("01", "03", "15"):
+        lab.notebook(number, parameters="K = 5" if number == "15" else "")
     code, ran, said, _ = lab.run()
-    assert (code, ran) == (0, ["01", "03", "13"])
+    assert (code, ran) == (0, ["01", "03", "15"])
     assert all(re.fullmatch(r"[\d.]+ s", what) for what in said.values())
     started = time.perf_counter()
     assert lab.run()[:3] == (0, [], dict.fromkeys(said, "up to date"))
     assert time.perf_counter() - started < 2
     lab.notebook("03", "'another cell'")
-    assert lab.run()[1] == ["03", "13"]
-    assert lab.run("-p", "K=7")[1] == ["13"]
+    assert lab.run()[1] == ["03", "15"]
+    assert lab.run("-p", "K=7")[1] == ["15"]
     lab.result("03").unlink()
-    (lab.home / "reports" / "synthetic" / "13_x.html").unlink()
-    assert lab.run("-p", "K=7")[1] == ["03", "13"]
+    (lab.home / "reports" / "synthetic" / "15_x.html").unlink()
+    assert lab.run("-p", "K=7")[1] == ["03", "15"]
     assert lab.result("03").exists()
 
 
@@ -212,34 +213,34 @@ def test_changed_helpers_run_their_notebooks_again(
 
 def test_a_failure_is_named_and_takes_only_its_own_models_out(lab: Lab) -> None:
     """Cell and error are named, the page is left, others and the comparison go on."""
-    for number in ("01", "04", "13"):
+    for number in ("01", "04", "15"):
         lab.notebook(number)
     lab.notebook("03", "before = 1", "raise ValueError('no such\\nshopper')")
     code, ran, said, _ = lab.run("--jobs", "2")
     assert code == 1
-    assert sorted(ran) == ["01", "03", "04", "13"]
+    assert sorted(ran) == ["01", "03", "04", "15"]
     assert re.match(
         r"FAILED after [\d.]+ s: ValueError in cell \d+: no such.*shopper; see .*03_x.html$",
         said["03"],
     )
     assert re.fullmatch(r"[\d.]+ s", said["04"])
-    assert re.fullmatch(r"[\d.]+ s", said["13"])
+    assert re.fullmatch(r"[\d.]+ s", said["15"])
     assert "no such" in runs.failed_notebooks("synthetic")["03_x"]
     assert "no such" in (lab.home / "reports" / "synthetic" / "03_x.html").read_text()
     lab.notebook("03")
     code, ran, said, _ = lab.run()
     # 04 compares its models with those of 03, which were not there before.
-    assert (code, ran) == (0, ["03", "04", "13"])
+    assert (code, ran) == (0, ["03", "04", "15"])
     assert runs.failed_notebooks("synthetic") == {}
 
 
 def test_the_comparison_needs_the_data_and_one_model(lab: Lab) -> None:
     lab.notebook("02", "raise ValueError('no data')")
     lab.notebook("03", "raise ValueError('no model')")
-    lab.notebook("13")
-    assert lab.run()[2]["13"] == "skipped, needs 02_x"
+    lab.notebook("15")
+    assert lab.run()[2]["15"] == "skipped, needs 02_x"
     lab.notebook("02")
-    assert lab.run()[2]["13"] == "skipped, needs 03_x"
+    assert lab.run()[2]["15"] == "skipped, needs 03_x"
 
 
 def test_lists_of_a_failed_notebook_are_taken_out(lab: Lab) -> None:
@@ -291,13 +292,13 @@ def test_a_dead_kernel_is_a_failure_like_others(lab: Lab) -> None:
 
 
 def test_only_and_from_choose(lab: Lab) -> None:
-    for number in ("01", "02", "03", "04", "13"):
+    for number in ("01", "02", "03", "04", "15"):
         lab.notebook(number)
     expected = {
         "--only 3": ["03"],
         "--only 01,04": ["01", "04"],
-        "--from 3": ["03", "04", "13"],
-        "--from 04 --only 03,13": ["13"],
+        "--from 3": ["03", "04", "15"],
+        "--from 04 --only 03,15": ["15"],
     }
     for arguments, numbers in expected.items():
         chosen = [task.path.stem[:2] for task in lab.plan(*arguments.split())]

@@ -183,7 +183,7 @@ def test_nothing_generated_is_tracked() -> None:
         "data/raw/online_retail/online_retail_II.xlsx",
         "reports/synthetic/index.html",
         "reports/index.html",
-        "reports/online_retail/13_comparison.html",
+        "reports/online_retail/15_comparison.html",
         "data/my_shop.toml",
     ],
 )

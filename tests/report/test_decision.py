@@ -1,0 +1,178 @@
+"""The first screen: which model, worth what against what, how sure, and what to do next."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from recsys_utils import LabError
+from recsys_utils.data import folds, registry
+from recsys_utils.data.registry import Guardrails, Spec, Worth
+from recsys_utils.evaluation.worth import lead, money_per_shopper
+from recsys_utils.report.choice import Choice
+from recsys_utils.report.decision import decide, signed, todays_list
+from recsys_utils.report.judged import Judged, judge_fold
+from recsys_utils.report.wording import display_name
+
+
+@pytest.fixture
+def judged(shop: Path, home: Path) -> Judged:
+    return judge_fold(folds.load_fold(str(home / "shop.toml")))
+
+
+@pytest.fixture
+def spec(shop: Path, home: Path) -> Spec:
+    return registry.spec(str(home / "shop.toml"))
+
+
+def chosen(judged: Judged, model: str, ties: list[str]) -> Judged:
+    """The same fold as if validation had chosen otherwise."""
+    judged.__dict__["choice"] = Choice(model, 0.5, 100, 3, ties)
+    return judged
+
+
+def test_the_headline_ships_one_or_either_or_keeps_what_is_shown(
+    judged: Judged, spec: Spec
+) -> None:
+    costly = "item_cosine"
+    others = ["own_decayed", "popular_28d"]
+    fit_seconds = judged.board["model"].eq(costly) * 9.0
+    judged.__dict__["board"] = judged.board.assign(fit_seconds=fit_seconds)
+    assert decide(chosen(judged, costly, []), spec).headline == f"Ship {display_name(costly)}."
+    either = decide(chosen(judged, costly, others), spec).headline
+    assert either.startswith(f"Ship either {display_name(costly)} or ")
+    assert decide(chosen(judged, "popular_28d", []), spec).headline.startswith("Keep Popular")
+
+
+def test_without_a_choice_nothing_is_shipped(judged: Judged, spec: Spec) -> None:
+    judged.__dict__["choice"] = None
+    decision = decide(judged, spec)
+    assert decision.headline.startswith("Not yet: no model could be chosen")
+    assert decision.next_step == []
+
+
+def test_money_is_told_against_todays_list_with_its_interval(judged: Judged, spec: Spec) -> None:
+    decision = decide(chosen(judged, "own_decayed", []), spec)
+    assert decision.incumbent == "popular_28d"
+    stage = judged.fold.testing
+    money = [
+        money_per_shopper(judged.runs[model], stage, cap=0.99)
+        for model in ("own_decayed", "popular_28d")
+    ]
+    gain = lead(*money, Worth())
+    predicted, caused, whose = decision.worth
+    assert "“Popular, 28 days”" in predicted
+    assert decision.unit == "per 1,000 shoppers and year"
+    for sentence in (predicted, caused):
+        assert re.search(r"€[\d,.]+ \(95 % interval −?€[\d,.]+ to −?€[\d,.]+\)", sentence)
+    assert ("cannot be told from" in predicted) == gain.predicted.holds_zero
+    assert ("nothing is claimed" in caused) == gain.caused.holds_zero
+    assert "Assumed: an item that is shown is bought 17 to 21" in caused
+    assert f"{gain.shoppers:,} who bought before" in whose
+    assert "A year is 17.4 such windows" in whose
+
+
+def test_a_list_that_earns_less_is_not_praised(judged: Judged, spec: Spec) -> None:
+    """The choice and today's list change places: the lead changes its sign, and so do the words."""
+    ahead = decide(chosen(judged, "popular_28d", []), spec_with(spec, incumbent="item_cosine"))
+    behind = decide(chosen(judged, "item_cosine", []), spec)
+    assert ("is behind" in behind.worth[0]) == ("predict" in ahead.worth[0])
+    assert behind.sure[0][1] == mirrored(ahead.sure[0][1])
+
+
+def mirrored(number: str) -> str:
+    return number.translate(str.maketrans("+−", "−+"))
+
+
+def spec_with(spec: Spec, **worth: object) -> Spec:
+    return spec.model_copy(update={"worth": Worth(**worth)})
+
+
+def test_how_sure_is_five_numbers_of_the_paired_lead(judged: Judged, spec: Spec) -> None:
+    sure = decide(chosen(judged, "own_decayed", []), spec).sure
+    precision = judged.precision()
+    points = 100 * (precision["own_decayed"] - precision["popular_28d"]).mean()
+    assert [label for label, _ in sure] == [
+        "lead in precision@5, points",
+        "lowest, 95 %",
+        "highest, 95 %",
+        "p, paired test",
+        "shoppers",
+    ]
+    assert sure[0][1] == signed(points)
+    assert sure[4][1] == f"{len(precision):,}"
+
+
+def test_guardrails_pass_and_fail_by_their_limits(judged: Judged, spec: Spec) -> None:
+    chosen(judged, "own_decayed", [])
+    strict = Guardrails(
+        least_coverage=1,
+        most_top20_share=0.01,
+        most_price_change=0.0001,
+        most_repeats=0.01,
+        most_seconds=0.0001,
+        most_fit_seconds=0.0001,
+    )
+    loose = Guardrails(least_coverage=0, most_top20_share=1, most_price_change=99, most_repeats=1)
+    failed = decide(judged, spec.model_copy(update={"guardrails": strict})).checks
+    passed = decide(judged, spec.model_copy(update={"guardrails": loose})).checks
+    assert len(failed) == len(passed) == 7
+    assert "12 cold shoppers" in failed[0].name
+    assert failed[1].passed, "all 60 items are shown to somebody"
+    assert not any(check.passed for check in failed[2:])
+    assert all(check.passed for check in passed)
+
+
+def test_the_rows_that_matter_are_few_and_say_why(judged: Judged, spec: Spec) -> None:
+    rows = decide(chosen(judged, "own_decayed", ["item_cosine"]), spec).rows
+    assert rows[0]["roles"].startswith("the choice")
+    assert rows[1]["roles"].startswith("today's list")
+    assert rows[1]["money"] is None, "nothing leads over itself"
+    assert len({row["name"] for row in rows}) == len(rows) <= 5
+
+
+def test_the_next_step_is_a_test_with_a_size(judged: Judged, spec: Spec) -> None:
+    spending, hits = decide(chosen(judged, "own_decayed", []), spec).next_step
+    assert "active shoppers" in spending
+    assert "how many of the five items" in hits
+    assert re.search(r"[\d,]+ buying shoppers in 3 weeks", hits)
+
+
+def test_an_incumbent_that_was_not_run_is_named(judged: Judged, spec: Spec) -> None:
+    with pytest.raises(LabError, match=r"incumbent = 'nobody'.*item_cosine, own_decayed"):
+        todays_list(judged.board, "nobody")
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("[worth]\nmargin = 1.5", "worth.margin"),
+        ("[worth]\nuplift_first = [0.4, 0.2]", "worth.uplift_first"),
+        ("[worth]\nprofit = 1", "worth.profit"),
+        ("[guardrails]\nleast_coverage = 2", "guardrails.least_coverage"),
+    ],
+)
+def test_settings_of_money_and_guardrails_are_checked(
+    line: str, named: str, shop: Path, home: Path
+) -> None:
+    toml = home / "checked.toml"
+    toml.write_text((home / "shop.toml").read_text() + line)
+    with pytest.raises(LabError, match=named):
+        registry.spec(str(toml))
+
+
+def test_receipts_without_prices_get_a_decision_without_money(plain: Path, home: Path) -> None:
+    toml = str(home / "plain.toml")
+    decision = decide(judge_fold(folds.load_fold(toml)), registry.spec(toml))
+    assert decision.worth == ["Without prices its worth in money cannot be computed."]
+    assert decision.unit == "per 1,000 baskets"
+
+
+def test_the_page_opens_with_the_decision_and_folds_the_rest(shop: Path) -> None:
+    text = shop.read_text()
+    assert text.index('class="headline"') < text.index('id="matter"') < text.index("data-board=")
+    assert "Guardrails" in text
+    assert "Best of each family" in text
+    frame = pd.read_csv(shop.with_name("leaderboard.csv"))
+    assert frame["model"].nunique() == 3
