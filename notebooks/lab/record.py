@@ -93,7 +93,7 @@ def _save(
         model.params,
         fit_seconds,
         seconds,
-        note,
+        " ".join(text for text in (note, model.note) if text),
         spread,
         f"{type(model).__module__}:{type(model).__name__}",
         getattr(model, "tries", 1),

@@ -18,7 +18,8 @@ from ibis.expr.types import Table
 
 from recsys_utils import LabError
 from recsys_utils.data import spark
-from recsys_utils.store import atomic
+from recsys_utils.memory import engine_limits
+from recsys_utils.store import atomic, home
 
 PLACE = "file_row_number"  # as DuckDB calls it
 MICROSECONDS = "timestamp(6)"  # as fine as times are anywhere in the lab
@@ -52,6 +53,8 @@ def local() -> ibis.BaseBackend:
     con = ibis.duckdb.connect()
     con.raw_sql("PRAGMA disable_progress_bar")  # it would write into notebooks
     con.raw_sql("SET TimeZone = 'UTC'")  # times with a zone become UTC, wherever this runs
+    for limit in engine_limits(home() / "data"):
+        con.raw_sql(limit)
     return con
 
 
@@ -96,15 +99,25 @@ def read(path: Path, con: ibis.BaseBackend) -> Table:
     return move(reader(con).read_parquet(str(path), file_row_number=True), con)
 
 
-def write(t: Table, path: Path, order: tuple[str, ...]) -> None:
+def drop(t: Table) -> None:
+    """Give back the memory of rows that were given or kept; a server's go with the process."""
+    con = t.get_backend()
+    if _is_local(con):
+        con.drop_table(t.op().name, database=("temp", "main"))
+
+
+def write(
+    t: Table, path: Path, order: tuple[str, ...], columns: tuple[str, ...] | None = None
+) -> None:
     """One parquet file of this process, with the rows in order and the types of the expression.
 
-    A server writes its parts first, and they are sorted into the one file here. `PLACE` may give
-    the order, and is not written.
+    A server writes its parts first, and they are sorted into the one file here. columns: that are
+    written, by default all but `PLACE`.
     """
     rows = move(t, reader(t.get_backend())).order_by(*order)
+    columns = columns or [name for name in t.columns if name != PLACE]
     with atomic(path) as temporary:
-        rows.select(name for name in t.columns if name != PLACE).to_parquet(str(temporary))
+        rows.select(*columns).to_parquet(str(temporary))
 
 
 @contextmanager

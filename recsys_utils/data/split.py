@@ -7,13 +7,33 @@ import ibis
 import pandas as pd
 from ibis.expr.types import Table
 
+from recsys_utils import LabError
 from recsys_utils.data.engine import keep
+
+NO_BASKET = (
+    "line {line:,} of the purchases has no basket_id: map one, or leave basket_id out so that a"
+    " basket is a shopper's day"
+)
 
 
 def ends(t: Table) -> pd.Series:
     """The first and the last time of the receipts: what borders are made of."""
     both = t.agg(first=t.ts.min(), last=t.ts.max()).to_pandas().iloc[0]
     return pd.Series([both["first"], both["last"]])
+
+
+def numbered(t: Table) -> tuple[Table, Table]:
+    """Receipts whose baskets are int32 numbers; basket_id and number of each, by sorted names.
+
+    As `folds.with_basket_numbers`. Raises LabError for a line without a basket.
+    """
+    nameless = t.filter(t.basket_id.isnull()).file_row_number.min().to_pandas()
+    if not pd.isna(nameless):
+        raise LabError(NO_BASKET.format(line=int(nameless) + 1))
+    place = ibis.row_number().over(order_by="basket_id")
+    names = keep(t.select("basket_id").distinct().mutate(number=place.cast("int32")))
+    rows = t.join(names, "basket_id")
+    return keep(rows.mutate(basket_id=rows.number).select(*t.columns)), names
 
 
 def window_tables(t: Table, borders: dict[str, pd.Timestamp]) -> dict[str, Table]:

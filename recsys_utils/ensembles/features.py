@@ -4,6 +4,8 @@ One row per pair, nothing from later.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 import ibis
 import numpy as np
@@ -13,7 +15,7 @@ from scipy import sparse
 
 from recsys_utils.data.attributes import blocks, vocabulary
 from recsys_utils.data.attributes import codes as attribute_codes
-from recsys_utils.data.engine import connect, given, keep
+from recsys_utils.data.engine import connect, drop, given, keep
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.ensembles.candidates import Candidates
 from recsys_utils.models.item_cf import normalize_rows
@@ -25,49 +27,92 @@ TAUS = (15, 60, 365)
 STEPS = (3, 10)  # decay by the shopper's own baskets
 SPANS = (7, 28, 91, 364)
 LEAN = 20  # shoppers that the shop's mean counts for
+PAIRS = 1 << 18  # whose stores are looked at in one go: bounds their memory
+
+
+@dataclass
+class Aggregates:
+    """What a history says, whatever the pairs: made once for all of them.
+
+    What there is of every (user, item) stays in the engine, of which a block of users asks its
+    rows.
+    """
+
+    history: Interactions
+    pair: Table  # by user and item code
+    user: pd.DataFrame  # a row for each user code
+    item: pd.DataFrame  # a row for each item code
+
+    @cached_property
+    def weights(self) -> np.ndarray:
+        """(lines,) what a line counts by its age, float64."""
+        return np.exp(-self.history.age / TAUS[1])
+
+    @cached_property
+    def everywhere(self) -> np.ndarray:
+        """(items,) share of an item in the recent sales of the whole shop."""
+        sold = np.bincount(self.history.item, self.weights, self.history.shape[1])
+        return sold / self.weights.sum()
+
+    @cached_property
+    def by_store(self) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """Users × stores, shares of their visits; stores × items, shares of their sales."""
+        store = codes(self.history.purchases["store_id"])
+        visits = sparse.csr_matrix((self.weights, (self.history.user, store)))
+        sales = sparse.csr_matrix((self.weights, (store, self.history.item)))
+        return normalize_rows(visits), normalize_rows(sales)
+
+    @cached_property
+    def of_users(self) -> dict[str, tuple[np.ndarray, sparse.csr_matrix]]:
+        """By attribute: each user's value; values × items, shares of what its users bought."""
+        result = {}
+        for column, value in _values(self.history.users):
+            at = value[self.history.user], self.history.item
+            result[column] = value, normalize_rows(sparse.csr_matrix((self.weights, at)))
+        return result
 
 
 def build(
     pairs: Candidates,
     history: Interactions,
     embeddings: tuple[np.ndarray, np.ndarray] | None = None,
+    known: Aggregates | None = None,
 ) -> pd.DataFrame:
     """(pairs, features) float32, in the order of the pairs.
 
-    The history ends at its `as_of`: Interactions refuses later rows.
+    The history ends at its `as_of`: Interactions refuses later rows. known: its aggregates, where
+    they are made already.
 
     Groups, told by prefix: `pair_` what this user did with this item, `user_`, `item_`, `price_` of
     both, `category_`, `subcategory_` and `store_` where the receipts tell them, `attribute_` of
     users and items, `score_`, `share_` and `rank_` of each generator among the user's candidates;
     `latent_` are the embeddings (users × f, items × f), each joined by its own side.
     """
-    tables = aggregates(history)
-    pair = _joined(pairs, tables["pair"])
-    user, item = (
-        tables[side].reindex(range(n)).to_numpy()
-        for side, n in zip(("user", "item"), history.shape)
-    )
+    known = aggregates(history) if known is None else known
+    pair = _joined(pairs, known.pair)
+    user = known.user.to_numpy()
+    item = known.item.to_numpy()
     result = {f"pair_{c}": pair[c].to_numpy() for c in pair}
-    result |= {f"user_{c}": user[pairs.user, n] for n, c in enumerate(tables["user"])}
-    result |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(tables["item"])}
-    result |= _both(result) | _kinds(pairs, history) | _stores(pairs, history)
-    result |= _attributes(pairs, history) | _generators(pairs)
+    result |= {f"user_{c}": user[pairs.user, n] for n, c in enumerate(known.user)}
+    result |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(known.item)}
+    result |= _both(result) | _kinds(pairs, history) | _stores(pairs, known)
+    result |= _attributes(pairs, known) | _generators(pairs)
     for side, factors, code in zip(("user", "item"), embeddings or (), (pairs.user, pairs.item)):
         result |= {f"latent_{side}_{n}": column[code] for n, column in enumerate(factors.T)}
     return pd.DataFrame(result, dtype=np.float32)
 
 
-def aggregates(history: Interactions) -> dict[str, pd.DataFrame]:
-    """Tables of the engine by `pair` (user, item), `user` and `item` code."""
+def aggregates(history: Interactions) -> Aggregates:
+    """Tables of the engine by (user, item), user and item code."""
     con = connect()
     lines = given(_lines(history), con)
-    pair = keep(_pair(lines))  # asked three times, made once
+    pair = keep(_pair(lines))  # asked often, made once
     user = keep(_user(lines, pair))
-    return {
-        "pair": pair.to_pandas().set_index(["user", "item"]).sort_index(),
-        "user": user.to_pandas().set_index("user").sort_index(),
-        "item": _item(lines, pair, user).to_pandas().set_index("item").sort_index(),
-    }
+    users, items = history.shape
+    of_user = user.to_pandas().set_index("user").reindex(range(users))
+    of_item = _item(lines, pair, user).to_pandas().set_index("item").reindex(range(items))
+    drop(lines)
+    return Aggregates(history, pair, of_user, of_item)
 
 
 def _lines(history: Interactions) -> pd.DataFrame:
@@ -78,7 +123,7 @@ def _lines(history: Interactions) -> pd.DataFrame:
             "user": history.user,
             "item": history.item,
             "age": history.age,
-            "place": basket_positions(history)[0],
+            "place": basket_positions(history)[0].astype(np.int32),
             "quantity": rows["quantity"].to_numpy(float),
             "price": rows["price"].to_numpy(float) if "price" in rows else np.nan,
         }
@@ -195,19 +240,20 @@ def _again(pair: Table) -> Table:
     ).drop("due", "back")
 
 
-def _joined(pairs: Candidates, table: pd.DataFrame) -> pd.DataFrame:
+def _joined(pairs: Candidates, known: Table) -> pd.DataFrame:
     """The pair table's rows for candidates.
 
     What was never bought counts 0 times and has no ages.
     """
-    rows = table.index.get_indexer(pd.MultiIndex.from_arrays([pairs.user, pairs.item]))
-    result = table.iloc[rows].reset_index(drop=True)
+    asked = ibis.memtable(pd.DataFrame({"user": pairs.user, "item": pairs.item}))
+    found = known.semi_join(asked, ["user", "item"]).to_pandas()
+    candidates = pd.MultiIndex.from_arrays([pairs.user, pairs.item])
+    result = found.set_index(["user", "item"]).reindex(candidates).reset_index(drop=True)
     counts = [
         c
-        for c in table
+        for c in result
         if c in ("times", "units", "in_last_3", "season") or c.startswith(("decayed", "by_basket"))
     ]
-    result.loc[rows < 0] = np.nan
     return result.fillna(dict.fromkeys(counts, 0.0))
 
 
@@ -228,7 +274,7 @@ def _kinds(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
     How much, its share of all, and this item's share of it.
     """
     result = {}
-    habits = {tau: history.matrix(tau) for tau in TAUS[:2]}
+    row, habits = _habits(pairs, history)
     for column in (c for c in ("category", "subcategory") if c in history.items):
         of, values = pd.factorize(
             history.items[column]
@@ -239,52 +285,79 @@ def _kinds(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
         )
         for tau, own in habits.items():
             kind = own @ member
-            bought = cells(kind, pairs.user, of[pairs.item])
-            whole = np.asarray(kind.sum(axis=1)).ravel()[pairs.user]
+            bought = cells(kind, row, of[pairs.item])
+            whole = np.asarray(kind.sum(axis=1)).ravel()[row]
             result |= {
                 f"{column}_decayed_{tau}": bought,
                 f"{column}_share_{tau}": bought / np.maximum(whole, 1e-9),
-                f"{column}_item_{tau}": (
-                    cells(own, pairs.user, pairs.item) / np.maximum(bought, 1e-9)
-                ),
+                f"{column}_item_{tau}": (cells(own, row, pairs.item) / np.maximum(bought, 1e-9)),
             }
     return result
 
 
-def _stores(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
+def _habits(
+    pairs: Candidates, history: Interactions
+) -> tuple[np.ndarray, dict[float, sparse.csr_matrix]]:
+    """(pairs,) row of each pair's user; by decay what these users bought, users × items."""
+    users, row = np.unique(pairs.user, return_inverse=True)
+    number = np.full(history.shape[0], -1, np.int32)
+    number[users] = np.arange(len(users))
+    lines = np.flatnonzero(number[history.user] >= 0)
+    at = number[history.user[lines]], history.item[lines]
+    habits = {}
+    for tau in TAUS[:2]:
+        weights = np.exp(-history.age[lines] / tau)
+        own = sparse.csr_matrix((weights, at), (len(users), history.shape[1]))
+        habits[tau] = own.astype(np.float32)
+    return row, habits
+
+
+def _stores(pairs: Candidates, known: Aggregates) -> dict[str, np.ndarray]:
     """The item's share of sales in the stores that the user visits, by recency, and that over its
     share everywhere.
     """
-    if "store_id" not in history.purchases:
+    if "store_id" not in known.history.purchases:
         return {}
-    store = codes(history.purchases["store_id"])
-    weights = np.exp(-history.age / TAUS[1])
-    visits, sales = (
-        sparse.csr_matrix((weights, at)) for at in ((history.user, store), (store, history.item))
-    )
-    shares = normalize_rows(visits) @ normalize_rows(sales)
-    share = cells(shares, pairs.user, pairs.item)
-    everywhere = np.bincount(history.item, weights, history.shape[1]) / weights.sum()
-    return {"store_share": share, "store_lift": share / np.maximum(everywhere[pairs.item], 1e-9)}
+    visits, sales = known.by_store
+    share = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), PAIRS):
+        block = slice(start, start + PAIRS)
+        share[block] = _products(visits, sales, pairs.user[block], pairs.item[block])
+    return {
+        "store_share": share,
+        "store_lift": share / np.maximum(known.everywhere[pairs.item], 1e-9),
+    }
 
 
-def _attributes(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
+def _products(
+    left: sparse.csr_matrix, right: sparse.csr_matrix, row: np.ndarray, column: np.ndarray
+) -> np.ndarray:
+    """(pairs,) float64 cells of `left @ right`, of which no other cell is made."""
+    first = left.indptr[row]
+    count = left.indptr[row + 1] - first
+    pair = np.repeat(np.arange(len(row)), count)
+    place = np.arange(len(pair)) + np.repeat(first - (np.cumsum(count) - count), count)
+    cell = np.asarray(right[left.indices[place], column[pair]]).ravel()
+    return np.bincount(pair, left.data[place] * cell, len(row))
+
+
+def _attributes(pairs: Candidates, known: Aggregates) -> dict[str, np.ndarray]:
     """What users and items are, as numbers that mean the same in every window.
 
     `user`, `item`: how common the value is among shoppers, or in recent sales. `like`: the item's
     share of what shoppers with the user's value bought lately, over its share of all sales.
     """
-    weights = np.exp(-history.age / TAUS[1])
-    everywhere = np.bincount(history.item, weights, history.shape[1]) / weights.sum()
+    history = known.history
+    everywhere = known.everywhere[pairs.item]
     result = {}
-    for column, value in _values(history.users):
-        sales = sparse.csr_matrix((weights, (value[history.user], history.item)))
-        share = cells(normalize_rows(sales), value[pairs.user], pairs.item)
+    for column, (value, sales) in known.of_users.items():
+        share = cells(sales, value[pairs.user], pairs.item)
         common = np.bincount(value) / len(value)
         result[f"attribute_user_{column}"] = common[value][pairs.user]
-        result[f"attribute_like_{column}"] = share / np.maximum(everywhere[pairs.item], 1e-9)
+        result[f"attribute_like_{column}"] = share / np.maximum(everywhere, 1e-9)
     for column, value in _values(history.items):
-        sold = np.bincount(value[history.item], weights, value.max() + 1) / weights.sum()
+        sold = np.bincount(value[history.item], known.weights, value.max() + 1)
+        sold /= known.weights.sum()
         result[f"attribute_item_{column}"] = sold[value][pairs.item]
     return result
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles.candidates import Candidates, held, together
-from recsys_utils.ensembles.features import build
+from recsys_utils.ensembles.features import Aggregates, aggregates, build
 from recsys_utils.models import (
     ALS,
     TIFUKNN,
@@ -169,22 +169,24 @@ class TwoStage(Recommender):
         generators: dict[str, Recommender],
         users: np.ndarray,
         axes: pd.DataFrame | None = None,
+        known: Aggregates | None = None,
     ) -> Examples:
         """Candidates of users (ascending codes) and their features on the day that the history
         ends.
 
         axes: item factors of the oldest window, in whose coordinates the embeddings are told.
+        known: the history's aggregates, where they are made already.
         """
         pairs = self.proposed(generators, users)
         if not self.embeddings:
-            return Examples(pairs, build(pairs, history))
+            return Examples(pairs, build(pairs, history, known=known))
         als = generators["als"]
         factors = pd.DataFrame(als.item_factors_, als.item_ids_)
         if axes is None:
             axes = factors
         turn = rotation(factors, axes)
         embeddings = als.user_factors_ @ turn, als.item_factors_ @ turn
-        return Examples(pairs, build(pairs, history, embeddings), axes=axes)
+        return Examples(pairs, build(pairs, history, embeddings, known), axes=axes)
 
     def options(self) -> list[dict]:
         """LightGBM's parameters, a set for each objective and draw."""
@@ -238,9 +240,10 @@ class TwoStage(Recommender):
     ) -> sparse.csr_matrix:
         """Users × items CSR of candidates' scores, above 1."""
         generators = self.fitted_generators(data)
+        known = aggregates(data)  # once, not for every chunk
         parts = []
         for users in tqdm(list(_chunks(data.shape[0])), desc="ranking", leave=False, disable=None):
-            result = self.asked(data, generators, users, axes)
+            result = self.asked(data, generators, users, axes, known)
             scores = [
                 standardised(ranker.predict(result.table.to_numpy(), raw_score=True))
                 for ranker in rankers

@@ -1,5 +1,6 @@
 """Metrics of recommendation lists: a row for every user, and numbers of all lists together."""
 
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions, codes, distinct, pair_ids
 
 Ideal = Literal["reachable", "all"]
+LOOKED_UP = 1 << 22  # buyers that are looked up at once: bounds the memory
 
 
 def per_user(
@@ -174,19 +176,79 @@ def _hits(
 def _diversity(item: np.ndarray, user: np.ndarray, seen: sparse.csr_matrix) -> float:
     """Mean over lists of 1 − mean cosine of their pairs of items.
 
-    With unit vectors, the cosines of all pairs sum to ‖Σ vectors‖²: no pair is ever formed.
+    An item without buyers takes 1 from the sum of the size · (size − 1) cosines of its list.
     """
-    bought = (seen > 0).astype(np.float64)
-    buyers = np.asarray(bought.sum(axis=0)).ravel()
-    scale = sparse.diags_array(1 / np.sqrt(np.maximum(buyers, 1)))
-    vectors = (bought @ scale).T.tocsr()  # items × users, rows of length 1
-    shape = (user.max() + 1, vectors.shape[0])
-    lists = sparse.csr_matrix((np.ones(len(item)), (user, item)), shape=shape)
-    sums = lists @ vectors
-    squares = np.asarray(sums.multiply(sums).sum(axis=1)).ravel()
-    size = np.asarray(lists.sum(axis=1)).ravel()
-    several = size > 1
-    if not several.any():
+    size = np.bincount(user)
+    n_lists = (size > 1).sum()
+    if not n_lists:
         return 0.0
-    cosine = (squares - size)[several] / (size * (size - 1))[several]
-    return float(1 - cosine.mean())
+    share = np.divide(1, size * (size - 1.0), out=np.zeros(len(size)), where=size > 1)
+    shown, place = np.unique(item, return_inverse=True)
+    buyers = (seen[:, shown] > 0).tocsc()
+    unsold = np.diff(buyers.indptr) == 0
+    pair, weight = _listed_pairs(place, user, 2 * share, len(shown))
+    cosine = _cosines(buyers, *np.divmod(pair, len(shown)))
+    total = weight @ cosine - share[user] @ unsold[place]
+    return float(1 - total / n_lists)
+
+
+def _listed_pairs(
+    item: np.ndarray, user: np.ndarray, share: np.ndarray, n_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of items that some list holds, ascending, and the `share` of all lists that hold each.
+
+    share: (users,) what a pair in the user's list counts.
+    """
+    order = np.lexsort((item, user))
+    item = item[order]
+    user = user[order]
+    keys = []
+    weights = []
+    for step in range(1, np.bincount(user).max()):
+        is_pair = user[step:] == user[:-step]
+        keys.append(pair_ids(item[:-step][is_pair], item[step:][is_pair], n_items))
+        weights.append(share[user[step:][is_pair]])
+    pairs, place = np.unique(np.concatenate(keys), return_inverse=True)
+    return pairs, np.bincount(place, np.concatenate(weights))
+
+
+def _cosines(buyers: sparse.csc_matrix, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosines of pairs of columns of users × items of 0 and 1; 0 where one of them is empty."""
+    count = np.diff(buyers.indptr)
+    cosine = np.zeros(len(first))
+    sold = (count[first] > 0) & (count[second] > 0)
+    first = first[sold]
+    second = second[sold]
+    common = _common_buyers(buyers, first, second)
+    cosine[sold] = common / np.sqrt(count[first] * count[second].astype(float))
+    return cosine
+
+
+def _common_buyers(buyers: sparse.csc_matrix, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(pairs,) how many users have both columns, of which neither is empty.
+
+    The users of the larger column are marked, and those of the smaller one are looked up: a part
+    of the pairs at a time, which share the larger column.
+    """
+    count = np.diff(buyers.indptr)
+    is_smaller = count[first] < count[second]
+    small = np.where(is_smaller, first, second)
+    large = np.where(is_smaller, second, first)
+    order = np.argsort(large, kind="stable")
+    small = small[order]
+    large = large[order]
+    block = np.cumsum(count[small]) // LOOKED_UP
+    is_start = (np.diff(large, prepend=-1) != 0) | (np.diff(block, prepend=-1) != 0)
+    borders = np.append(np.flatnonzero(is_start), len(order))
+    is_marked = np.zeros(buyers.shape[0], bool)
+    common = np.zeros(len(first), np.int64)
+    for low, high in pairwise(borders):
+        columns = small[low:high]
+        marked = buyers.indices[buyers.indptr[large[low]] : buyers.indptr[large[low] + 1]]
+        is_marked[marked] = True
+        start = np.cumsum(count[columns]) - count[columns]
+        shift = np.repeat(buyers.indptr[columns] - start, count[columns])
+        found = is_marked[buyers.indices[np.arange(len(shift)) + shift]]
+        common[order[low:high]] = np.add.reduceat(found, start, dtype=np.int64)
+        is_marked[marked] = False
+    return common

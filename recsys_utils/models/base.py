@@ -50,6 +50,11 @@ class Recommender:
         """Whether users without history are told apart by their attributes."""
         return type(self)._cold_scores is not Recommender._cold_scores
 
+    @property
+    def note(self) -> str:
+        """What to know of the fitted model beside its parameters, a sentence; "" for nothing."""
+        return ""
+
     def memory(self, users: int, items: int, lines: int) -> int:
         """Bytes at the peak of a fit, by rule of thumb: matrices of the lines, and vectors."""
         factors = getattr(self, "factors", None) or getattr(self, "dim", None) or 0

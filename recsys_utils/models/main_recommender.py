@@ -43,7 +43,12 @@ class MainRecommender(ALS, UserNeighbours):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_params(self, n_candidates=(100, 200), attributes=(0, 1e6))
+        check_params(self, n_candidates=(100, 200), attributes=(0, 1e6), references=(1, 1e9))
+
+    @property
+    def note(self) -> str:
+        """That neighbours come from a sample, where they do and are asked."""
+        return super().note if self.method == "similar users" else ""
 
     def _fit(self, data: Interactions) -> None:
         strengths = weigh(data, self.weighting, self.tau)
@@ -106,14 +111,12 @@ class MainRecommender(ALS, UserNeighbours):
 
     def _similar_users(self, users: np.ndarray) -> np.ndarray:
         """Baskets of the nearest shoppers, each times its cosine."""
-        near, like = (
-            part[:, 1:] for part in self._nearest(users, SIMILAR_USERS + 1)
-        )  # without the shopper
+        near, like = self._nearest(users, SIMILAR_USERS)
         return (sparse_rows(np.maximum(like, 0), near, len(self.user_ids_)) @ self.seen_).toarray()
 
     def _likeness(self, users: np.ndarray) -> np.ndarray:
         unit = _length_one(self.user_factors_)
-        return unit[users] @ unit.T
+        return unit[users] @ unit[self.asked].T
 
 
 def habits(data: Interactions) -> sparse.csr_matrix:

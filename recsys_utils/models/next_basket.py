@@ -3,13 +3,15 @@
 TIFU-KNN, UP-CF.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
-from recsys_utils.data.interactions import Interactions, codes, distinct
+from recsys_utils.data.interactions import Interactions, codes, distinct, pair_ids
 from recsys_utils.models.base import Recommender, check_params
 from recsys_utils.topk import BLOCK_BYTES, top_k
 
@@ -18,53 +20,85 @@ def basket_positions(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
     """For each row, its basket's place among the shopper's (0: the last) and how many they have.
 
     Both int64.
-    A basket is as old as its first line; of two at the same time, the higher id is the later one.
+    A basket is as old as its first line; of two at the same time, the higher id is the later one,
+    where text is not ordered as numbers are.
     """
-    names = distinct(data.purchases["basket_id"])
-    keys, row = np.unique(
-        data.user * np.int64(len(names)) + codes(data.purchases["basket_id"], names),
-        return_inverse=True,
-    )
+    basket = data.purchases["basket_id"]
+    if not pd.api.types.is_integer_dtype(basket.dtype):
+        basket = pd.Series(codes(basket, distinct(basket)))
+    width = np.int64(basket.max()) + 1
+    keys, row = np.unique(pair_ids(data.user, basket, width), return_inverse=True)
     age = np.zeros(len(keys))
     np.maximum.at(age, row, data.age)
-    user = keys // len(names)
+    user = keys // width
     order = np.lexsort((-keys, age, user))
     place = np.empty(len(keys), np.int64)
     place[order] = np.arange(len(keys)) - np.searchsorted(user, user)  # keys, hence users, ascend
     return place[row], np.bincount(user, minlength=data.shape[0])[data.user]
 
 
+@lru_cache(maxsize=8)
+def references(shoppers: int, most: int) -> np.ndarray:
+    """Codes of the shoppers among whom neighbours are sought, ascending.
+
+    All of them, or a sample of so many, which is the same for every shop of this size.
+    """
+    if shoppers <= most:
+        return np.arange(shoppers)
+    return np.sort(np.random.default_rng(0).choice(shoppers, most, replace=False))
+
+
 @dataclass
 class UserNeighbours(Recommender):
     """Scores from the habits of the k shoppers who are most alike.
 
-    `_likeness` compares shoppers.
+    `_likeness` compares shoppers. Where there are more than `references`, neighbours are sought in
+    a random sample of so many, so that the work grows with the shoppers and not with their square.
     """
 
     family: ClassVar[str] = "next basket"
+    references: int = field(default=50_000, kw_only=True)
+
+    @property
+    def note(self) -> str:
+        """That neighbours come from a sample, where they do."""
+        n = len(self.user_ids_)
+        if n <= self.references:
+            return ""
+        return (
+            f"Neighbours are sought among a fixed sample of {self.references:,} of {n:,} shoppers."
+        )
+
+    @property
+    def asked(self) -> np.ndarray:
+        """Codes of the shoppers among whom neighbours are sought, ascending."""
+        return references(len(self.user_ids_), self.references)
 
     def _likeness(self, users: np.ndarray) -> np.ndarray:
-        """(len(users), all users) float64, higher is closer."""
+        """(len(users), len(self.asked)) float64, higher is closer."""
         raise NotImplementedError
 
     def _nearest(self, users: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Columns and likeness of the k nearest shoppers, nearest first.
-
-        The shopper is their own nearest.
-        """
-        size = max(1, 4 * BLOCK_BYTES // (8 * len(self.user_ids_)))
+        """Codes and likeness of the k nearest other shoppers, nearest first."""
+        size = max(1, 4 * BLOCK_BYTES // (8 * len(self.asked)))
         found = [
             self._nearest_of(users[start : start + size], k) for start in range(0, len(users), size)
         ]
         return tuple(np.concatenate(part) for part in zip(*found))
 
     def _nearest_of(self, users: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        asked = self.asked
+        k = min(k, len(asked) - 1)
+        if k < 1:
+            return np.zeros((len(users), 0), np.int64), np.zeros((len(users), 0), np.float32)
         like = self._likeness(users).astype(
             np.float32
         )  # hides the last bits of sums: equal vectors are equally near
-        like[np.arange(len(users)), users] = np.inf
+        place = np.minimum(np.searchsorted(asked, users), len(asked) - 1)
+        is_self = asked[place] == users
+        like[is_self, place[is_self]] = -np.inf
         near = top_k(like, k)
-        return near, np.take_along_axis(like, near, axis=1)
+        return asked[near], np.take_along_axis(like, near, axis=1)
 
 
 @dataclass
@@ -102,6 +136,7 @@ class TIFUKNN(UserNeighbours):
             alpha=(0, 1),
             tau=(0.01, 100_000),
             tau_neighbours=(0.01, 100_000),
+            references=(1, 1e9),
         )
 
     def _fit(self, data: Interactions) -> None:
@@ -114,9 +149,10 @@ class TIFUKNN(UserNeighbours):
             _vectors(data, weights, tau) for tau in (self.tau, self.tau_neighbours)
         )
         square = np.asarray(self.own_.multiply(self.own_).sum(axis=1)).ravel()
+        square = square[self.asked]
         cosine = self.similarity == "cosine"
         self.shoppers_ = (
-            self.own_.T
+            self.own_[self.asked].T
             @ sparse.diags_array(
                 1 / np.maximum(np.sqrt(square), 1e-30) if cosine else np.ones(len(square))
             )
@@ -129,9 +165,7 @@ class TIFUKNN(UserNeighbours):
         ).toarray() + self.offset_  # up to the shopper's own length, which ranks nothing
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
-        near, like = (
-            part[:, 1:] for part in self._nearest(users, self.k + 1)
-        )  # without the shopper
+        near, like = self._nearest(users, self.k)
         weights = like if self.similarity == "cosine" else np.ones_like(like)
         weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-30)
         others = sparse_rows(weights, near, len(self.user_ids_)) @ self.near_
@@ -158,7 +192,13 @@ class UPCF(UserNeighbours):
 
     def __post_init__(self) -> None:
         check_params(
-            self, r=(1, 100_000), alpha=(0, 1), q=(0, 1000), k=(1, 100_000), tau=(0.01, 100_000)
+            self,
+            r=(1, 100_000),
+            alpha=(0, 1),
+            q=(0, 1000),
+            k=(1, 100_000),
+            tau=(0.01, 100_000),
+            references=(1, 1e9),
         )
 
     def _fit(self, data: Interactions) -> None:
@@ -170,15 +210,17 @@ class UPCF(UserNeighbours):
         bought = sparse.csr_matrix(
             (np.ones(data.seen.nnz), data.seen.indices, data.seen.indptr), data.shape
         )
-        self.shoppers_ = (bought.T @ sparse.diags_array(self.size_ ** (self.alpha - 1))).tocsr()
+        length = sparse.diags_array(self.size_[self.asked] ** (self.alpha - 1))
+        self.shoppers_ = (bought[self.asked].T @ length).tocsr()
 
     def _likeness(self, users: np.ndarray) -> np.ndarray:
         mine = (self.seen_[users] > 0).astype(float)
         return (mine @ self.shoppers_).toarray() / self.size_[users, None] ** self.alpha
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
-        near, like = self._nearest(users, self.k)
-        like[:, 0] = 1
+        near, like = self._nearest(users, self.k - 1)
+        near = np.column_stack([users, near])
+        like = np.column_stack([np.ones(len(users), like.dtype), like])
         return (
             (sparse_rows(like**self.q, near, len(self.user_ids_)) @ self.popularity_)
             .toarray()

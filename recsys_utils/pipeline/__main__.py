@@ -4,6 +4,7 @@ import os
 import sys
 
 from recsys_utils import LabError
+from recsys_utils.memory import SETTING, in_bytes
 from recsys_utils.pipeline.plan import make_plan, parse_options
 from recsys_utils.pipeline.run import run_plan
 
@@ -12,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Parse, plan, run. Returns 0, 1 if a notebook failed, 2 for bad input, 130 if stopped."""
     options = parse_options(arguments)
     try:
-        _set_environment(options.engine)
+        _set_environment(options.engine, options.memory)
         tasks = make_plan(options)
         if options.plan:
             from recsys_utils.pipeline.estimate import estimate
@@ -29,9 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _set_environment(engine: str) -> None:
+def _set_environment(engine: str, memory: str | None) -> None:
     """What kernels inherit. They work in notebooks/, so paths become absolute."""
     os.environ["RECSYS_ENGINE"] = engine
+    if memory is not None:
+        in_bytes(memory)  # says at once what is wrong with it
+        os.environ[SETTING] = memory
     # Progress bars would be kept as outputs.
     os.environ["TQDM_DISABLE"] = "1"
     for name in ("RECSYS_DATA", "RECSYS_HOME"):

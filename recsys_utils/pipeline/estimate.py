@@ -3,7 +3,7 @@
 import pandas as pd
 
 from recsys_utils.data import tables
-from recsys_utils.models.costs import GIB, available_memory
+from recsys_utils.memory import GIB, available_memory
 from recsys_utils.models.factorization import EASE
 from recsys_utils.pipeline.plan import Task
 

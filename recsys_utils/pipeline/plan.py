@@ -10,6 +10,7 @@ from pathlib import Path
 
 from recsys_utils import LabError
 from recsys_utils.data import engine, registry, tables
+from recsys_utils.memory import SETTING
 from recsys_utils.store import ROOT, data_dir, report_dir
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -93,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get("RECSYS_ENGINE", "duckdb"),
         metavar="NAME",
         help=f"where tables and folds are made: {', '.join(engine.ENGINES)}",
+    )
+    option(
+        "--memory",
+        default=os.environ.get(SETTING),
+        metavar="GIB",
+        help="what a notebook may use: larger models are left out, tables spill to the disk",
     )
     option(
         "-p",

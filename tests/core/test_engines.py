@@ -243,7 +243,8 @@ def test_cutting_on_an_engine_is_cutting_frames(on: Callable, tmp_path: Path) ->
         for protocol, parts_of in (("window", None), ("next_basket", folds.basket_parts)):
             folds.write_folds(shop, protocol=protocol)
             fold = folds.load_fold(shop)
-            bought = tables.load(shop).purchases
+            bought, names = folds.with_basket_numbers(tables.load(shop).purchases)
+            pd.testing.assert_series_equal(folds.basket_names(shop), names.astype(str))
             borders = {key: pd.Timestamp(value) for key, value in fold.borders.items()}
             expected = parts_of(bought) if parts_of else folds.window_parts(bought, borders)
             for part in folds.PARTS:
@@ -266,8 +267,11 @@ def test_the_prefilter_and_what_is_known_of_pairs_are_equal(
     for name in ("duckdb", server):
         on(name)
         kept, funnel = prefilter(history.purchases, shop_fold.items, rules)
-        known = {side: t.astype(np.float32) for side, t in aggregates(history).items()}
-        results[name] = (kept, funnel, known)
+        known = aggregates(history)
+        pair = engine.fetch(known.pair).set_index(["user", "item"]).sort_index()
+        frames = {"pair": pair, "user": known.user, "item": known.item}
+        frames = {side: t.astype(np.float32) for side, t in frames.items()}
+        results[name] = (kept, funnel, frames)
     one, other = results.values()
     pd.testing.assert_index_equal(one[0], other[0])
     pd.testing.assert_frame_equal(one[1].round({"money": 6}), other[1].round({"money": 6}))

@@ -10,6 +10,7 @@ from recsys_utils.store import ROOT
 
 FLOORS = {
     "store": 0,
+    "memory": 0,
     "topk": 0,
     "data": 1,
     "models": 2,

@@ -10,16 +10,21 @@ from hypothesis import strategies as st
 from shops import Shop, receipts
 
 from recsys_utils import LabError
+from recsys_utils.data import tables
 from recsys_utils.data.folds import (
     PARTS,
+    basket_names,
     basket_parts,
+    cut,
     describe,
     load_fold,
     load_folds,
     window_borders,
     window_parts,
+    with_basket_numbers,
     write_folds,
 )
+from recsys_utils.data.registry import revised
 from recsys_utils.store import read_json
 
 DAY = pd.Timedelta(days=1)
@@ -215,6 +220,42 @@ def test_a_written_fold_is_read_back_whole(own: str, shop: Shop) -> None:
     assert set(fold.testing.users) == set(shop.truth["user_id"])
     assert fold.testing.history.item_ids.equals(shop.history.item_ids)
     assert describe(fold).loc["test", "lines"] == len(shop.truth)
+
+
+@pytest.mark.parametrize("protocol", ["window", "next_basket"])
+def test_baskets_are_numbers_and_the_parts_are_those_of_their_names(
+    own: str, protocol: str
+) -> None:
+    write_folds(own, protocol=protocol)
+    fold = load_fold(own)
+    names = basket_names(own)
+    assert names.is_monotonic_increasing
+    data = tables.load(own)
+    _, parts = cut(data.purchases, revised(data.spec, protocol=protocol))
+    for part in PARTS:
+        rows = getattr(fold, part)
+        assert rows["basket_id"].dtype == "int32"
+        named = rows.assign(basket_id=names.to_numpy()[rows["basket_id"]])
+        pd.testing.assert_frame_equal(
+            named.astype({"user_id": str, "item_id": str}),
+            parts[part].astype({"user_id": str, "item_id": str, "basket_id": str}),
+        )
+
+
+def test_a_line_without_a_basket_is_refused() -> None:
+    rows = pd.DataFrame({"basket_id": ["a", None]})
+    with pytest.raises(LabError, match="line 2 of the purchases has no basket_id"):
+        with_basket_numbers(rows)
+
+
+def test_parts_may_be_changed_one_by_one(own: str) -> None:
+    write_folds(own)
+    fold = load_fold(own)
+    lines = fold.valid["quantity"].copy()
+    fold.train["quantity"] = -1
+    fold.train.loc[:, "price"] = -1.0
+    assert fold.valid["quantity"].equals(lines)
+    assert (fold.valid["price"] >= 0).all()
 
 
 def test_stages_see_only_what_was_before(own: str) -> None:

@@ -140,6 +140,30 @@ def test_chunks_differ_and_their_ids_do_not_collide(monkeypatch: pytest.MonkeyPa
     assert not np.array_equal(ages[:19], ages[19:38])
 
 
+# Sum of pandas' hashes of the rows, of the shop that every published number of it comes from.
+DEFAULT_SHOP = {
+    "events": 10090451916235000301,
+    "items": 4878704516732651640,
+    "purchases": 13686809890565717904,
+    "stock": 17273620407015650476,
+    "users": 10695547246486735823,
+}
+
+
+def test_the_default_shop_is_what_it_was(shop: Tables) -> None:
+    for name, frame in shop.items():
+        hashes = pd.util.hash_pandas_object(frame).to_numpy()
+        assert int(hashes.sum()) == DEFAULT_SHOP[name], name
+
+
+def test_a_catalogue_of_any_size_has_a_name_for_every_item() -> None:
+    rng = np.random.default_rng(1)
+    items, _, season = synthetic._catalogue(rng, 70_000)
+    assert len(items) == season.shape[1] == 70_000
+    assert items["name"].is_unique
+    assert items["item_id"].is_unique
+
+
 @pytest.mark.parametrize("lines", [5_000, 50_000, 200_000])
 def test_size_is_as_asked(lines: int) -> None:
     tables = synthetic_tables(lines, seed=5)

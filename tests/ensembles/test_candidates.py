@@ -10,6 +10,7 @@ from shops import Shop, receipts
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
+from recsys_utils.ensembles import features
 from recsys_utils.ensembles.candidates import (
     TOGETHER,
     VOTE,
@@ -186,6 +187,34 @@ def test_features_against_a_slow_loop(made: tuple, shop: Shop) -> None:
             assert got[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
+def test_features_of_some_users_are_those_of_all_with_aggregates_made_once(
+    made: tuple, shop: Shop
+) -> None:
+    candidates = made[2]
+    whole = build(candidates, shop.history)
+    known = aggregates(shop.history)
+    middle = candidates.user[len(candidates) // 2]
+    for rows in (candidates.user < middle, candidates.user >= middle):
+        scores = {name: score[rows] for name, score in candidates.scores.items()}
+        some = Candidates(candidates.user[rows], candidates.item[rows], scores)
+        of_some = build(some, shop.history, known=known)
+        pd.testing.assert_frame_equal(of_some, whole[rows].reset_index(drop=True), check_exact=True)
+
+
+@pytest.mark.parametrize("block", [7, 1 << 18])
+def test_shares_of_stores_are_cells_of_the_product_that_is_never_made(
+    made: tuple, shop: Shop, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "PAIRS", block)
+    candidates = made[2]
+    visits, sales = aggregates(shop.history).by_store
+    product = (visits @ sales).toarray()
+    expected = product[candidates.user, candidates.item].astype(np.float32)
+    table = build(candidates, shop.history)
+    assert np.array_equal(table["store_share"], expected)
+    assert (expected > 0).any()
+
+
 def test_ranks_and_shares_are_within_a_user(made: tuple, shop: Shop) -> None:
     table = build(made[2], shop.history).assign(user=made[2].user)
     for _, mine in list(table.groupby("user"))[:5]:
@@ -237,4 +266,4 @@ def test_a_shop_without_prices_has_features_without_prices(tiny: pd.DataFrame) -
     assert table["price_to_user"].isna().all()
     assert table["user_basket_money"].isna().all()
     assert table["pair_times"].sum() == len(tiny)
-    assert aggregates(data)["item"].loc[data.item_ids.get_loc("milk"), "buyers"] == 2
+    assert aggregates(data).item.loc[data.item_ids.get_loc("milk"), "buyers"] == 2

@@ -11,6 +11,7 @@ from shops import Shop, ranked
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
+from recsys_utils.evaluation import metrics
 from recsys_utils.evaluation.metrics import beyond_accuracy, gini, per_user
 
 # As ranx names them, in our order of columns.
@@ -274,6 +275,34 @@ def test_diversity_is_the_mean_over_pairs(shop: Shop) -> None:
         means.append(cosines[np.triu_indices(6, 1)].mean())
     diversity = beyond_accuracy(table(lists), history, 6)["diversity"]
     assert diversity == pytest.approx(1 - np.mean(means))
+
+
+def _diversity_by_vectors(recs: pd.DataFrame, history: Interactions) -> float:
+    """Of lists of one size, from the length of the sum of each list's unit vectors of buyers."""
+    bought = (history.matrix().toarray() > 0).astype(float)
+    unit = (bought / np.maximum(np.linalg.norm(bought, axis=0), 1)).T
+    cosines = []
+    for _, items in recs.groupby("user_id")["item_id"]:
+        total = unit[history.item_ids.get_indexer(items)].sum(axis=0)
+        size = len(items)
+        cosines.append((total @ total - size) / (size * (size - 1)))
+    return 1 - np.mean(cosines)
+
+
+@pytest.mark.parametrize("block", [1, 50, 1 << 20])
+def test_diversity_is_that_of_whole_vectors_in_blocks_of_any_size(
+    shop: Shop, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "LOOKED_UP", block)
+    history = shop.history
+    listed = pd.Series(["a new one", "another", *history.item_ids])
+    shelf = Interactions.of(history.purchases, as_of=history.as_of, catalogue=listed)
+    assert not shelf.sold.all()
+    rng = np.random.default_rng(3)
+    lists = {user: rng.choice(shelf.item_ids, 8, replace=False) for user in shelf.user_ids[:40]}
+    recs = table(lists)
+    diversity = beyond_accuracy(recs, shelf, 8)["diversity"]
+    assert diversity == pytest.approx(_diversity_by_vectors(recs, shelf), abs=1e-12)
 
 
 def test_users_without_history_repeat_nothing(tiny: pd.DataFrame) -> None:

@@ -5,8 +5,9 @@ from lab import tuning
 from shops import Shop
 
 from recsys_utils import LabError
+from recsys_utils.memory import GIB, available_memory
 from recsys_utils.models import ALS, EASE, Popular, TwoTower
-from recsys_utils.models.costs import GIB, TooLarge, available_memory
+from recsys_utils.models.costs import TooLarge
 
 
 def test_the_memory_of_ease_grows_with_the_square_of_the_items() -> None:
@@ -25,19 +26,19 @@ def test_every_model_knows_what_it_needs(shop: Shop) -> None:
 def test_ease_is_left_out_by_name_where_memory_is_short(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("RECSYS_MEMORY_GB", "0.000001")
+    monkeypatch.setenv("RECSYS_MEMORY", "0.000001")
     with pytest.raises(TooLarge, match="EASE is left out: it needs about .* GiB for .* items and"):
         EASE().fit(shop.history)
-    monkeypatch.delenv("RECSYS_MEMORY_GB")
+    monkeypatch.delenv("RECSYS_MEMORY")
     EASE().fit(shop.history)
 
 
 def test_the_memory_there_is_may_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert available_memory() > GIB // 10
-    monkeypatch.setenv("RECSYS_MEMORY_GB", "1.5")
+    monkeypatch.setenv("RECSYS_MEMORY", "1.5")
     assert available_memory() == 1.5 * GIB
-    monkeypatch.setenv("RECSYS_MEMORY_GB", "much")
-    with pytest.raises(LabError, match="RECSYS_MEMORY_GB=much is no number"):
+    monkeypatch.setenv("RECSYS_MEMORY", "much")
+    with pytest.raises(LabError, match="RECSYS_MEMORY=much .* is no number above 0"):
         available_memory()
 
 
@@ -45,7 +46,7 @@ def test_tuning_goes_on_without_what_does_not_fit(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enough = Popular().memory(*shop.history.shape, len(shop.history.purchases))
-    monkeypatch.setenv("RECSYS_MEMORY_GB", str(1.01 * enough / GIB))
+    monkeypatch.setenv("RECSYS_MEMORY", str(1.01 * enough / GIB))
     table = tuning.tune([EASE()], shop.stage)
     assert table.empty
     assert "EASE is left out" in table.attrs["left_out"]

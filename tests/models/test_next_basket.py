@@ -1,5 +1,7 @@
 """TIFU-KNN and UP-CF against their papers' formulas in loops, and what the calendar adds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,10 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shops import Shop, receipts
 
+from recsys_utils.data.folds import with_basket_numbers
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.slices import warm
-from recsys_utils.models import TIFUKNN, UPCF, OwnPurchases, Popular, Recommender, next_basket
+from recsys_utils.models import (
+    TIFUKNN,
+    UPCF,
+    MainRecommender,
+    OwnPurchases,
+    Popular,
+    Recommender,
+    next_basket,
+)
 from recsys_utils.models.next_basket import basket_positions
 
 PAPER = {"tau": None, "tau_neighbours": None, "pooling": "mean", "similarity": "euclidean"}
@@ -267,6 +278,13 @@ def test_upcf_with_a_high_power_listens_to_the_shopper_alone(tiny: pd.DataFrame)
     ).tolist()  # ann's last basket
 
 
+def test_numbered_baskets_have_the_places_that_named_ones_have(shop: Shop) -> None:
+    numbered, _ = with_basket_numbers(shop.history.purchases)
+    other = replace(shop.history, purchases=numbered)
+    for named, of_number in zip(basket_positions(shop.history), basket_positions(other)):
+        assert np.array_equal(named, of_number)
+
+
 def test_upcf_asks_the_nearest_only_and_the_shopper_is_the_first_of_them(
     tiny: pd.DataFrame,
 ) -> None:
@@ -276,6 +294,47 @@ def test_upcf_asks_the_nearest_only_and_the_shopper_is_the_first_of_them(
 
 
 # ---- both
+
+
+@pytest.mark.parametrize(
+    "model",
+    [TIFUKNN(k=5), UPCF(k=5), MainRecommender(factors=8, method="similar users")],
+    ids=["tifu", "upcf", "main"],
+)
+def test_neighbours_of_a_large_shop_are_sought_in_a_fixed_sample(
+    model: Recommender, shop: Shop
+) -> None:
+    n = shop.history.shape[0]
+    everybody = np.arange(n)
+    few = replace(model, references=n // 3).fit(shop.history)
+    asked = next_basket.references(n, n // 3)
+    assert len(set(asked)) == n // 3
+    near, like = few._nearest(everybody, 5)
+    assert set(near.ravel()) <= set(asked)
+    assert not (near == everybody[:, None]).any()
+    # What all shoppers' likeness says of those who are asked.
+    every = replace(model).fit(shop.history)._likeness(everybody)
+    every[everybody, everybody] = -np.inf
+    expected = np.sort(every[:, asked].astype(np.float32), axis=1)[:, :-6:-1]
+    assert np.allclose(like, expected, rtol=1e-5, atol=1e-6)
+    again = replace(model, references=n // 3).fit(shop.history)
+    assert np.array_equal(again._scores(everybody), few._scores(everybody))
+    assert few.note == f"Neighbours are sought among a fixed sample of {n // 3} of {n} shoppers."
+
+
+@pytest.mark.parametrize("model", [TIFUKNN(), UPCF(), MainRecommender(factors=8)])
+def test_up_to_the_size_of_the_sample_everybody_is_asked(model: Recommender, shop: Shop) -> None:
+    n = shop.history.shape[0]
+    assert model.references > n
+    just = replace(model, references=n)
+    assert np.array_equal(scores(just, shop.history), scores(model, shop.history))
+    assert just.note == ""
+
+
+@pytest.mark.parametrize("model", [TIFUKNN(), UPCF(), UPCF(k=1)])
+def test_a_shopper_alone_has_no_neighbours(model: Recommender, tiny: pd.DataFrame) -> None:
+    data = Interactions.of(tiny[tiny["user_id"] == "ann"].reset_index(drop=True))
+    assert set(model.fit(data).recommend(["ann"], 3)["item_id"]) == {"milk", "bread", "jam"}
 
 
 @pytest.mark.parametrize(

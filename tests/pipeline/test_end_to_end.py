@@ -133,7 +133,7 @@ def test_own_shop_with_an_order_of_baskets_only_and_little_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No dates, prices and names: the report says what it leaves out, and which model."""
-    monkeypatch.setenv("RECSYS_MEMORY_GB", "0.004")
+    monkeypatch.setenv("RECSYS_MEMORY", "0.004")
     receipts = receipts.sort_values("ts")
     baskets = receipts.groupby("user_id")["basket_id"]
     frame = pd.DataFrame(

@@ -269,9 +269,14 @@ def test_the_plan_is_printed_and_nothing_runs(
     assert "05_x" in printed
     assert "left out" not in printed
     assert not (lab.home / "log").exists()
-    monkeypatch.setenv("RECSYS_MEMORY_GB", "1e-9")
+    monkeypatch.setenv("RECSYS_MEMORY", "1e-9")
     assert main(["--plan", "--dataset", lab.shop()]) == 0
     assert "EASE is left out: it needs 0.0 GiB for 2 items" in capfd.readouterr().out
+    monkeypatch.delenv("RECSYS_MEMORY")
+    assert main(["--plan", "--dataset", lab.shop(), "--memory", "1e-9"]) == 0
+    assert "EASE is left out: it needs 0.0 GiB for 2 items" in capfd.readouterr().out
+    assert main(["--plan", "--dataset", lab.shop(), "--memory", "much"]) == 2
+    assert "RECSYS_MEMORY=much (or --memory) is no number above 0" in capfd.readouterr().err
 
 
 def test_a_syntax_error_is_a_failure_like_others(lab: Lab) -> None:
