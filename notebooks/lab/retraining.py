@@ -17,6 +17,7 @@ from recsys_utils.evaluation.worth import SHOPPERS, money_per_shopper
 from recsys_utils.models import Recommender
 from recsys_utils.models.base import from_params, model_class
 from recsys_utils.report.choice import choose, validation_values
+from recsys_utils.report.wording import display_name
 
 DAYS_OF_WEEK = 7
 
@@ -88,6 +89,19 @@ def still_fresh(table: pd.DataFrame, model: str) -> float:
     is_worse = (rows["high"] < 0).to_numpy()
     first_worse = is_worse.argmax() if is_worse.any() else len(rows)
     return float(rows["days"].iloc[first_worse - 1])
+
+
+def advice(table: pd.DataFrame, model: str) -> str:
+    """How long a model may be old, in a sentence, from what `by_age` gave."""
+    rows = table[table["model"] == model].sort_values("days")
+    fresh = still_fresh(table, model)
+    later = rows[rows["days"] > fresh]
+    name = display_name(model)
+    if later.empty:
+        return f"{name} loses nothing beyond chance in {fresh:g} days."
+    first = later.iloc[0]
+    lost = f"{-first['change']:.3f} of precision@5 (interval {-first['high']:.3f} to"
+    return f"{name} that is {first['days']:g} days old has lost {lost} {-first['low']:.3f})."
 
 
 def _changes(

@@ -45,7 +45,8 @@ def tune(models: Iterable[Recommender], stage: Stage, k: int = 5) -> pd.DataFram
         result |= {f"precision@{k}": precision, f"recall@{k}": recall}
         rows.append(result | {"seconds": time.perf_counter() - start})
     for row in rows:
-        row["model"].tries = len(rows)
+        # A model that won a larger grid before keeps that number.
+        row["model"].tries = max(getattr(row["model"], "tries", 1), len(rows))
     table = pd.DataFrame(rows or {f"precision@{k}": []})
     table.attrs["left_out"] = reason
     best_first = {"ascending": False, "kind": "stable", "ignore_index": True}

@@ -131,9 +131,9 @@ class Worth(Strict):
     """
 
     incumbent: str = ""
-    uplift_repeats: tuple[float, float] = (0.17, 0.21)
-    uplift_first: tuple[float, float] = (0.37, 0.52)
-    uplift_source: str = "displays on the shelves of a grocer (Complete Journey), not your shop"
+    uplift_repeats: tuple[float, float] = (0.15, 0.21)
+    uplift_first: tuple[float, float] = (0.42, 0.58)
+    uplift_source: str = "displays on the shelves of a grocer (notebook 14), not your shop"
     seen: float = Field(1, gt=0, le=1)
     margin: float = Field(1, gt=0, le=1)
     cap: float = Field(0.99, gt=0.5, le=1)

@@ -9,6 +9,7 @@ POWER = 0.8
 WEEKS = (3, 6, 12)
 ACTIVE_WEEKS = 12  # who bought in so many weeks before a test takes part in it
 CAP = 0.99  # quantile of the shoppers' spending
+READINGS = ("plain", "capped", "cuped")
 
 
 def shoppers_needed(sd: float, effect: float, alpha: float = ALPHA, power: float = POWER) -> float:
@@ -50,6 +51,60 @@ def spending_tests(
     weeks before tells (Deng et al. 2013).
     """
     money = (purchases["quantity"] * purchases["price"]).to_numpy(float)
+    return _tests(purchases, money, weeks, cap)
+
+
+def first_purchase_tests(
+    purchases: pd.DataFrame, weeks: tuple[float, ...] = WEEKS, cap: float = CAP
+) -> pd.DataFrame:
+    """Like `spending_tests`, of how many items a shopper buys that they never bought before.
+
+    purchases: user_id, item_id, ts. The first receipts of all are new by this measure.
+    """
+    purchases = purchases.reset_index(drop=True)
+    pairs = purchases[["user_id", "item_id", "ts"]].sort_values("ts", kind="stable")
+    is_first = ~pairs.duplicated(["user_id", "item_id"]).sort_index()
+    return _tests(purchases, is_first.to_numpy(float), weeks, cap)
+
+
+def size_of_test(
+    during: np.ndarray,
+    before: np.ndarray,
+    lead: float,
+    cap: float = CAP,
+    alpha: float = ALPHA,
+    power: float = POWER,
+) -> pd.DataFrame:
+    """How many shoppers a 50/50 test needs to see a lead, and the smallest lead that these show.
+
+    Args:
+        during, before: what each shopper of the shop spent in a time as long as the test, and in
+            the same time before it; 0 for who bought nothing.
+        lead: as a share of the mean, such as 0.05.
+
+    Rows plain, capped and cuped, with mean, sd, needed (shoppers of both arms) and smallest (lead
+    as a share of the mean, with all these shoppers).
+
+    >>> sizes = size_of_test(np.array([0.0, 10, 20]), np.array([20.0, 20, 20]), lead=0.5)
+    >>> sizes["needed"].round().tolist()
+    [126.0, 125.0, 125.0]
+    """
+    during, before = np.asarray(during, float), np.asarray(before, float)
+    spread = _spread(during, before, cap)
+    rows = []
+    for reading in READINGS:
+        mean = spread["mean" if reading == "plain" else "capped_mean"]
+        sd = spread[reading]
+        needed = shoppers_needed(sd, lead * mean, alpha, power)
+        smallest = smallest_lead(sd, len(during), alpha, power) / mean if mean else np.inf
+        rows.append({"mean": mean, "sd": sd, "needed": needed, "smallest": smallest})
+    return pd.DataFrame(rows, index=list(READINGS))
+
+
+def _tests(
+    purchases: pd.DataFrame, money: np.ndarray, weeks: tuple[float, ...], cap: float
+) -> pd.DataFrame:
+    """Spread of a sum over lines between shoppers, for every length of a test."""
     user = purchases["user_id"].astype(str)
     end = purchases["ts"].max().normalize() + pd.Timedelta(days=1)
     first = purchases["ts"].min()

@@ -495,7 +495,10 @@ def signed(value: float) -> str:
 
 
 def _range(ends: tuple[float, float]) -> str:
-    return f"{num(100 * ends[0])} to {percent(ends[1])}"
+    low, high = (
+        round(100 * end, 6) for end in ends
+    )  # 0.58 is no whole number of percent in binary
+    return f"{num(low)} to {num(high)}\u00a0%"
 
 
 def _precision(recs: pd.DataFrame, truth: pd.DataFrame, k: int) -> pd.Series:

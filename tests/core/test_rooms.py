@@ -22,6 +22,7 @@ FLOORS = {
     "pipeline": 7,
     "check": 8,
     "scalable": 8,
+    "experiment": 8,
     "lists": 8,
 }
 PACKAGE = sorted((ROOT / "recsys_utils").rglob("*.py"))

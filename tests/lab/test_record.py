@@ -59,6 +59,12 @@ def test_lists_for_the_validation_window_see_nothing_later(home: Path, shop: Sho
     assert model.as_of == fold.testing.history.as_of
 
 
+def test_a_model_that_is_judged_again_keeps_its_number_of_tries(shop: Shop) -> None:
+    stage = fold_of(shop).tuning
+    best = tune([OwnPurchases(days) for days in (30, 90, 365)], stage)["model"][0]
+    assert tune([best], stage)["model"][0].tries == 3
+
+
 def test_tries_are_written_down_with_the_table(home: Path, shop: Shop) -> None:
     """Three settings were judged on validation before one was taken; the other had no rival."""
     fold = fold_of(shop)

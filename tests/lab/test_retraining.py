@@ -61,6 +61,15 @@ def test_the_age_that_is_still_fresh_is_the_last_before_the_first_loss() -> None
     assert retraining.still_fresh(table.assign(high=0.0), "m") == 28
 
 
+def test_the_advice_names_the_first_loss_with_its_interval() -> None:
+    table = pd.DataFrame({"model": "als", "days": [0, 7], "change": [0.0, -0.02]})
+    table = table.assign(low=[0.0, -0.03], high=[0.0, -0.01])
+    text = "ALS that is 7 days old has lost 0.020 of precision@5 (interval 0.010 to 0.030)."
+    assert retraining.advice(table, "als") == text
+    kept = "ALS loses nothing beyond chance in 7 days."
+    assert retraining.advice(table.assign(high=0.0), "als") == kept
+
+
 def test_without_a_calendar_a_model_has_no_age(shop_fold: Fold) -> None:
     with pytest.raises(LabError, match="no calendar"):
         replace(shop_fold, protocol="next_basket").frozen(7)

@@ -26,6 +26,7 @@ import pandas as pd
 import pytest
 from shops import synthetic_tables
 
+from recsys_utils.evaluation.ab_test import arms
 from recsys_utils.online.events import write_csv
 
 ROOT = Path(__file__).parents[2]
@@ -102,6 +103,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory, default_run: Path) -> Path:
     shutil.copytree(default_run / served, root / served)
     write_shop(root)
     write_events(root)
+    write_results(root)
     # A kernel of somebody else's, under the name that notebooks ask for.
     kernel = root.parent / "home" / ".local" / "share" / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
@@ -160,6 +162,13 @@ def write_events(root: Path) -> None:
     is_late = events["ts"] >= events["ts"].max() - pd.Timedelta(days=1)
     write_csv(events[~is_late], tables["items"], root / "history")
     write_csv(events[is_late], tables["items"], root / "inbox")
+
+
+def write_results(root: Path) -> None:
+    """What came out of a test with README's salt: its arms, and some spending."""
+    users = [f"c{n}" for n in range(1000)]
+    table = pd.DataFrame({"user_id": users, "arm": arms(users, "spring")})
+    table.assign(spend=[n % 50 for n in range(1000)]).to_csv(root / "results.csv", index=False)
 
 
 def fresh_shell(clone: Path) -> dict[str, str]:

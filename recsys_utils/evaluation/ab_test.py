@@ -1,0 +1,184 @@
+"""A test in the shop: which shopper sees which list, and what the spending of both halves tells.
+
+Intervals hold however often one looks, so a test may be read every morning and ended at any time.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+import pandas as pd
+from scipy.special import betaln
+
+from recsys_utils import LabError
+from recsys_utils.evaluation.experiment import ALPHA, CAP
+
+NEW = "new"
+TODAY = "today"
+ARMS = (NEW, TODAY)
+PLANNED = 1000  # shoppers at which the interval is narrowest, where nobody says it
+LEAST = 100  # shoppers of an arm: with fewer the normal approximation is not to be trusted
+SURE_OF_RATIO = 0.01  # p below which the arms' sizes are not those that were drawn
+PRIOR_OF_RATIO = 1000.0
+HASH_BITS = 32
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a test says so far.
+
+    measure: the column that decides. new, today: shoppers of the arms. rows: the lead of the new
+    list per shopper as read plainly, with large values cut, and freed of what the weeks before
+    tell; the last row decides. limit: where values are cut. ratio_p: how well the arms' sizes fit
+    the planned share.
+    """
+
+    measure: str
+    new: int
+    today: int
+    rows: pd.DataFrame
+    limit: float
+    ratio_p: float
+
+    @property
+    def verdict(self) -> str:
+        """One of "unreadable", "too few", "better", "worse" and "cannot tell"."""
+        low, high = self.rows.iloc[-1][["low", "high"]]
+        if self.ratio_p < SURE_OF_RATIO:
+            return "unreadable"
+        if min(self.new, self.today) < LEAST:
+            return "too few"
+        if low > 0:
+            return "better"
+        return "worse" if high < 0 else "cannot tell"
+
+
+def arms(users: Iterable[str], salt: str, share: float = 0.5) -> np.ndarray:
+    """The arm of each shopper, "new" or "today": the same whenever and wherever it is asked for.
+
+    The first 8 hexadecimal digits of SHA-256 of the UTF-8 text `salt:user_id`, as a number, over
+    2^32; below `share` a shopper sees the new list. Another salt draws anew.
+
+    >>> arms(["ann", "bob", "eve", "joe"], salt="spring").tolist()
+    ['today', 'new', 'today', 'new']
+    """
+    _check_share(share)
+    digits = [sha256(f"{salt}:{user}".encode()).hexdigest()[: HASH_BITS // 4] for user in users]
+    points = np.array([int(text, 16) for text in digits], float) / 2**HASH_BITS
+    return np.where(points < share, NEW, TODAY)
+
+
+def critical_value(shoppers: float, planned: float = PLANNED, alpha: float = ALPHA) -> float:
+    """Standard errors to both sides of a mean, so that the interval holds at all looks together.
+
+    shoppers: of both arms, so far. planned: at which it is narrowest; choose it before the test.
+    The asymptotic confidence sequence of Waudby-Smith et al. (2024), "Time-uniform central limit
+    theory and asymptotic confidence sequences", Annals of Statistics 52. With x = shoppers · rho²:
+    sqrt((1 + 1/x) · log((1 + x) / alpha²)). Reading once, at the end, would take 1.96.
+
+    >>> round(critical_value(1000, planned=1000), 2)
+    3.04
+    """
+    best = -2 * np.log(alpha) + np.log(1 - 2 * np.log(alpha))
+    x = best * shoppers / planned
+    return float(np.sqrt((1 + 1 / x) * (np.log1p(x) - 2 * np.log(alpha))))
+
+
+def lead(
+    values: np.ndarray, is_new: np.ndarray, before: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Difference of the arms' means over the last axis, and its standard error.
+
+    Args:
+        values: (…, shoppers). is_new: (shoppers,).
+        before: like values, of a time before the test. What it tells of a shopper is taken away,
+            by the slope within the arms (CUPED, Deng et al. 2013).
+
+    >>> is_new = np.array([True, True, False, False])
+    >>> difference, error = lead(np.array([3.0, 5.0, 1.0, 3.0]), is_new)
+    >>> float(difference), round(float(error), 3)
+    (2.0, 1.414)
+    """
+    if before is not None:
+        values = values - _slope(values, before, is_new) * before
+    new, today = values[..., is_new], values[..., ~is_new]
+    difference = new.mean(axis=-1) - today.mean(axis=-1)
+    of_new = new.var(axis=-1, ddof=1) / new.shape[-1]
+    of_today = today.var(axis=-1, ddof=1) / today.shape[-1]
+    return difference, np.sqrt(of_new + of_today)
+
+
+def capped(values: np.ndarray, cap: float = CAP) -> np.ndarray:
+    """Values cut at their quantile `cap` over the last axis, of both arms together."""
+    return np.minimum(values, np.quantile(values, cap, axis=-1, keepdims=True))
+
+
+def ratio_p(new: int, today: int, share: float = 0.5) -> float:
+    """How well the arms' sizes fit the planned share, at all looks together; small: they do not.
+
+    One over the Bayes factor of any share, around the planned one, against the planned one
+    (Lindon and Malek 2022, "Anytime-valid inference for multinomial count data").
+
+    >>> ratio_p(5000, 5050) > 0.5, ratio_p(5000, 6000) < 1e-6
+    (True, True)
+    """
+    a = PRIOR_OF_RATIO * share
+    b = PRIOR_OF_RATIO - a
+    log_any = betaln(a + new, b + today) - betaln(a, b)
+    log_planned = new * np.log(share) + today * np.log1p(-share)
+    return float(np.exp(min(0.0, log_planned - log_any)))
+
+
+def read(
+    table: pd.DataFrame,
+    measure: str = "spend",
+    planned: float = PLANNED,
+    share: float = 0.5,
+    cap: float = CAP,
+) -> Reading:
+    """What a test says so far, of a table with user_id, arm, a measure and maybe <measure>_before.
+
+    Every shopper of the split has one row, also who bought nothing. planned, share, cap: as they
+    were chosen before the test.
+    Raises LabError for an arm with less than two shoppers, a share that is not between 0 and 1,
+    and a cap that is not above 0.5 and up to 1.
+    """
+    _check_share(share)
+    if not 0.5 < cap <= 1:
+        raise LabError(f"cap {cap:g}: take a quantile above 0.5 and up to 1, such as {CAP:g}")
+    is_new = (table["arm"] == NEW).to_numpy()
+    new, today = int(is_new.sum()), int((~is_new).sum())
+    if min(new, today) < 2:
+        raise LabError(f"{new} shoppers saw the new list and {today} today's: both arms need 2")
+    values = table[measure].to_numpy(float)
+    cut = capped(values, cap)
+    readings = {"plain": lead(values, is_new), "capped": lead(cut, is_new)}
+    before = table.get(f"{measure}_before")
+    if before is not None and before.nunique() > 1:
+        readings["cuped"] = lead(cut, is_new, capped(before.to_numpy(float), cap))
+    reach = critical_value(new + today, planned)
+    rows = []
+    for name, (difference, error) in readings.items():
+        mean = (values if name == "plain" else cut)[~is_new].mean()
+        row = {"reading": name, "today": mean, "lead": difference}
+        rows.append(row | {"low": difference - reach * error, "high": difference + reach * error})
+    frame = pd.DataFrame(rows).astype(dict.fromkeys(["today", "lead", "low", "high"], float))
+    return Reading(measure, new, today, frame, float(cut.max()), ratio_p(new, today, share))
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
+        raise LabError(f"share {share:g}: take a number between 0 and 1, such as 0.5")
+
+
+def _slope(values: np.ndarray, before: np.ndarray, is_new: np.ndarray) -> np.ndarray:
+    """Least squares of values on before, within the arms; 0 where before is always the same."""
+    together = np.zeros(np.broadcast_shapes(values.shape, before.shape)[:-1])
+    spread = np.zeros(before.shape[:-1])
+    for arm in (is_new, ~is_new):
+        centred = before[..., arm] - before[..., arm].mean(axis=-1, keepdims=True)
+        together = together + (centred * values[..., arm]).sum(axis=-1)
+        spread = spread + (centred**2).sum(axis=-1)
+    slope = np.divide(together, spread, out=np.zeros_like(together), where=spread > 0)
+    return slope[..., None]

@@ -1,0 +1,300 @@
+"""`python -m recsys_utils.experiment`: a test of two lists in the shop.
+
+`plan` says how many shoppers and weeks it takes, `split` draws who sees which list, and `read`
+turns a file of results into one page.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from recsys_utils import LabError
+from recsys_utils.data import tables
+from recsys_utils.evaluation.ab_test import ARMS, PLANNED, Reading, arms, critical_value, read
+from recsys_utils.evaluation.experiment import (
+    CAP,
+    WEEKS,
+    first_purchase_tests,
+    shoppers_needed,
+    smallest_lead,
+    spending_tests,
+)
+from recsys_utils.report.html import render, write
+from recsys_utils.report.wording import percent
+from recsys_utils.store import atomic
+
+READINGS = {
+    "plain": "as it is",
+    "capped": "large values cut",
+    "cuped": "large values cut, freed of the weeks before",
+}
+# What a reader of the page does next.
+SENTENCES = {
+    "better": "Ship the new list.",
+    "worse": "Keep today's list.",
+    "cannot tell": "The test cannot tell yet: the lead may be nothing. Go on with it.",
+    "too few": "Too few shoppers to say anything: go on.",
+    "unreadable": (
+        "Do not read this test: the arms' sizes do not fit the split that was planned, so"
+        " something decides who is counted. Find it and begin anew."
+    ),
+}
+
+
+def plan(dataset: str, lead: float = 0.05) -> pd.DataFrame:
+    """How large a 50/50 test must be to see a lead, by the receipts of a shop.
+
+    dataset: a name, or the path of a TOML. lead: as a share of the mean.
+    Returns measure, weeks, reading (plain, capped, cuped), shoppers (who bought in the 12 weeks
+    before such a test), needed (read once, at its end), needed_any_time (read whenever one likes)
+    and smallest (lead that all these shoppers show, read once).
+    Raises LabError where the receipts are too short, and for a lead that is not above 0.
+    """
+    if not lead > 0:
+        raise LabError(f"--lead {lead:g}: take a share above 0, such as 0.05")
+    purchases = tables.load(dataset).purchases
+    found = [("first purchases", first_purchase_tests(purchases))]
+    if "price" in purchases:
+        found.insert(0, ("spending", spending_tests(purchases)))
+    rows = []
+    for measure, tests in found:
+        for test in tests.itertuples():
+            for reading in READINGS:
+                rows.append({"measure": measure, "reading": reading} | _size(test, reading, lead))
+    if not rows:
+        raise LabError(f"the receipts of {dataset} hold no {2 * min(WEEKS)} weeks to plan by")
+    return pd.DataFrame(rows)
+
+
+def split(users: list[str], salt: str, share: float = 0.5) -> pd.DataFrame:
+    """user_id and arm of all shoppers; see `arms` for how, in any language.
+
+    Raises LabError for an empty salt, an empty id and one that stands twice.
+    """
+    if not salt:
+        raise LabError("--salt is empty: take a name for this test, such as spring-2026")
+    _check_ids(pd.Series(users, dtype=str), "the shoppers")
+    return pd.DataFrame({"user_id": users, "arm": arms(users, salt, share)})
+
+
+def load_results(
+    path: Path, measure: str = "spend", salt: str | None = None, share: float = 0.5
+) -> pd.DataFrame:
+    """A file of results: user_id, arm, the measure and maybe <measure>_before, checked.
+
+    path: .csv or .parquet. salt: of the split, whose arms are then compared with the file's.
+    Raises LabError, naming the file and the row, for a missing column, an id that is empty or
+    stands twice, an unknown arm, an arm that is not the split's, and what is no number.
+    """
+    table = _read_table(path)
+    for column in ("user_id", "arm", measure):
+        if column not in table:
+            raise LabError(f"{path} has no column {column}: it has {', '.join(table.columns)}")
+    _check_ids(table["user_id"], str(path))
+    _complain(table, ~table["arm"].isin(ARMS), "arm", path, f"write {' or '.join(ARMS)}")
+    if salt is not None:
+        is_other = table["arm"] != arms(table["user_id"], salt, share)
+        _complain(table, is_other, "arm", path, f"the split by '{salt}' has the other one")
+    for column in (measure, f"{measure}_before"):
+        if column in table:
+            numbers = pd.to_numeric(table[column], errors="coerce")
+            cure = "write a number such as 12.5, and 0 for who bought nothing"
+            _complain(table, ~np.isfinite(numbers), column, path, cure)
+            table[column] = numbers
+    return table
+
+
+def told(reading: Reading, planned: float = PLANNED) -> str:
+    """A reading as text: the verdict, then what it rests on."""
+    lines = [SENTENCES[reading.verdict], ""]
+    lines += [f"{name}: {text}" for name, text in facts(reading, planned)]
+    for row in reading.rows.itertuples():
+        text = f"{row.lead:+,.4g}, from {row.low:+,.4g} to {row.high:+,.4g}"
+        lines.append(f"lead, {READINGS[row.reading]}: {text} (today {row.today:,.4g})")
+    return "\n".join(lines)
+
+
+def facts(reading: Reading, planned: float = PLANNED) -> list[tuple[str, str]]:
+    """Names and values of what a verdict rests on, beside the leads themselves."""
+    last = reading.rows.iloc[-1]
+    relative = "today's mean is not above 0"
+    if last["today"] > 0:
+        ends = [percent(last[name] / last["today"]) for name in ("lead", "low", "high")]
+        relative = f"{ends[0]}, from {ends[1]} to {ends[2]}"
+    reach = critical_value(reading.new + reading.today, planned)
+    return [
+        ("what decides", f"{reading.measure} per shopper, {READINGS[last['reading']]}"),
+        ("lead as a share of today's", relative),
+        ("shoppers", f"{reading.new:,} saw the new list, {reading.today:,} today's"),
+        ("do the arms' sizes fit the split", f"p = {reading.ratio_p:.3g}; below 0.01 they do not"),
+        ("values are cut above", f"{reading.limit:,.4g}"),
+        ("interval", f"95 % at all looks together, {reach:.2f} standard errors to both sides"),
+    ]
+
+
+def page(reading: Reading, title: str, planned: float = PLANNED) -> str:
+    """The verdict as one HTML page that prints on one sheet."""
+    rows = reading.rows.assign(reading=reading.rows["reading"].map(READINGS))
+    return render(
+        "experiment.html.j2",
+        title=title,
+        sentence=SENTENCES[reading.verdict],
+        facts=facts(reading, planned),
+        rows=rows.to_dict("records"),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Returns 0, or 2 for bad input."""
+    options = _parser().parse_args(arguments)
+    commands = {"plan": _plan, "split": _split, "read": _read}
+    try:
+        commands[options.command](options)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> None:
+    table = plan(options.dataset, options.lead)
+    shown = table.assign(smallest=[percent(share) for share in table["smallest"]])
+    for column in ("shoppers", "needed", "needed_any_time"):
+        shown[column] = [f"{value:,.0f}" for value in shown[column]]
+    print(f"To see a lead of {percent(options.lead)} with 80 % power, at 5 %, half and half:\n")
+    print(shown.to_string(index=False))
+    print(f"\n{_advice(table)}")
+
+
+def _advice(table: pd.DataFrame) -> str:
+    """The shortest test that this shop has the shoppers for, of spending if possible."""
+    fits = table[(table["needed"] <= table["shoppers"]) & (table["reading"] == "cuped")]
+    if not len(fits):
+        best = table.loc[table["smallest"].idxmin()]
+        return (
+            "This shop cannot see such a lead. The smallest that it can see is"
+            f" {percent(best['smallest'])} of {best['measure']}, in {best['weeks']:g} weeks. The"
+            " report's first screen says how many shoppers a test of the list's own hits takes."
+        )
+    test = fits.iloc[0]
+    instead = "" if test["measure"] == "spending" else "No test of spending can see it. "
+    return (
+        f"{instead}Test {test['measure']} for {test['weeks']:g} weeks: {test['needed']:,.0f} of"
+        f" your {test['shoppers']:,.0f} active shoppers are enough, if read once at the end."
+    )
+
+
+def _split(options: argparse.Namespace) -> None:
+    if options.users is None:
+        users = sorted(tables.load(options.dataset).purchases["user_id"].astype(str).unique())
+    else:
+        table = _read_table(options.users)
+        if "user_id" not in table:
+            raise LabError(f"{options.users} has no column user_id: it has {', '.join(table)}")
+        users = table["user_id"].tolist()
+    drawn = split(users, options.salt, options.share)
+    try:
+        with atomic(options.out) as temporary:
+            drawn.to_csv(temporary, index=False)
+    except OSError as error:
+        raise LabError(f"--out {options.out}: {error.strerror}: choose another folder") from error
+    counts = drawn["arm"].value_counts()
+    print(f"{options.out}: {', '.join(f'{counts.get(arm, 0):,} {arm}' for arm in ARMS)}")
+
+
+def _read(options: argparse.Namespace) -> None:
+    if not options.planned >= 1:
+        raise LabError(f"--planned {options.planned:g}: take 1 shopper or more")
+    table = load_results(options.results, options.measure, options.salt, options.share)
+    reading = read(table, options.measure, options.planned, options.share, options.cap)
+    print(told(reading, options.planned))
+    if options.out:
+        write(page(reading, options.results.name, options.planned), options.out)
+        print(f"\n{options.out}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m recsys_utils.experiment", description="A test of two lists in the shop."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    planned = commands.add_parser("plan", help="how many shoppers and weeks a test takes")
+    planned.add_argument("--dataset", required=True, metavar="NAME|FILE.toml")
+    planned.add_argument("--lead", type=float, default=0.05, help="share to see (default 0.05)")
+    drawn = commands.add_parser("split", help="who sees which list")
+    who = drawn.add_mutually_exclusive_group(required=True)
+    who.add_argument("--dataset", metavar="NAME|FILE.toml", help="everybody who bought there")
+    who.add_argument("--users", type=Path, metavar="FILE", help="a column user_id")
+    drawn.add_argument("--salt", required=True, help="a name of the test; another one draws anew")
+    drawn.add_argument("--out", type=Path, default=Path("split.csv"))
+    results = commands.add_parser("read", help="what the test says so far")
+    option = results.add_argument
+    option("results", type=Path, help="user_id, arm, spend and maybe spend_before (.csv, .parquet)")
+    option("--measure", default="spend", help="the column that decides (default spend)")
+    option("--planned", type=float, default=PLANNED, help="shoppers that the test is planned for")
+    option("--salt", help="of the split: the file's arms are compared with it")
+    option("--cap", type=float, default=CAP, help="quantile above which values are cut; 1: none")
+    option("--out", type=Path, metavar="FILE.html", help="write the verdict as a page")
+    for command in (drawn, results):
+        command.add_argument("--share", type=float, default=0.5, help="of the new list (0.5)")
+    return parser
+
+
+def _size(test: tuple, reading: str, lead: float) -> dict[str, float]:
+    """What one test of one measure needs, read in one way."""
+    mean = test.mean if reading == "plain" else test.capped_mean
+    sd = getattr(test, reading)
+    any_time = 2 * norm.sf(critical_value(PLANNED, PLANNED))
+    return {
+        "weeks": test.weeks,
+        "shoppers": test.shoppers,
+        "needed": shoppers_needed(sd, lead * mean),
+        "needed_any_time": shoppers_needed(sd, lead * mean, alpha=any_time),
+        "smallest": smallest_lead(sd, test.shoppers) / mean if mean else np.inf,
+    }
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """The rows of a .csv or .parquet file as text."""
+    if not path.is_file():
+        raise LabError(f"{path} does not exist")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path).astype(str)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        raise LabError(f"{path} is no table: {error}: write a .csv or a .parquet") from error
+
+
+def _check_ids(users: pd.Series, where: str) -> None:
+    if (users == "").any():
+        row = int(np.argmax(users == "")) + 1
+        raise LabError(f"{where}: row {row} has no user_id: fill it in, or take the row out")
+    if users.duplicated().any():
+        twice = users[users.duplicated()]
+        raise LabError(
+            f"{where}: user_id '{twice.iloc[0]}' stands more than once, as {twice.nunique():,} ids"
+            " do: keep one row for each shopper"
+        )
+
+
+def _complain(
+    table: pd.DataFrame, is_bad: pd.Series | np.ndarray, column: str, path: Path, cure: str
+) -> None:
+    """LabError that names the first bad row and how many there are."""
+    is_bad = np.asarray(is_bad)
+    if is_bad.any():
+        first = int(is_bad.argmax())
+        value, user = table[column].iloc[first], table["user_id"].iloc[first]
+        raise LabError(
+            f"{path}: row {first + 1} (user_id '{user}') has {column} '{value}', one of"
+            f" {is_bad.sum():,} such rows: {cure}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""The command from a shop's receipts to a verdict, and what it refuses by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recsys_utils import experiment
+from recsys_utils.evaluation.ab_test import NEW
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> pd.DataFrame:
+    """Shoppers of a split, whose spending the new list raises by a tenth."""
+    rng = np.random.default_rng(0)
+    drawn = experiment.split([f"{n:05d}" for n in range(6000)], "spring")
+    usual = rng.gamma(2, 20, len(drawn))
+    effect = 1 + 0.1 * (drawn["arm"] == NEW)
+    spend = (usual * effect * rng.uniform(0.7, 1.3, len(drawn))).round(2)
+    before = (usual * rng.uniform(0.7, 1.3, len(drawn))).round(2)
+    return drawn.assign(spend=spend, spend_before=before)
+
+
+@pytest.fixture
+def file(results: pd.DataFrame, tmp_path: Path) -> Path:
+    results.to_csv(tmp_path / "results.csv", index=False)
+    return tmp_path / "results.csv"
+
+
+def test_a_file_becomes_a_verdict_as_text_and_page(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    page = tmp_path / "verdict.html"
+    assert experiment.main(["read", str(file), "--salt", "spring", "--out", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Ship the new list.")
+    assert "freed of the weeks before: +" in said
+    html = page.read_text()
+    assert "<h1>Ship the new list.</h1>" in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_parquet_is_read_like_csv(
+    results: pd.DataFrame, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    results.to_parquet(tmp_path / "results.parquet")
+    told = []
+    for path in (file, tmp_path / "results.parquet"):
+        assert experiment.main(["read", str(path)]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+
+
+def test_another_measure_decides(
+    results: pd.DataFrame, file: Path, capsys: pytest.CaptureFixture
+) -> None:
+    hits = np.random.default_rng(1).random(len(results)) < 0.3
+    results.assign(hits=hits.astype(int)).to_csv(file, index=False)
+    assert experiment.main(["read", str(file), "--measure", "hits"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("The test cannot tell yet")
+    assert "what decides: hits per shopper" in said
+
+
+BAD = {
+    "a shopper twice": ("user_id", "00002", "'00002' stands more than once"),
+    "no id": ("user_id", "", "row 4 has no user_id"),
+    "an unknown arm": ("arm", "control", "row 4 (user_id '00003') has arm 'control'"),
+    "a number with a comma": ("spend", "12,50", "has spend '12,50', one of 1 such rows"),
+    "nothing": ("spend", "", "has spend ''"),
+    "infinity": ("spend_before", "inf", "has spend_before 'inf'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_rows_are_refused_by_name(
+    results: pd.DataFrame, file: Path, case: str, capsys: pytest.CaptureFixture
+) -> None:
+    column, value, message = BAD[case]
+    results = results.astype(str)
+    results.loc[3, column] = value
+    results.to_csv(file, index=False)
+    assert experiment.main(["read", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert str(file) in said
+    assert message in said
+
+
+def test_arms_that_are_not_the_splits_are_refused(
+    file: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert experiment.main(["read", str(file), "--salt", "autumn"]) == 2
+    assert "the split by 'autumn' has the other one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--measure", "clicks"], "has no column clicks"),
+        (["--share", "1.5"], "share 1.5"),
+        (["--planned", "0"], "--planned 0"),
+        (["--cap", "0.3"], "cap 0.3"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    file: Path, options: list[str], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert experiment.main(["read", str(file), *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert experiment.main(["read", str(tmp_path / "none.csv")]) == 2
+    assert "none.csv does not exist" in capsys.readouterr().err
+
+
+def test_a_split_keeps_ids_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "users.csv").write_text("user_id\n007\n7\nAnn\n")
+    out = tmp_path / "split.csv"
+    command = ["split", "--users", str(tmp_path / "users.csv"), "--salt", "s", "--out", str(out)]
+    assert experiment.main(command) == 0
+    drawn = pd.read_csv(out, dtype=str)
+    assert drawn["user_id"].tolist() == ["007", "7", "Ann"]
+    assert "split.csv: " in capsys.readouterr().out
+    (tmp_path / "users.csv").write_text("user_id\n007\n007\n")
+    assert experiment.main(command) == 2
+    assert "'007' stands more than once" in capsys.readouterr().err
+    assert experiment.main([*command[:4], "", *command[5:]]) == 2
+    assert "--salt is empty" in capsys.readouterr().err
+
+
+def test_a_plan_says_what_a_shop_can_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("RECSYS_HOME", str(tmp_path))
+    table = experiment.plan("synthetic", lead=0.5)
+    assert set(table["measure"]) == {"spending", "first purchases"}
+    ratio = table["needed_any_time"] / table["needed"]
+    assert ratio.round(2).unique().tolist() == [1.91]  # (3.04 + 0.84)² / (1.96 + 0.84)²
+    # A lead that all shoppers can just show needs all of them.
+    first = table.iloc[0]
+    again = experiment.plan("synthetic", lead=first["smallest"]).iloc[0]
+    assert again["needed"] == pytest.approx(first["shoppers"])
+    for lead, advice in (("2", "active shoppers are enough"), ("0.001", "cannot see such a lead")):
+        assert experiment.main(["plan", "--dataset", "synthetic", "--lead", lead]) == 0
+        assert advice in capsys.readouterr().out
+    assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "0"]) == 2
+    assert "--lead 0" in capsys.readouterr().err
