@@ -99,15 +99,25 @@ def read(path: Path, con: ibis.BaseBackend) -> Table:
     return move(reader(con).read_parquet(str(path), file_row_number=True), con)
 
 
-def write(t: Table, path: Path, order: tuple[str, ...]) -> None:
+def drop(t: Table) -> None:
+    """Give back the memory of rows that were given or kept; a server's go with the process."""
+    con = t.get_backend()
+    if _is_local(con):
+        con.drop_table(t.op().name, database=("temp", "main"))
+
+
+def write(
+    t: Table, path: Path, order: tuple[str, ...], columns: tuple[str, ...] | None = None
+) -> None:
     """One parquet file of this process, with the rows in order and the types of the expression.
 
-    A server writes its parts first, and they are sorted into the one file here. `PLACE` may give
-    the order, and is not written.
+    A server writes its parts first, and they are sorted into the one file here. columns: that are
+    written, by default all but `PLACE`.
     """
     rows = move(t, reader(t.get_backend())).order_by(*order)
+    columns = columns or [name for name in t.columns if name != PLACE]
     with atomic(path) as temporary:
-        rows.select(name for name in t.columns if name != PLACE).to_parquet(str(temporary))
+        rows.select(*columns).to_parquet(str(temporary))
 
 
 @contextmanager

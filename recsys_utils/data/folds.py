@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
@@ -221,6 +223,27 @@ def cut(
     return borders, window_parts(purchases, borders)
 
 
+def with_basket_numbers(purchases: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
+    """Receipts whose baskets are int32 numbers, and the baskets' names, in the order of numbers.
+
+    Names are sorted, so that a higher number is a higher name. A shop has nearly as many baskets
+    as lines: their names would take more memory and time than all else.
+
+    >>> rows, names = with_basket_numbers(pd.DataFrame({"basket_id": ["b", "c", "a", "b"]}))
+    >>> rows["basket_id"].tolist(), names.tolist()
+    ([1, 2, 0, 1], ['a', 'b', 'c'])
+    """
+    ids = purchases["basket_id"].astype("category")
+    if ids.isna().any():
+        raise LabError(split.NO_BASKET.format(line=int(ids.isna().argmax()) + 1))
+    found = pa.array(ids.cat.categories, pa.string())
+    order = pc.sort_indices(found)
+    number = np.empty(len(found), np.int32)
+    number[order] = np.arange(len(found))
+    names = found.take(order).to_pandas().rename("basket_id")
+    return purchases.assign(basket_id=number[ids.cat.codes]), names
+
+
 def returning(parts: dict[str, pd.DataFrame]) -> set:
     """Shoppers of the test part with an earlier receipt: those that can be judged by a list."""
     before = set(parts["train"]["user_id"]) | set(parts["valid"]["user_id"])
@@ -237,8 +260,9 @@ def write_folds(dataset: str, **overrides: object) -> list[Path]:
     """
     result = revised(tables.ready(dataset), **overrides)
     bought = engine.read(data_dir(result.name, "tables", "purchases.parquet"), engine.connect())
-    bought, names = split.with_basket_numbers(bought)
-    engine.write(names, data_dir(result.name, "folds", BASKETS), ("basket_id",))
+    bought, names = split.numbered(bought)
+    path = data_dir(result.name, "folds", BASKETS)
+    engine.write(names, path, ("number",), columns=("basket_id",))
     written = []
     for back in range(result.folds):
         borders, parts = _cut_tables(bought, result, back)

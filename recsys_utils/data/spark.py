@@ -8,6 +8,7 @@ import shutil
 import socket
 import sys
 import uuid
+import warnings
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -29,6 +30,9 @@ from recsys_utils.store import home
 LEAST_VERSION = 4  # of Spark, at the server and here
 SECONDS = 10  # to wait for a server
 RETRIES = 3  # where it stops answering
+# Warnings of pyspark: of frames that expressions hold, in which nothing is lost; and of a server
+# that is gone, which is an error of its own.
+SAID_ELSEWHERE = ("'verifySchema' is ignored", r"\[RETRIES_EXCEEDED\]")
 PACKAGES = {"pyspark": "pyspark-client", "grpc": "grpcio", "pysail": "pysail"}
 
 
@@ -73,6 +77,8 @@ def connect(name: str) -> ibis.BaseBackend:
     session = _session(address)
     con = ibis.pyspark.connect(session)
     con.compiler = Compiler()
+    for told in SAID_ELSEWHERE:
+        warnings.filterwarnings("ignore", message=told)
     atexit.register(_end, session)
     session.conf.set("spark.sql.session.timeZone", "UTC")
     if name != "sail":

@@ -10,6 +10,11 @@ from ibis.expr.types import Table
 from recsys_utils import LabError
 from recsys_utils.data.engine import keep
 
+NO_BASKET = (
+    "line {line:,} of the purchases has no basket_id: map one, or leave basket_id out so that a"
+    " basket is a shopper's day"
+)
+
 
 def ends(t: Table) -> pd.Series:
     """The first and the last time of the receipts: what borders are made of."""
@@ -17,25 +22,18 @@ def ends(t: Table) -> pd.Series:
     return pd.Series([both["first"], both["last"]])
 
 
-def with_basket_numbers(t: Table) -> tuple[Table, Table]:
-    """Receipts whose baskets are int32 numbers, and the baskets' names, in the order of numbers.
+def numbered(t: Table) -> tuple[Table, Table]:
+    """Receipts whose baskets are int32 numbers; basket_id and number of each, by sorted names.
 
-    Names are sorted, so that a higher number is a higher name. A shop has nearly as many baskets
-    as lines: their names would take more memory and time than all else.
-    Raises LabError for lines without a basket.
+    As `folds.with_basket_numbers`. Raises LabError for a line without a basket.
     """
-    without = int(t.filter(t.basket_id.isnull()).count().to_pandas())
-    if without:
-        raise LabError(
-            f"{without:,} lines of the purchases have no basket_id: map one, or leave basket_id"
-            " out so that a basket is a shopper's day"
-        )
-    names = t.select("basket_id").distinct()
-    number = ibis.row_number().over(order_by="basket_id").cast("int32")
-    numbered = keep(names.mutate(basket_number=number))
-    rows = t.inner_join(numbered, "basket_id").drop("basket_id")
-    rows = rows.rename(basket_id="basket_number").select(t.columns)
-    return keep(rows), numbered.select("basket_id")
+    nameless = t.filter(t.basket_id.isnull()).file_row_number.min().to_pandas()
+    if not pd.isna(nameless):
+        raise LabError(NO_BASKET.format(line=int(nameless) + 1))
+    place = ibis.row_number().over(order_by="basket_id")
+    names = keep(t.select("basket_id").distinct().mutate(number=place.cast("int32")))
+    rows = t.join(names, "basket_id")
+    return keep(rows.mutate(basket_id=rows.number).select(*t.columns)), names
 
 
 def window_tables(t: Table, borders: dict[str, pd.Timestamp]) -> dict[str, Table]:

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from recsys_utils.data.attributes import blocks, vocabulary
 from recsys_utils.data.attributes import codes as attribute_codes
-from recsys_utils.data.engine import connect, given, keep
+from recsys_utils.data.engine import connect, drop, given, keep
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.ensembles.candidates import Candidates
 from recsys_utils.models.item_cf import normalize_rows
@@ -104,12 +104,14 @@ def build(
 
 def aggregates(history: Interactions) -> Aggregates:
     """Tables of the engine by (user, item), user and item code."""
-    lines = given(_lines(history), connect())
+    con = connect()
+    lines = given(_lines(history), con)
     pair = keep(_pair(lines))  # asked often, made once
     user = keep(_user(lines, pair))
     users, items = history.shape
     of_user = user.to_pandas().set_index("user").reindex(range(users))
     of_item = _item(lines, pair, user).to_pandas().set_index("item").reindex(range(items))
+    drop(lines)
     return Aggregates(history, pair, of_user, of_item)
 
 

@@ -21,8 +21,8 @@ FLOORS = {
     "serving": 6,
     "pipeline": 7,
     "check": 8,
-    "experiment": 8,
     "scalable": 8,
+    "experiment": 8,
     "lists": 8,
 }
 PACKAGE = sorted((ROOT / "recsys_utils").rglob("*.py"))
