@@ -12,12 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from cachetools import TTLCache
 
 from recsys_utils import LabError, __version__
 from recsys_utils.ensembles.hybrid import MODELS
 from recsys_utils.online.queue import DATABASE
-from recsys_utils.serving.answers import Recommendation, RecommendationResponse, UserInfo
+from recsys_utils.serving.answers import Recommendation, RecommendationResponse, Tried, UserInfo
+from recsys_utils.serving.arrange import known_codes
 from recsys_utils.serving.artifacts import Artifacts, NotTrained
 from recsys_utils.serving.errors import Unavailable
 from recsys_utils.serving.lists import (
@@ -30,6 +32,7 @@ from recsys_utils.serving.lists import (
     look_up,
     notes,
     recommend,
+    tried,
 )
 from recsys_utils.serving.online import READY, Online
 from recsys_utils.serving.settings import Settings
@@ -48,6 +51,11 @@ class Loaded:
     def version(self) -> str:
         """The version's folder, which says when it was trained."""
         return self.art.manifest["folder"]
+
+    @property
+    def shipped(self) -> dict:
+        """report: the model that the report ships; served: the best of those served here."""
+        return self.art.manifest.get("shipped") or {}
 
 
 log = logging.getLogger("recsys_utils.serving")
@@ -85,6 +93,7 @@ class Service:
                 art = Artifacts.load(self.folder)
                 if self.config.tuning is not None:
                     art.hybrid = art.hybrid.retuned(self.config.tuning)
+                check_settings(art, self.config.default_model)
                 self.online = self.online or Online(self.db_path, self.config.queue)
                 self.online.refresh(art.hybrid)
             except LabError as error:
@@ -104,6 +113,16 @@ class Service:
         if self.loaded is None:
             raise Unavailable(self.problem)
         return self.loaded
+
+    @property
+    def default_model(self) -> str:
+        """Who answers where a request names no model."""
+        return self.config.default_model or "hybrid"
+
+    @property
+    def page_model(self) -> str:
+        """Who answers on the page, where nobody chose."""
+        return self.config.default_model or self.ready().shipped.get("served") or "hybrid"
 
     def parts(self) -> dict[str, str]:
         """Each part that can fail alone: "ready", or what is missing and what brings it back."""
@@ -218,6 +237,7 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
     art = loaded.art
     confidence = confidences(target, ranked)
     stock = art.stock_of(query.user_id)
+    days = target.shopper.days_since_purchase(len(art.items))
     rows = [
         Recommendation(
             rank=place + 1,
@@ -225,12 +245,13 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
             item_name=art.names[item],
             category=art.categories[item],
             relevance_score=number_or_none(ranked.relevance[place]),
-            confidence_score=None if confidence is None else confidence[place],
-            score=ranked.score[place],
+            confidence_score=confidence[place],
+            score=number_or_none(ranked.score[place]),
             item_price=number_or_none(art.hybrid.price_[item]),
             stock=STOCK[stock[item]],
             recommendation_reason=ranked.reason[place],
             model_source=ranked.source[place],
+            last_purchase_date=_days_before(target.shopper.moment, days[item]),
         )
         for place, item in enumerate(ranked.item.tolist())
     ]
@@ -243,12 +264,27 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
         recommendations=rows,
         primary_model=ranked.primary_model,
         fallback_used=ranked.fallback_used,
+        fallback=[Tried(model=name, outcome=said) for name, said in tried(target, ranked)],
         notes=notes(target, ranked),
         processing_time_ms=0,
         generated_at=datetime.now(UTC),
         cached=False,
         model_version=loaded.version,
     )
+
+
+def check_settings(art: Artifacts, default_model: str | None) -> None:
+    """Refuse settings that name a model or an item that was not trained."""
+    known = (*MODELS, *art.lists)
+    if default_model is not None and default_model not in known:
+        raise LabError(f"DEFAULT_MODEL is {default_model!r}: choose {', '.join(known)}")
+    knobs = art.hybrid.knobs.merchandising
+    for name in ("pin", "exclude", "boost"):
+        known_codes(f"merchandising.{name}", getattr(knobs, name), art.hybrid)
+
+
+def _days_before(moment: pd.Timestamp, days: float) -> pd.Timestamp | None:
+    return None if np.isnan(days) else (moment - pd.Timedelta(days=days)).round("us")
 
 
 def user_info(target: Target, user: str) -> UserInfo:
