@@ -69,7 +69,8 @@ class RecommendationResponse(Answer):
     """A list for one user, by whatever model.
 
     notes: which model stood in for which and why, and what the shop decided of the list. fallback:
-    the models that were tried in their order, where the one asked for had not enough to say.
+    the models that were tried in their order, where the one asked for had not enough to say. near:
+    known ids that differ from an unknown one by a slip of the hand.
     """
 
     user_id: str
@@ -78,6 +79,7 @@ class RecommendationResponse(Answer):
     primary_model: str
     fallback_used: bool
     fallback: list[Tried]
+    near: list[str]
     notes: list[str]
     processing_time_ms: float
     generated_at: datetime
@@ -300,8 +302,9 @@ class Profile(Answer):
 
 
 class ProfileResponse(Answer):
-    """A user, known or not. near: known ids that differ by a slip of the hand, of an unknown one.
+    """A user, known or not.
 
+    near: known ids that differ from an unknown one by a slip of the hand.
     later_purchases: what came since the receipts.
     """
 

@@ -30,6 +30,7 @@ from recsys_utils.serving.answers import (
 from recsys_utils.serving.errors import Forbidden, NotFound
 from recsys_utils.serving.explain import explain_item
 from recsys_utils.serving.lists import STRANGER, Query, look_up
+from recsys_utils.serving.near import near_ids
 from recsys_utils.serving.online import READY
 from recsys_utils.serving.preview import preview
 from recsys_utils.serving.schemas import (
@@ -50,7 +51,7 @@ from recsys_utils.serving.service import (
     models,
     user_info,
 )
-from recsys_utils.serving.views import catalogue, near_ids, popular, profile, similar, users
+from recsys_utils.serving.views import catalogue, popular, profile, similar, users
 
 
 class Whole(PathConvertor):

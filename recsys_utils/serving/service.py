@@ -22,6 +22,7 @@ from recsys_utils.serving.answers import Recommendation, RecommendationResponse,
 from recsys_utils.serving.arrange import known_codes
 from recsys_utils.serving.artifacts import Artifacts, NotTrained
 from recsys_utils.serving.errors import Unavailable
+from recsys_utils.serving.fallback import notes, tried
 from recsys_utils.serving.lists import (
     STOCK,
     STRANGER,
@@ -30,10 +31,9 @@ from recsys_utils.serving.lists import (
     Target,
     confidences,
     look_up,
-    notes,
     recommend,
-    tried,
 )
+from recsys_utils.serving.near import near_ids
 from recsys_utils.serving.online import READY, Online
 from recsys_utils.serving.settings import Settings
 from recsys_utils.serving.telemetry import Telemetry
@@ -91,16 +91,15 @@ class Service:
             start = time.perf_counter()
             try:
                 art = Artifacts.load(self.folder)
-                if self.config.tuning is not None:
-                    art.hybrid = art.hybrid.retuned(self.config.tuning)
-                check_settings(art, self.config.default_model)
+                apply_settings(art, self.config)
                 self.online = self.online or Online(self.db_path, self.config.queue)
                 self.online.refresh(art.hybrid)
             except LabError as error:
                 log.error("cannot load: %s", error)
                 is_untrained = isinstance(error, NotTrained)
                 self.status = "not_trained" if is_untrained else "failed"
-                self.problem = UNTRAINED if is_untrained else DAMAGED
+                unfit = str(error) if isinstance(error, Unfit) else DAMAGED
+                self.problem = UNTRAINED if is_untrained else unfit
                 raise Unavailable(self.problem) from error
             seconds = round(time.perf_counter() - start, 3)
             self.loaded = Loaded(art, self.online, seconds)
@@ -265,6 +264,7 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
         primary_model=ranked.primary_model,
         fallback_used=ranked.fallback_used,
         fallback=[Tried(model=name, outcome=said) for name, said in tried(target, ranked)],
+        near=near_ids(art, user) if is_stranger(target) else [],
         notes=notes(target, ranked),
         processing_time_ms=0,
         generated_at=datetime.now(UTC),
@@ -273,14 +273,32 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
     )
 
 
-def check_settings(art: Artifacts, default_model: str | None) -> None:
-    """Refuse settings that name a model or an item that was not trained."""
+def is_stranger(target: Target) -> bool:
+    """Whether an id was given of which nothing is known."""
+    query = target.query
+    is_known = target.user >= 0 or target.later_purchases is not None
+    return (
+        bool(query.user_id) and not is_known and query.user_id not in target.artifacts.clients.index
+    )
+
+
+class Unfit(LabError):
+    """The settings name what was not trained."""
+
+
+def apply_settings(art: Artifacts, config: Settings) -> None:
+    """Take over the knobs; Unfit where settings name a model or a product that was not trained."""
     known = (*MODELS, *art.lists)
-    if default_model is not None and default_model not in known:
-        raise LabError(f"DEFAULT_MODEL is {default_model!r}: choose {', '.join(known)}")
-    knobs = art.hybrid.knobs.merchandising
-    for name in ("pin", "exclude", "boost"):
-        known_codes(f"merchandising.{name}", getattr(knobs, name), art.hybrid)
+    if config.default_model is not None and config.default_model not in known:
+        raise Unfit(f"DEFAULT_MODEL is {config.default_model!r}: choose {', '.join(known)}")
+    try:
+        if config.tuning is not None:
+            art.hybrid = art.hybrid.retuned(config.tuning)
+        knobs = art.hybrid.knobs.merchandising
+        for name in ("pin", "exclude", "boost"):
+            known_codes(f"merchandising.{name}", getattr(knobs, name), art.hybrid)
+    except LabError as error:
+        raise Unfit(f"the knobs do not fit what was trained: {error}") from error
 
 
 def _days_before(moment: pd.Timestamp, days: float) -> pd.Timestamp | None:

@@ -1,5 +1,6 @@
 """What people decide of lists: pins, boosts, exclusions, variety, relevance; and its preview."""
 
+import copy
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from test_serving_shop import MODELS, serving
 
 from recsys_utils.ensembles.business_rules import arranged
 from recsys_utils.ensembles.rule_settings import tuned
-from recsys_utils.serving.artifacts import Artifacts
+from recsys_utils.serving.artifacts import IN, OUT, Artifacts
 from recsys_utils.serving.preview import as_toml, expected
+from recsys_utils.serving.views import similar
 
 API = "/api/v1"
 EVERY = ("hybrid", "als", "item_cf", "popularity", *MODELS)
@@ -36,11 +38,19 @@ def user(art: Artifacts) -> str:
 
 
 @pytest.fixture(scope="module")
-def tuned_client(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+def best(art: Artifacts) -> str:
+    """What sells most."""
+    return str(art.items["units"].idxmax())
+
+
+@pytest.fixture(scope="module")
+def tuned_client(
+    base: Path, best: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[TestClient]:
     """A service whose knobs pin one product and never show another."""
     folder = tmp_path_factory.mktemp("arranged") / "serving"
     shutil.copytree(base / "data" / "small" / "serving", folder)
-    knobs = {"merchandising": {"pin": ["I00010"], "exclude": ["I00404"], "diversity": 0.3}}
+    knobs = {"merchandising": {"pin": ["I00010"], "exclude": [best], "diversity": 0.3}}
     with serving(folder, cache_ttl_seconds=0, tuning=knobs) as client:
         yield client
 
@@ -144,12 +154,12 @@ def test_get_takes_the_same_wishes_as_post(client: TestClient, user: str) -> Non
 
 
 def test_the_knobs_hold_for_every_list_and_predictions_agree(
-    tuned_client: TestClient, user: str
+    tuned_client: TestClient, user: str, best: str
 ) -> None:
     for model in EVERY:
         found = ids(listed(tuned_client, user, model_type=model, num_recommendations=20))
         assert found[0] == "I00010"
-        assert "I00404" not in found
+        assert best not in found
     one = tuned_client.post("/predict", json={"user_id": user}).json()
     many = tuned_client.post("/predict_user_list", json={"user_ids": [user, "nobody"]}).json()
     assert many[0] == one
@@ -159,6 +169,8 @@ def test_the_knobs_hold_for_every_list_and_predictions_agree(
 def test_knobs_that_name_an_unknown_product_are_refused_at_the_start(folder: Path) -> None:
     with serving(folder, tuning={"merchandising": {"pin": ["nothing"]}}) as client:
         assert client.get(f"{API}/health").json()["status"] == "failed"
+        said = client.get(f"{API}/health/ready").json()["error"]
+        assert "merchandising.pin names 'nothing'" in said
 
 
 def test_one_setting_chooses_who_answers_and_what_the_page_opens_with(folder: Path) -> None:
@@ -222,18 +234,15 @@ def test_near_ids_are_one_slip_away_and_only_of_the_unknown(client: TestClient, 
     assert near("somebody else") == []
 
 
-def test_similar_products_without_what_is_sold_out(client: TestClient, art: Artifacts) -> None:
-    for item in art.items.index[:200]:
-        path = f"{API}/items/{item}/similar?n=20"
-        every = client.get(path).json()["similar_items"]
-        if "out_of_stock" in {row["stock"] for row in every}:
-            break
-    else:
-        pytest.fail("nothing that is like another is sold out")
-    there = client.get(f"{path}&in_stock_only=true").json()["similar_items"]
-    assert "out_of_stock" not in {row["stock"] for row in there}
-    kept = [row["item_id"] for row in every if row["stock"] != "out_of_stock"]
-    assert [row["item_id"] for row in there][: len(kept)] == kept
+def test_similar_products_without_what_is_sold_out(art: Artifacts) -> None:
+    item = int(art.items["lines"].to_numpy().argmax())
+    every = [row.item_id for row in similar(art, item, 20)]
+    gone = every[::2]
+    other = copy.copy(art)
+    other.stocks = {None: np.where(art.items.index.isin(gone), OUT, IN)}
+    there = [row.item_id for row in similar(other, item, 10, in_stock_only=True)]
+    assert there[: len(every[1::2])] == every[1::2][:10]
+    assert not set(there) & set(gone)
 
 
 def test_confidence_falls_down_the_list_and_a_filter_lends_none(

@@ -896,8 +896,8 @@ KNOBS = [
     {"price_sensitivity": {"mode": "penalty", "full_penalty_at": 1.6}},
     {"price_sensitivity": {"mode": "penalty", "max_penalty": 0.9}},
     {"merchandising": {"pin": ["I00001"]}},
-    {"merchandising": {"exclude": ["I00404"]}},
-    {"merchandising": {"boost": ["I00404"]}},
+    {"merchandising": {"exclude": ["I00083"]}},
+    {"merchandising": {"boost": ["I00135"]}},
     {"merchandising": {"diversity": 0.5}},
     {"merchandising": {"min_relevance": 0.5}},
 ]

@@ -1,6 +1,6 @@
 // Shopper: a client ID in, products as cards out. Who has none names a few products instead.
 
-import { about, api, at, chain, day, nameOf, query, recommended, speaks } from "./api.js";
+import { about, api, chain, day, nameOf, query, recommended, speaks } from "./api.js";
 import { card, cards, choose, el, empty, fill, meant } from "./ui.js";
 import { combobox, findItems, findUsers } from "./search.js";
 import { similar } from "./dialogs.js";
@@ -63,14 +63,10 @@ async function learn() {
   liked.replaceChildren(...likes.map(chip));
 }
 
-async function ask() {
+function ask() {
   const filters = { category: category.value || null, in_stock_only: about.stocks && !sold.checked };
   const own = { ...filters, exclude_purchased: fresh.checked };
-  if (user.value) {
-    const answer = await recommended({ user: user.value, model: model.value, n: n.value, ...own });
-    const isNew = answer.user_info.user_type === "unknown";
-    return { ...answer, near: isNew ? (await api(`users/${at(user.value)}/profile`)).near : [] };
-  }
+  if (user.value) return recommended({ user: user.value, model: model.value, n: n.value, ...own });
   if (likes.length) return learn().then(() => api("recommendations/custom", { items: likes, n: Number(n.value), ...own }));
   return api(query("recommendations/anonymous", { n: n.value, ...filters }));
 }
