@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from cachetools import TTLCache
 
 from recsys_utils import LabError, __version__
-from recsys_utils.ensembles.hybrid import MODELS
+from recsys_utils.ensembles.hybrid import MODELS, Shopper
 from recsys_utils.online.queue import DATABASE
 from recsys_utils.serving.answers import Recommendation, RecommendationResponse, Tried, UserInfo
 from recsys_utils.serving.arrange import known_codes
@@ -236,7 +235,7 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
     art = loaded.art
     confidence = confidences(target, ranked)
     stock = art.stock_of(query.user_id)
-    days = target.shopper.days_since_purchase(len(art.items))
+    last = last_purchases(target.shopper, ranked.item, len(art.items))
     rows = [
         Recommendation(
             rank=place + 1,
@@ -250,7 +249,7 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
             stock=STOCK[stock[item]],
             recommendation_reason=ranked.reason[place],
             model_source=ranked.source[place],
-            last_purchase_date=_days_before(target.shopper.moment, days[item]),
+            last_purchase_date=last[place],
         )
         for place, item in enumerate(ranked.item.tolist())
     ]
@@ -301,8 +300,12 @@ def apply_settings(art: Artifacts, config: Settings) -> None:
         raise Unfit(f"the knobs do not fit what was trained: {error}") from error
 
 
-def _days_before(moment: pd.Timestamp, days: float) -> pd.Timestamp | None:
-    return None if np.isnan(days) else (moment - pd.Timedelta(days=days)).round("us")
+def last_purchases(shopper: Shopper, items: np.ndarray, n_items: int) -> list[datetime | None]:
+    """When a shopper last bought each of some items; None for never."""
+    days = shopper.days_since_purchase(n_items)[items]
+    age = np.rint(np.nan_to_num(days) * DAY_US).astype("timedelta64[us]")
+    moments = (np.datetime64(shopper.moment, "us") - age).tolist()
+    return [None if never else moment for moment, never in zip(moments, np.isnan(days))]
 
 
 def user_info(target: Target, user: str) -> UserInfo:
@@ -354,6 +357,7 @@ LIVE = {
     "item_cf": "Items that are bought together, weighted by spending",
     "popularity": "What sells, for everybody",
 }
+DAY_US = 86_400_000_000  # microseconds
 VERSION = __version__
 DAMAGED = "what was trained cannot be loaded, the log says why: train again"
 UNTRAINED = "nothing was trained yet: run python -m recsys_utils.serving train --dataset NAME"

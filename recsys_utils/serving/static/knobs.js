@@ -127,7 +127,7 @@ function preview() {
 function shown({ before, after, changes, study, toml }) {
   const [old, now] = [places(before.recommendations), places(after.recommendations)];
   return [el("section.panel.cost", {}, el("h2", {}, "What this is expected to change"), cost(changes, study)),
-    beside([column("In force", before, now), column("With these knobs", after, old)]),
+    beside([column("Hybrid, in force", before, now), column("Hybrid, with these knobs", after, old)]),
     toml ? el("section.panel", {}, el("h2", {}, "To make it last"),
       el("p.soft", {}, "Write this into a file, and start the service with ", el("code", {}, "TUNING_PATH=that-file.toml"), ". It says what differs from the defaults."),
       el("pre.toml", { tabindex: 0, "aria-label": "The file" }, toml), copy(toml)) : null];
@@ -153,7 +153,7 @@ function cost(changes, study) {
   return [...total, el("div.swipe", { tabindex: 0, role: "region", "aria-label": "Each knob alone" }, el("table", {},
     el("caption", {}, "Each knob alone, in points of per cent; “–”: no study has measured it"),
     el("thead", {}, el("tr", {}, heads.map((head, n) => el(n ? "th" : "th.left", { scope: "col" }, head)))), el("tbody", {}, rows))),
-  el("p.soft.small", {}, study ? `${study} Several knobs together may do more or less than their sum.`
+  el("p.soft.small", {}, study ? `${study} Of shoppers who came back in the validation weeks. Several knobs together may do more or less than their sum.`
     : "No study was recorded for this shop: run the notebooks, then train the service again.", about.synthetic ? " Synthetic data." : "")];
 }
 
