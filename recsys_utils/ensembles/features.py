@@ -16,6 +16,7 @@ from recsys_utils.data.attributes import codes as attribute_codes
 from recsys_utils.data.engine import connect
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.ensembles.candidates import Candidates
+from recsys_utils.ensembles.discovery import momentum, words
 from recsys_utils.models.item_cf import normalize_rows
 from recsys_utils.models.next_basket import basket_positions
 
@@ -31,6 +32,7 @@ def build(
     pairs: Candidates,
     history: Interactions,
     embeddings: tuple[np.ndarray, np.ndarray] | None = None,
+    discovery: bool = False,
 ) -> pd.DataFrame:
     """(pairs, features) float32, in the order of the pairs.
 
@@ -40,6 +42,7 @@ def build(
     both, `category_`, `subcategory_` and `store_` where the receipts tell them, `attribute_` of
     users and items, `score_`, `share_` and `rank_` of each generator among the user's candidates;
     `latent_` are the embeddings (users × f, items × f), each joined by its own side.
+    discovery: also what finds new items, `words_` of names and `momentum_` of sales.
     """
     tables = aggregates(history)
     pair = _joined(pairs, tables["pair"])
@@ -52,6 +55,8 @@ def build(
     result |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(tables["item"])}
     result |= _both(result) | _kinds(pairs, history) | _stores(pairs, history)
     result |= _attributes(pairs, history) | _generators(pairs)
+    if discovery:
+        result |= words(pairs, history) | momentum(pairs, history)
     for side, factors, code in zip(("user", "item"), embeddings or (), (pairs.user, pairs.item)):
         result |= {f"latent_{side}_{n}": column[code] for n, column in enumerate(factors.T)}
     return pd.DataFrame(result, dtype=np.float32)

@@ -176,15 +176,16 @@ class TwoStage(Recommender):
         axes: item factors of the oldest window, in whose coordinates the embeddings are told.
         """
         pairs = self.proposed(generators, users)
+        is_new = self.target == "new"
         if not self.embeddings:
-            return Examples(pairs, build(pairs, history))
+            return Examples(pairs, build(pairs, history, discovery=is_new))
         als = generators["als"]
         factors = pd.DataFrame(als.item_factors_, als.item_ids_)
         if axes is None:
             axes = factors
         turn = rotation(factors, axes)
         embeddings = als.user_factors_ @ turn, als.item_factors_ @ turn
-        return Examples(pairs, build(pairs, history, embeddings), axes=axes)
+        return Examples(pairs, build(pairs, history, embeddings, is_new), axes=axes)
 
     def options(self) -> list[dict]:
         """LightGBM's parameters, a set for each objective and draw."""
