@@ -18,6 +18,7 @@ from recsys_utils.data.attributes import codes as attribute_codes
 from recsys_utils.data.engine import connect, drop, given, keep
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.ensembles.candidates import Candidates
+from recsys_utils.ensembles.discovery import momentum, words
 from recsys_utils.models.item_cf import normalize_rows
 from recsys_utils.models.next_basket import basket_positions
 
@@ -77,6 +78,7 @@ def build(
     history: Interactions,
     embeddings: tuple[np.ndarray, np.ndarray] | None = None,
     known: Aggregates | None = None,
+    discovery: bool = False,
 ) -> pd.DataFrame:
     """(pairs, features) float32, in the order of the pairs.
 
@@ -87,6 +89,7 @@ def build(
     both, `category_`, `subcategory_` and `store_` where the receipts tell them, `attribute_` of
     users and items, `score_`, `share_` and `rank_` of each generator among the user's candidates;
     `latent_` are the embeddings (users × f, items × f), each joined by its own side.
+    discovery: also what finds new items, `words_` of names and `momentum_` of sales.
     """
     known = aggregates(history) if known is None else known
     pair = _joined(pairs, known.pair)
@@ -97,6 +100,8 @@ def build(
     result |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(known.item)}
     result |= _both(result) | _kinds(pairs, history) | _stores(pairs, known)
     result |= _attributes(pairs, known) | _generators(pairs)
+    if discovery:
+        result |= words(pairs, history) | momentum(pairs, history)
     for side, factors, code in zip(("user", "item"), embeddings or (), (pairs.user, pairs.item)):
         result |= {f"latent_{side}_{n}": column[code] for n, column in enumerate(factors.T)}
     return pd.DataFrame(result, dtype=np.float32)
