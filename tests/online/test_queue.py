@@ -1139,3 +1139,26 @@ def test_no_step_walks_through_all_events(queue: Queue) -> None:
     start = time.perf_counter()
     queue.post(shop_events(20_000, users=20_000, items=5_000))
     assert time.perf_counter() - start < 10  # 0.5 s; a join without an index takes 20
+
+
+def test_closed_products_are_not_shown_and_keep_their_place(queue: Queue, net: PurchaseNet) -> None:
+    queue.post(shop_events(1_500))
+    user = "u3"
+    pool = [item for item, _, _ in queue.pool(user)["pool"]]
+    best = queue.recommend([user], 1, net, at=T0)["item_id"].tolist()
+    closed = [*best, *pool[:-2]]
+    for _ in range(5):
+        found = queue.recommend([user], 4, net, at=T0, closed=closed)["item_id"]
+        assert len(found) == 4
+        assert not set(found) & set(closed)
+        assert not set(found) & set(queue.purchases(user))
+    assert set(pool) <= {item for item, _, _ in queue.pool(user)["pool"]}
+    assert queue.check() == []
+
+
+def test_the_cart_is_what_was_put_in_and_neither_taken_out_nor_bought(queue: Queue) -> None:
+    steps = [("tea", "cart"), ("milk", "cart"), ("jam", "cart"), ("oats", "view")]
+    steps += [("milk", "remove_from_cart"), ("jam", "purchase")]
+    queue.post(frame([("ann", item, kind, n, "") for n, (item, kind) in enumerate(steps)]))
+    assert queue.cart("ann") == ["tea"]
+    assert queue.cart("bob") == []
