@@ -85,9 +85,9 @@ class TwoStage(Recommender):
     which each draw learns from, another share each time. embeddings: ALS factors are features
     too, turned so that a coordinate means the same in every window. patience: a tenth of the users
     is held out, and boosting stops when they gain nothing for so many rounds.
-    few: what becomes of a shop with few purchases to learn from. "shrink" makes smaller trees, and
-    the order is the rankers' and the best generator's, by shares that windows left out tell (see
-    `trust`); "plain" does nothing.
+    few: what becomes of lists on any purchase where there is little to learn from. "shrink" makes
+    smaller trees, and the order is the rankers' and the best generator's, by shares that windows
+    left out tell (see `trust`); "plain" does nothing.
     Everything is ranked once, at the end of fitting. Where nobody bought both before and within a
     window there is nothing to learn from: the first generator's order stays.
     """
@@ -170,7 +170,7 @@ class TwoStage(Recommender):
     def sized(self, examples: list[Examples]) -> Self:
         """The model itself; one of smaller trees where little was bought in the windows."""
         bought = sum(int(e.bought.sum()) for e in examples)
-        if self.few == "plain" or not examples or bought >= ENOUGH:
+        if self.few == "plain" or self.target == "new" or not examples or bought >= ENOUGH:
             return self
         sizes = {name: min(getattr(self, name), size) for name, size in SMALLER.items()}
         return replace(self, **sizes)

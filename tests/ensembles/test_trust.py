@@ -75,6 +75,8 @@ def test_a_large_shop_and_a_plain_model_stay_as_they_are(shop: Shop) -> None:
     assert model.sized(examples).leaves == 7
     plain = TwoStage(windows=2, few="plain")
     assert plain.sized(examples) is plain
+    new = TwoStage(windows=2, target="new")
+    assert new.sized(examples) is new
     many = -(-ENOUGH // sum(int(e.bought.sum()) for e in examples))
     assert model.sized(examples * many) is model
 
