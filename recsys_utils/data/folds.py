@@ -74,7 +74,8 @@ class Fold:
     )
 
     def folder(
-        self, kind: Literal["folds", "runs", "validation", "studies", "left_out"] = "folds"
+        self,
+        kind: Literal["folds", "runs", "validation", "studies", "left_out", "outside"] = "folds",
     ) -> Path:
         """Where the fold's own files lie, the models' lists for it, or the notebooks' findings."""
         return data_dir(spec(self.dataset).name, kind, self.name)

@@ -125,6 +125,17 @@ def load_runs(
     }, metas
 
 
+def load_outside(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Others' lists for this very fold, by name, and what is known of them; both may be empty."""
+    metas = _metas_of(fold, "outside")
+    folder = fold.folder("outside")
+    runs = {
+        meta["model"]: read_parquet(_unchanged(folder / f"{meta['model']}.parquet", meta))
+        for meta in metas
+    }
+    return runs, pd.DataFrame(metas, index=list(runs)).drop(columns="model", errors="ignore")
+
+
 def remove_runs(dataset: str, notebook: str) -> None:
     """Remove the tables that a notebook saved, of all folds: after a failure they are stale."""
     for path in data_dir(dataset, "runs").glob("*/*.json"):

@@ -4,6 +4,8 @@ import os
 import sys
 
 from recsys_utils import LabError
+from recsys_utils.data.folds import load_fold
+from recsys_utils.data.outside import recorded_notes
 from recsys_utils.memory import SETTING, in_bytes
 from recsys_utils.pipeline.plan import make_plan, parse_options
 from recsys_utils.pipeline.run import run_plan
@@ -21,7 +23,11 @@ def main(arguments: list[str] | None = None) -> int:
             table, sentences = estimate(options.dataset, tasks, options.fast, options.jobs)
             print(table.to_string(index=False), *sentences, sep="\n")
             return 0
-        return run_plan(tasks, options.jobs, options.save_outputs)
+        code = run_plan(tasks, options.jobs, options.save_outputs)
+        if options.lists and code == 0:
+            for name, note in recorded_notes(load_fold(options.dataset)).items():
+                print(f"{name}: {note}")
+        return code
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recsys_utils import LabError
-from recsys_utils.data import engine, registry, tables
+from recsys_utils.data import engine, outside, registry, tables
 from recsys_utils.memory import SETTING
 from recsys_utils.store import ROOT, data_dir, report_dir
 
@@ -24,8 +24,13 @@ LAST_OF_DATA = 2
 RIVALS = {3: (), 10: (3, 4, 7)}
 RIVAL = (3,)
 # Parameters that have options of their own, so that `-p` does not take them.
-DEFAULTS = {"DATASET": "synthetic", "FAST": False, "SEED": 42}
-OPTIONS = {"DATASET": "--dataset NAME", "FAST": "--fast", "SEED": "--seed N"}
+DEFAULTS = {"DATASET": "synthetic", "FAST": False, "SEED": 42, "LISTS": {}}
+OPTIONS = {
+    "DATASET": "--dataset NAME",
+    "FAST": "--fast",
+    "SEED": "--seed N",
+    "LISTS": "--lists NAME=FILE",
+}
 
 
 @dataclass
@@ -57,7 +62,8 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
     common = (options.dataset, options.fast, options.seed)
-    is_default_run = common == tuple(DEFAULTS.values()) and not options.overrides
+    is_default_run = common == ("synthetic", False, 42)
+    is_default_run = is_default_run and not options.overrides and not options.lists
     if options.save_outputs and not is_default_run:
         parser.error(
             "--save-outputs keeps the outputs of the default run only: leave out the other options"
@@ -102,6 +108,14 @@ def _parser() -> argparse.ArgumentParser:
         help="what a notebook may use: larger models are left out, tables spill to the disk",
     )
     option(
+        "--lists",
+        action="append",
+        default=[],
+        metavar="FILE|NAME=FILE",
+        help="lists that others made, .csv or .parquet with user_id, item_id and rank or score,"
+        " judged beside our models (may be given several times)",
+    )
+    option(
         "-p",
         dest="overrides",
         action="append",
@@ -135,6 +149,9 @@ def make_plan(options: argparse.Namespace) -> list[Task]:
     known = {notebook: parameters(notebook) for notebook in chosen}
     values = {"DATASET": dataset, "FAST": options.fast, "SEED": options.seed}
     values |= _overrides(options.overrides, known)
+    values["LISTS"] = outside.named_files(options.lists)
+    if options.lists and not any("LISTS" in names for names in known.values()):
+        raise LabError("--lists: no chosen notebook writes the report: leave out --only")
     tasks = []
     for notebook in chosen:
         changed = {

@@ -56,8 +56,8 @@ def inputs(task: Task) -> str:
     """SHA-256 of all that a notebook's result depends on.
 
     These are its cells, our code that it imports, the page's templates, its parameters, the inputs
-    of what it needs, the engine, the raw files if it needs no other notebook, and the settings of
-    worth and guardrails if it writes the report.
+    of what it needs, the engine, others' lists, the raw files if it needs no other notebook, and
+    the settings of worth and guardrails if it writes the report.
     """
     cells = json.loads(task.path.read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
@@ -80,6 +80,7 @@ def inputs(task: Task) -> str:
         earlier,
         raw_files,
         os.environ.get("RECSYS_ENGINE"),
+        [digest(Path(path)) for path in task.params.get("LISTS", {}).values()],
     ]
     return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
 

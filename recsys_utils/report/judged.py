@@ -8,7 +8,7 @@ import pandas as pd
 from recsys_utils import LabError
 from recsys_utils.data import folds
 from recsys_utils.data.folds import Fold
-from recsys_utils.data.runs import load_runs, load_validation
+from recsys_utils.data.runs import load_outside, load_runs, load_validation
 from recsys_utils.evaluation.leaderboard import (
     Values,
     best_first,
@@ -71,11 +71,15 @@ def judge_folds(dataset: str) -> list[Judged]:
 
 
 def judge_fold(fold: Fold) -> Judged:
-    """A fold with its runs, and the prefiltered catalogue if notebook 02 wrote one.
+    """A fold with its runs, others' lists, and the prefiltered catalogue if notebook 02 wrote one.
 
     Raises LabError if nobody bought both before and in the test window.
     """
     runs, metas = load_runs(fold)
+    others, about = load_outside(fold)
+    if others:
+        runs = runs | others
+        metas = pd.concat([metas, about]).rename_axis("model")
     path = fold.folder() / "catalogue.parquet"
     catalogue = None
     if path.exists():

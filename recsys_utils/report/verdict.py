@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from recsys_utils.data.outside import FAMILY
 from recsys_utils.evaluation.leaderboard import best_first
 from recsys_utils.evaluation.significance import paired_tests
 from recsys_utils.report.choice import Choice, regret
@@ -28,8 +29,11 @@ def reasons(
 
 
 def shipped(board: pd.DataFrame, choice: Choice | None) -> str:
-    """The model that is chosen; without a choice the best of the test window."""
-    return choice.model if choice else best_first(board)["model"].iloc[0]
+    """The model that is chosen; without a choice the best of the test window, of our own."""
+    if choice:
+        return choice.model
+    rows = best_first(board)
+    return rows.loc[rows["family"] != FAMILY, "model"].iloc[0]
 
 
 def windows_before(boards: list[pd.DataFrame], choices: list[Choice | None]) -> str:

@@ -535,3 +535,41 @@ def test_threads_read_imports_at_once() -> None:
         gc.set_threshold(*threshold)
         sys.setswitchinterval(interval)
     assert len(results) == 1
+
+
+def test_others_lists_run_the_report_again_and_nothing_else(lab: Lab) -> None:
+    """Lists given, unchanged, changed, and dropped: only the notebook that takes them runs."""
+    lab.notebook("03")
+    lab.notebook("15", parameters="LISTS = {}")
+    lab.run()
+    vendor = lab.home / "vendor.csv"
+    vendor.write_text("user_id,item_id,rank\na,b,1\n")
+    with_lists = plan.parse_options(["--lists", str(vendor)])
+    report = plan.make_plan(with_lists)[-1]
+    assert report.params == {"LISTS": {"vendor": str(vendor)}}
+    before = inputs(report)
+    assert before != read_json(report.state)["inputs"]
+    assert inputs(report) == before
+    vendor.write_text("user_id,item_id,rank\na,c,1\n")
+    assert inputs(report) != before
+    assert lab.run()[1] == []
+    assert all(
+        inputs(task) == read_json(task.state)["inputs"] for task in plan.make_plan(with_lists)[:-1]
+    )
+
+
+def test_wrong_lists_are_refused_before_anything_runs(lab: Lab) -> None:
+    lab.notebook("03")
+    lab.notebook("15", parameters="LISTS = {}")
+    vendor = lab.home / "vendor.csv"
+    vendor.write_text("user_id,item_id\na,b\n")
+    code, ran, _, error = lab.run("--lists", str(vendor))
+    assert (code, ran) == (2, [])
+    assert "vendor.csv has no column rank and none score" in error
+    vendor.write_text("user_id,item_id,rank\na,b,1\n")
+    code, ran, _, error = lab.run("--lists", str(vendor), "--only", "03")
+    assert (code, ran) == (2, [])
+    assert "no chosen notebook writes the report" in error
+    code, _, _, error = lab.run("-p", "LISTS={}")
+    assert code == 2
+    assert "option of its own, --lists" in error

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from recsys_utils import LabError
 from recsys_utils.report import sections, study_figures
 from recsys_utils.report.sections import study_sections
+from recsys_utils.report.verdict import shipped
 
 KNOBS = pd.DataFrame(
     {
@@ -181,3 +182,15 @@ def test_reliability_names_models() -> None:
 def test_the_page_has_a_place_for_each_section(section: str) -> None:
     template = Path(sections.__file__).parent / "templates" / "report.html.j2"
     assert f"studies.{section}" in template.read_text()
+
+
+def test_lists_of_others_are_never_shipped_by_the_test_window() -> None:
+    """Without a choice on validation the best of our own models is taken."""
+    rows = {"metric": "precision", "k": 5, "scope": "any", "users_scope": "warm", "fold": "f"}
+    board = pd.DataFrame(
+        [
+            rows | {"model": "vendor", "family": "outside", "value": 0.9},
+            rows | {"model": "own", "family": "repeat", "value": 0.3},
+        ]
+    )
+    assert shipped(board, None) == "own"

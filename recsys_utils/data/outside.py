@@ -1,0 +1,239 @@
+"""Lists that others made: read with care, counted, and judged beside our models.
+
+They have no lists for the validation window, so nobody can choose them; they can be compared, and
+be what the shop shows today.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from recsys_utils import LabError
+from recsys_utils.data.folds import Fold
+from recsys_utils.data.runs import COLUMNS, DEPTH, load_metas, load_outside
+from recsys_utils.store import digest, library_versions, write_json, write_parquet
+
+FAMILY = "outside"
+FOLDER = "outside"
+# Places that the report judges: a list with fewer counts as short.
+FULL = 10
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+SUFFIXES = (".csv", ".parquet")
+
+
+def named_files(given: list[str]) -> dict[str, str]:
+    """Absolute paths by name, from `NAME=path` or `path`, whose file's name then counts.
+
+    Every file is read once, so that a wrong one is refused before anything runs.
+    Raises LabError for a name that is twice there or has signs that a file's name cannot have.
+
+    >>> named_files([])
+    {}
+    """
+    files = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals:
+            path = text
+            name = Path(text).stem
+        if not NAME.fullmatch(name):
+            raise LabError(f"--lists {text}: give a name of letters and digits, as NAME={path}")
+        if name in files:
+            raise LabError(f"--lists {text}: the name {name} is there twice: give NAME={path}")
+        read_lists(Path(path))
+        files[name] = str(Path(path).resolve())
+    return files
+
+
+def read_lists(path: Path) -> pd.DataFrame:
+    """user_id and item_id as text, and rank or score, as the file has them.
+
+    Raises LabError for a missing file, a missing column, an empty id, ids that are no whole
+    numbers, and a rank or a score that cannot be one.
+    """
+    table = _read(path)
+    missing = [name for name in ("user_id", "item_id") if name not in table]
+    if missing:
+        found = ", ".join(map(str, table.columns))
+        raise LabError(f"{path} has no column {missing[0]}: it has {found}")
+    order = next((name for name in ("rank", "score") if name in table), None)
+    if order is None:
+        raise LabError(f"{path} has no column rank and none score: add the one or the other")
+    if not len(table):
+        raise LabError(f"{path} has no rows: write a row for each user_id and item_id")
+    result = pd.DataFrame({name: _ids(table[name], path) for name in ("user_id", "item_id")})
+    numbers = pd.to_numeric(table[order], errors="coerce").to_numpy(float)
+    _refuse(~np.isfinite(numbers), table[order], path, "which is no number")
+    if order == "rank":
+        wrong = (numbers < 1) | (numbers % 1 != 0)
+        _refuse(wrong, table[order], path, "but ranks are whole numbers from 1")
+    result[order] = numbers
+    return result
+
+
+def fitted_to(fold: Fold, table: pd.DataFrame, name: str) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Lists of the test window's shoppers in the form of a run, and what was counted on the way.
+
+    table: as `read_lists` gives it. An item twice counts at its better place; what the shop does
+    not know is dropped, and the items below move up.
+    Raises LabError for two items at one rank, for ids that differ from the shop's by leading zeros
+    only, and where no shopper of the test window has a list.
+    """
+    history = fold.testing.history
+    asked = pd.Index(fold.testing.users).astype(str)
+    shoppers = history.user_ids.astype(str).union(asked)
+    items = history.item_ids.astype(str)
+    _refuse_lost_zeros(table["user_id"], shoppers, "user_id", name)
+    _refuse_lost_zeros(table["item_id"], items, "item_id", name)
+    table = _in_order(table, name)
+    counts = {}
+    counts["rows of unknown shoppers"] = int((~table["user_id"].isin(shoppers)).sum())
+    counts["rows of shoppers outside the test window"] = int(
+        (table["user_id"].isin(shoppers) & ~table["user_id"].isin(asked)).sum()
+    )
+    table = table[table["user_id"].isin(asked)]
+    repeated = table.duplicated(["user_id", "item_id"])
+    counts["duplicate items"] = int(repeated.sum())
+    table = table[~repeated]
+    known = table["item_id"].isin(items)
+    counts["rows of unknown items"] = int((~known).sum())
+    table = table[known]
+    if not len(table):
+        raise LabError(
+            f"the lists '{name}' hold no known item for any shopper of the test window:"
+            f" shoppers are called {', '.join(asked[:3])}, items {', '.join(items[:3])}"
+        )
+    place = table.groupby("user_id", sort=False).cumcount() + 1
+    if "rank" in table:
+        jumps = table.groupby("user_id", sort=False)["rank"].diff().fillna(table["rank"])
+        counts["gaps between ranks, closed"] = int((jumps > 1).sum())
+    table = table.assign(rank=place)
+    lengths = table.groupby("user_id").size()
+    counts[f"lists of fewer than {FULL} items"] = int((lengths < FULL).sum())
+    counts["shoppers without a list"] = int((~asked.isin(lengths.index)).sum())
+    if "score" not in table:
+        table["score"] = 1 / table["rank"]
+    table = table[table["rank"] <= DEPTH]
+    return table[list(COLUMNS)].reset_index(drop=True), counts
+
+
+def in_words(counts: dict[str, int]) -> str:
+    """What was counted, in a sentence; nothing that is 0.
+
+    >>> in_words({"duplicate items": 2, "rows of unknown items": 0})
+    'No validation list, so it cannot be chosen. Duplicate items: 2.'
+    """
+    found = [f"{what}: {count:,}" for what, count in counts.items() if count]
+    text = "; ".join(found)
+    told = f" {text[0].upper()}{text[1:]}." if found else ""
+    return "No validation list, so it cannot be chosen." + told
+
+
+def record_lists(fold: Fold, files: dict[str, str]) -> dict[str, str]:
+    """Write others' lists beside the runs of a fold, in place of those recorded before.
+
+    files: paths by name. Returns what was counted, in words, by name.
+    Raises LabError for the name of one of our models.
+    """
+    ours = load_metas(fold).index
+    made = {}
+    for name, path in files.items():
+        if name in ours:
+            raise LabError(f"--lists {name}: a model of this run has that name: take another one")
+        made[name] = fitted_to(fold, read_lists(Path(path)), name)
+    folder = fold.folder(FOLDER)
+    for old in folder.glob("*.*"):
+        old.unlink()
+    told = {}
+    for name, (lists, counts) in made.items():
+        told[name] = in_words(counts)
+        saved = write_parquet(lists, folder / f"{name}.parquet")
+        about = {
+            "model": name,
+            "family": FAMILY,
+            "made_by": "",
+            "notebook": "",
+            "params": {"file": Path(files[name]).name, "sha256": digest(Path(files[name]))},
+            "tries": 1,
+            "note": told[name],
+            "seed_spread": {},
+            "fold": fold.name,
+            "fold_hash": fold.hash,
+            "sha256": digest(saved),
+            "fit_seconds": None,
+            "recommend_seconds": None,
+            "peak_mib": None,
+            "versions": library_versions(),
+        }
+        write_json(about, folder / f"{name}.json")
+    return told
+
+
+def recorded_notes(fold: Fold) -> dict[str, str]:
+    """What was counted when others' lists of this very fold were recorded, by name."""
+    _, about = load_outside(fold)
+    return about["note"].to_dict() if len(about) else {}
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix not in SUFFIXES:
+        raise LabError(f"--lists {path}: the file ends in {' or '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise LabError(f"--lists {path} does not exist: give the path of a file")
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise LabError(f"{path} cannot be read ({reason}): write it again") from error
+
+
+def _ids(column: pd.Series, path: Path) -> pd.Series:
+    """Ids as text. Decimals are refused: 7.0 is what is left of 7 beside an empty cell."""
+    if pd.api.types.is_float_dtype(column):
+        raise LabError(f"{path} has decimals as {column.name}: write ids as text")
+    text = column.astype("string").str.strip()
+    empty = (text.isna() | (text == "")).to_numpy(bool)
+    _refuse(empty, column, path, "which is empty")
+    return text.astype(object)
+
+
+def _refuse(wrong: np.ndarray, column: pd.Series, path: Path, why: str) -> None:
+    """Name the first wrong row; rows count from 1, below the heading."""
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise LabError(
+            f"{path}, row {row + 1}: {column.name} is '{column.iloc[row]}', {why}: mend the file"
+        )
+
+
+def _refuse_lost_zeros(ids: pd.Series, known: pd.Index, column: str, name: str) -> None:
+    """Ids that nobody knows, but that the shop has with other leading zeros, were misread."""
+    unknown = pd.Index(ids.unique()).difference(known)
+    bare = pd.Series(known, known.str.lstrip("0"))
+    lost = unknown[unknown.str.lstrip("0").isin(bare.index)]
+    if len(lost):
+        shop = bare.loc[[lost[0].lstrip("0")]].iloc[0]
+        raise LabError(
+            f"the lists '{name}' write {column} {lost[0]} where the shop has {shop}"
+            f" ({len(lost):,} such ids): write ids as text, with their leading zeros"
+        )
+
+
+def _in_order(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Each shopper's rows from the first place on; equal scores by item id."""
+    if "score" in table:
+        keys = ["user_id", "score", "item_id"]
+        return table.sort_values(keys, ascending=[True, False, True], ignore_index=True)
+    table = table.sort_values(["user_id", "rank", "item_id"], ignore_index=True)
+    tied = table[table.duplicated(["user_id", "rank"])]
+    if len(tied):
+        first = tied.iloc[0]
+        raise LabError(
+            f"the lists '{name}' have two items at rank {first['rank']:.0f} of user_id"
+            f" {first['user_id']}: give each item of a shopper a rank of its own"
+        )
+    return table
