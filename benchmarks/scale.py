@@ -228,6 +228,7 @@ def _picture(rows: list[dict], path: Path) -> None:
         ax.set_xticks(ends, [f"{each:g}" for each in ends])
         ax.minorticks_off()
         ax.spines[["top", "right"]].set_visible(False)
+    axes[1].set_yticks([0.5, 1, 2, 4, 8], ["0.5", "1", "2", "4", "8"])
     figure.legend(loc="outside right center", fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0, 0.8, 1))
     figure.savefig(path, dpi=80)

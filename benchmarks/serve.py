@@ -6,7 +6,8 @@ Uncached requests of every kind come at a fixed rate, events among them; halfway
 killed and started again. Milliseconds count from the time at which a request was due, so a service
 that falls behind shows it. Then every acknowledged event is posted once more: what is new to the
 service now was lost. After that, as many requests as it takes from some clients, without the cache
-and with it.
+and with it. `serve_load.load_table` comes first: what the service bears, beside the same load on a
+plain route that returns a constant list. `--load` makes that table alone.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 import psutil
 from lab.serving_tour import API, Server
+from serve_load import load_table
 
 from recsys_utils.data.registry import spec
 from recsys_utils.store import data_dir
@@ -82,8 +84,12 @@ class Load:
 
 
 def main(options: argparse.Namespace) -> None:
-    """At a fixed rate with a kill in the middle; then at full speed without and with the cache."""
+    """What it bears; a fixed rate with a kill in the middle; full speed without and with cache."""
     folder = options.artifacts or data_dir(spec(options.dataset).name, "serving")
+    table = load_table(folder, options.seconds / 8, options.clients)
+    print(table.round(2).to_string(na_rep="–"))
+    if options.load:
+        return
     with Server(folder, cache_seconds=0) as server:
         _steady(server, options)
     for cached in (False, True):
@@ -222,4 +228,5 @@ if __name__ == "__main__":
         "--rate", type=float, default=50, help="requests per second of the first part"
     )
     parser.add_argument("--clients", type=int, default=2)
+    parser.add_argument("--load", action="store_true", help="the table of loads alone")
     main(parser.parse_args())

@@ -12,7 +12,7 @@ import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.data import folds, tables
-from recsys_utils.data.engine import connect
+from recsys_utils.data.engine import local
 from recsys_utils.data.files import FILE, ROW, read_file
 from recsys_utils.data.registry import Layout
 from recsys_utils.pipeline.estimate import estimate
@@ -119,7 +119,7 @@ def _sample(path: Path) -> tuple[str, pd.DataFrame]:
     for encoding in ("utf-8", "latin-1"):
         layout = Layout(files=[path.name], encoding=encoding)
         try:
-            rows = read_file(connect(), path, layout, [], [])
+            rows = read_file(local(), path, layout, [], [])
         except LabError as error:
             if "set encoding" in str(error) and encoding == "utf-8":
                 continue

@@ -37,6 +37,7 @@ ORIGINAL = {
     "embeddings": True,
     "rounds": 500,
     "patience": 50,
+    "few": "plain",
 }
 ROWS = 30_000  # of all windows together that a variant learns from
 JUDGED = 5_000  # users
@@ -108,7 +109,7 @@ def bench(model: TwoStage, stage: Stage, rows: int = ROWS) -> Bench:
     asked = model.asked(history, generators, users, axes)
     asked.bought = held(asked.pairs, truth, history)
     thinned = _thinned(examples, rows, model.seed)
-    return Bench(model, generators, thinned, asked, users, len(pairs))
+    return Bench(model.sized(examples), generators, thinned, asked, users, len(pairs))
 
 
 def learnt(b: Bench) -> np.ndarray:

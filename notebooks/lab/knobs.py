@@ -9,7 +9,7 @@ from recsys_utils.data.folds import Stage
 from recsys_utils.data.interactions import distinct
 from recsys_utils.ensembles.business_rules import Facts, rerank
 from recsys_utils.ensembles.hybrid import Hybrid
-from recsys_utils.ensembles.rule_settings import tuned
+from recsys_utils.ensembles.rule_settings import DEFAULTS, tuned
 from recsys_utils.evaluation.metrics import beyond_accuracy, per_user
 from recsys_utils.evaluation.slices import scopes, warm
 
@@ -63,7 +63,7 @@ def rule_values(priced: bool) -> dict[str, dict[str, dict]]:
     for factor in (0.1, 0.2, 0.4, 0.8):
         repurchase[f"{factor:g}"] = {"repurchase_cycle": {"exclusion_factor": factor}}
     if not priced:
-        return {"Repurchase, × cycle": repurchase}
+        return {"Repurchase, × cycle": repurchase} | weight_values()
     upsell = {f"{factor:g}": {"upsell": {"factor": factor}} for factor in (0, 0.1, 0.5, 1)}
     cap = {"off": {}}
     for tolerance in (3, 2, 1.5, 1.2):
@@ -78,4 +78,19 @@ def rule_values(priced: bool) -> dict[str, dict[str, dict]]:
         "Segment filter": {"off": {}, "on": {"user_segments": {}}},
         "Price cap, × mean price": cap,
         "Price penalty, × mean price": penalty,
-    }
+    } | weight_values()
+
+
+def weight_values() -> dict[str, dict[str, dict]]:
+    """Weights of each part of the blend to try; the others keep their proportion to one another."""
+    usual = vars(DEFAULTS.model_weights)
+    names = {"als": "ALS", "item_cf": "item-item", "popularity": "popularity"}
+    result = {}
+    for part, name in names.items():
+        rest = 1 - usual[part]
+        values = {}
+        for weight in dict.fromkeys((usual[part], 0, 0.2, 0.4, 0.6, 0.8, 1)):
+            others = {each: share * (1 - weight) / rest for each, share in usual.items()}
+            values[f"{weight:g}"] = {"model_weights": others | {part: weight}}
+        result[f"Weight of {name}"] = values
+    return result

@@ -7,7 +7,8 @@ import pandas as pd
 from ibis.expr.types import BooleanValue, Column, Table
 
 from recsys_utils import LabError
-from recsys_utils.data.dates import MICROSECONDS, ODD_SHARE, as_times, outside
+from recsys_utils.data.dates import ODD_SHARE, as_times, outside
+from recsys_utils.data.engine import MICROSECONDS, fetch, keep
 from recsys_utils.data.files import FILE, ROW, id_text
 from recsys_utils.data.readers import NOTHING, Selected, with_numbers, with_reading
 from recsys_utils.data.registry import Source
@@ -87,7 +88,7 @@ def complain(selected: Selected, casts: dict[str, Column]) -> None:
 
 def first_row(selected: Selected, t: Table, bad: BooleanValue, name: str) -> tuple[str, object]:
     """File and row of the first bad row, and its value."""
-    rows = t.filter(bad).order_by(FILE, ROW).limit(1).to_pandas().iloc[0]
+    rows = fetch(t.filter(bad).order_by(FILE, ROW).limit(1)).iloc[0]
     paths = {path.name: path for path in selected.raw.paths}
     return f"{paths.get(rows[FILE], rows[FILE])}, row {rows[ROW]}", rows[name]
 
@@ -170,7 +171,7 @@ def with_own_baskets(t: Table) -> tuple[Table, str]:
     shoppers = ibis._.count().over(group_by="basket_id")
     seen = seen.mutate(days=several_days, shops=seen.stores > 1, shared=shoppers > 1)
     reused = seen.filter(lambda s: s.days | s.shops | s.shared)
-    reused = reused.select("user_id", "basket_id", "days", "shops", "shared").cache()
+    reused = keep(reused.select("user_id", "basket_id", "days", "shops", "shared"))
     n = int(reused.basket_id.nunique().to_pandas())
     if not n:
         return t, ""
@@ -181,7 +182,7 @@ def with_own_baskets(t: Table) -> tuple[Table, str]:
     if "store_id" in t.columns:
         new = ibis.ifelse(joined.shops, new + "/" + joined.store_id, new)
     named = joined.mutate(basket_id=ibis.coalesce(new, joined.basket_id))
-    return named.select(t.columns).cache(), (
+    return keep(named.select(t.columns)), (
         "Receipt numbers that come again on another day, in another store or with another"
         f" shopper: {n:,}. Each of these is a basket of its own."
     )
@@ -241,7 +242,7 @@ def audit(t: Table) -> list[dict]:
     money = (t.quantity * t.price).sum() if "price" in t.columns else ibis.null("float64")
     counts = t.group_by("rejected").agg(rows=t.count(), money=money).to_pandas()
     counts["kept"] = counts["rejected"].isna()
-    counts = counts.sort_values(["kept", "rows"], ascending=[True, False])
+    counts = counts.sort_values(["kept", "rows", "rejected"], ascending=[True, False, True])
     rows = [
         {
             "table": "purchases",

@@ -10,8 +10,8 @@ import pandas as pd
 from ibis.expr.types import Column, Table
 
 from recsys_utils import LabError
+from recsys_utils.data.engine import MICROSECONDS
 
-MICROSECONDS = "timestamp(6)"
 FIRST = pd.Timestamp("1970-01-01")
 EPOCHS = {"unix": 1, "unix_ms": 1000}
 EXCEL = "excel"

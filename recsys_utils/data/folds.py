@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from ibis.expr.types import Table
 
 from recsys_utils import LabError
-from recsys_utils.data import tables
+from recsys_utils.data import engine, split, tables
 from recsys_utils.data.interactions import Interactions, distinct
 from recsys_utils.data.registry import Spec, revised, spec
-from recsys_utils.store import data_dir, digest, read_json, read_parquet, write_json, write_parquet
+from recsys_utils.store import data_dir, digest, read_json, read_parquet, write_json
 
 PARTS = ("train", "valid", "test")
 # Beside the folds: the name of each basket, whose number is its place.
@@ -234,10 +235,7 @@ def with_basket_numbers(purchases: pd.DataFrame) -> tuple[pd.DataFrame, pd.Serie
     """
     ids = purchases["basket_id"].astype("category")
     if ids.isna().any():
-        raise LabError(
-            f"line {int(ids.isna().argmax()) + 1:,} of the purchases has no basket_id: map one, or"
-            " leave basket_id out so that a basket is a shopper's day"
-        )
+        raise LabError(split.NO_BASKET.format(line=int(ids.isna().argmax()) + 1))
     found = pa.array(ids.cat.categories, pa.string())
     order = pc.sort_indices(found)
     number = np.empty(len(found), np.int32)
@@ -252,6 +250,7 @@ def returning(parts: dict[str, pd.DataFrame]) -> set:
     return before & set(parts["test"]["user_id"])
 
 
+@engine.explained()
 def write_folds(dataset: str, **overrides: object) -> list[Path]:
     """Cut the data set's purchases into its folds, newest first, and write them below
     `data/<dataset>/folds`.
@@ -259,36 +258,49 @@ def write_folds(dataset: str, **overrides: object) -> list[Path]:
     overrides: protocol, test_weeks, valid_weeks, folds in the place of the data set's own; None
     keeps its own.
     """
-    data = tables.load(dataset)
-    result = revised(data.spec, **overrides)
-    purchases, names = with_basket_numbers(data.purchases)
-    write_parquet(names.to_frame(), data_dir(result.name, "folds", BASKETS))
+    result = revised(tables.ready(dataset), **overrides)
+    bought = engine.read(data_dir(result.name, "tables", "purchases.parquet"), engine.connect())
+    bought, names = split.numbered(bought)
+    path = data_dir(result.name, "folds", BASKETS)
+    engine.write(names, path, ("number",), columns=("basket_id",))
     written = []
     for back in range(result.folds):
-        borders, parts = cut(purchases, result, back)
+        borders, parts = _cut_tables(bought, result, back)
+        rows = split.sizes(parts)
         name = f"{borders['test']:%Y-%m-%d}" if borders else f"last-basket-{back}"
-        if parts["test"].empty and result.protocol == "next_basket" and not back:
+        if not rows["test"] and result.protocol == "next_basket" and not back:
             raise LabError(
                 f"no shopper of '{result.name}' has a second basket, so no list for a shopper can"
                 " be judged: map user_id to something that lasts, such as a card or an account"
             )
-        if parts["test"].empty or parts["train"].empty:
+        if not rows["test"] or not rows["train"]:
             raise LabError(
                 f"fold {name} of '{result.name}' has no"
-                f" {'test' if parts['test'].empty else 'train'} rows: lower folds"
+                f" {'train' if rows['test'] else 'test'} rows: lower folds"
             )
         _check_returning(parts, name, result)
-        written.append(_write_fold(data_dir(result.name, "folds", name), result, borders, parts))
+        folder = data_dir(result.name, "folds", name)
+        written.append(_write_fold(folder, result, borders, parts, rows))
     write_json(
         {"folds": [path.name for path in written]}, data_dir(result.name, "folds", "folds.json")
     )
     return written
 
 
-def _check_returning(parts: dict[str, pd.DataFrame], name: str, made: Spec) -> None:
+def _cut_tables(
+    bought: Table, made: Spec, back: int
+) -> tuple[dict[str, pd.Timestamp], dict[str, Table]]:
+    """`cut` where the receipts lie on an engine."""
+    if made.protocol == "next_basket":
+        return {}, split.basket_tables(bought, back)
+    borders = window_borders(split.ends(bought), made.test_weeks, made.valid_weeks, back)
+    return borders, split.window_tables(bought, borders)
+
+
+def _check_returning(parts: dict[str, Table], name: str, made: Spec) -> None:
     """A list for somebody needs a past: LabError where nobody of the test part has one."""
-    if not returning(parts):
-        shoppers = parts["test"]["user_id"].nunique()
+    shoppers, known = split.shoppers(parts)
+    if not known:
         raise LabError(
             f"fold {name} of '{made.name}': none of the {shoppers:,} shoppers of the test part"
             " has an earlier receipt, so no list for a shopper can be judged: map user_id to"
@@ -341,8 +353,8 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
         users=read_parquet(data / "users.parquet"),
         hash=meta["hash"],
         repeats=meta["repeats"],
-        listed=_own_file(result, "items"),
-        registered=_own_file(result, "users"),
+        listed=has_own_file(result, "items"),
+        registered=has_own_file(result, "users"),
         events=events,
     )
 
@@ -370,21 +382,26 @@ def describe(fold: Fold) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("part")
 
 
-def _own_file(made: Spec, table: str) -> bool:
+def has_own_file(made: Spec, table: str) -> bool:
+    """Whether the items or users are listed by the shop, not only found in receipts."""
     source = getattr(made, table)
     return made.synthetic or bool(source and source.has_place)
 
 
-def _write_fold(folder: Path, made: Spec, borders: dict, parts: dict[str, pd.DataFrame]) -> Path:
+def _write_fold(
+    folder: Path, made: Spec, borders: dict, parts: dict[str, Table], rows: dict[str, int]
+) -> Path:
     (folder / "fold.json").unlink(missing_ok=True)
-    paths = [write_parquet(parts[part], folder / f"{part}.parquet") for part in PARTS]
+    paths = [folder / f"{part}.parquet" for part in PARTS]
+    for part, path in zip(PARTS, paths):
+        engine.write(parts[part], path, (engine.PLACE,))
     write_json(
         {
             "protocol": made.protocol,
             "repeats": made.repeats,
             "borders": {k: str(v) for k, v in borders.items()},
             "hash": digest(*paths),
-            "rows": [len(parts[part]) for part in PARTS],
+            "rows": [rows[part] for part in PARTS],
         },
         folder / "fold.json",
     )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
-from recsys_utils.data.engine import connect
+from recsys_utils.data.engine import connect, given, keep
 from recsys_utils.data.registry import Spec
 
 TOP = "top sellers by units"
@@ -52,20 +52,20 @@ def rules_of(data_set: Spec, n_items: int, **overrides: float | bool | None) -> 
 
 
 def prefilter(
-    purchases: pd.DataFrame, items: pd.DataFrame, rules: Rules = Rules()
+    purchases: pd.DataFrame | Table, items: pd.DataFrame, rules: Rules = Rules()
 ) -> tuple[pd.Index, pd.DataFrame]:
     """Apply the rules in order to train purchases; return the ids kept and the funnel.
 
     The funnel has a row per rule: items, share of users with something left, lines and money left
-    after it.
+    after it. purchases: a frame, or a table of an engine, which counts where it lies.
     """
-    con = connect()
-    bought = con.create_table(
-        "bought", pa.Table.from_pandas(_needed(purchases), preserve_index=False), temp=True
-    )
+    bought = purchases
+    if isinstance(purchases, pd.DataFrame):
+        rows = pa.Table.from_pandas(_needed(purchases), preserve_index=False)
+        bought = given(rows, connect())
     facts = _facts(bought).to_pandas().set_index("item_id")
     facts["category_items"] = _category_items(facts.index, items)
-    pairs = con.create_table("pairs", _pairs(bought), temp=True)
+    pairs = keep(_pairs(bought))
     kept = facts
     funnel = [_left(pairs, facts.index, "all items")]
     for name, ok in _steps(facts, rules):
@@ -167,7 +167,8 @@ def _span(days: int) -> str:
 
 
 def _left(pairs: Table, ids: pd.Index, rule: str) -> dict:
-    t = pairs.semi_join(ibis.memtable(pd.DataFrame({"item_id": ids.astype(str)})), "item_id")
+    kept = pa.table({"item_id": pa.array(ids.astype(str), pa.string())})
+    t = pairs.semi_join(given(kept, pairs.get_backend()), "item_id")
     row = (
         t.agg(users=t.user_id.nunique(), lines=t.lines.sum(), money=t.money.sum())
         .to_pandas()

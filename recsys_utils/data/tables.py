@@ -11,7 +11,7 @@ from ibis.expr.types import Column, Table
 from recsys_utils import LabError
 from recsys_utils.data import cleaning, databases, synthetic
 from recsys_utils.data.dates import as_times, find_reading
-from recsys_utils.data.engine import connect, in_order
+from recsys_utils.data.engine import connect, explained, in_order, keep, move, reader, write
 from recsys_utils.data.files import FILE, ROW, id_text, raw_files
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.readers import Raw, Selected, read_raw, select, with_numbers, with_reading
@@ -38,6 +38,7 @@ MAKERS = [
         "numbers",
         "readers",
         "registry",
+        "spark",
         "tables",
         "synthetic",
         "synthetic_words",
@@ -101,12 +102,8 @@ def load(dataset: str) -> Tables:
     """Read the canonical tables, after building them where the raw files or their description
     changed.
     """
-    result = spec(dataset)
+    result = ready(dataset)
     folder = data_dir(result.name, "tables")
-    wanted = fingerprint(result)
-    current = folder / "manifest.json"
-    if not current.exists() or read_json(current).get("fingerprint") != wanted:
-        build(result, folder, wanted)
     frames = {
         t: (
             read_parquet(folder / f"{t}.parquet")
@@ -115,7 +112,18 @@ def load(dataset: str) -> Tables:
         )
         for t in TABLES
     }
-    return Tables(result, read_json(current), **frames)
+    return Tables(result, read_json(folder / "manifest.json"), **frames)
+
+
+def ready(dataset: str) -> Spec:
+    """Build the canonical tables where the raw files or their description changed; the latter."""
+    result = spec(dataset)
+    folder = data_dir(result.name, "tables")
+    wanted = fingerprint(result)
+    current = folder / "manifest.json"
+    if not current.exists() or read_json(current).get("fingerprint") != wanted:
+        build(result, folder, wanted)
+    return result
 
 
 def fingerprint(made: Spec) -> dict:
@@ -137,8 +145,13 @@ def fingerprint(made: Spec) -> dict:
     }
 
 
+@explained()
 def build(made: Spec, folder: Path, wanted: dict) -> None:
-    """Write every table of a data set and then its manifest, which makes them valid."""
+    """Write every table of a data set and then its manifest, which makes them valid.
+
+    Raw files are read, and the SQL of a TOML is run, by DuckDB in this process; the rows that come
+    of it are cleaned and put together on the engine that `connect` opens.
+    """
     (folder / "manifest.json").unlink(missing_ok=True)
     for old in folder.glob("*.parquet"):
         old.unlink()
@@ -160,7 +173,9 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         for table in ("events", "stock"):
             audit += _plain(con, made, table, folder, notes) if getattr(made, table) else []
         for table in OPTIONAL:
-            audit += _optional(con, made, table, folder, notes) if getattr(made, table) else []
+            audit += (
+                _optional(reader(con), made, table, folder, notes) if getattr(made, table) else []
+            )
         notes += _told_reading(selected, readings)
         raw = [
             {"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size}
@@ -225,10 +240,10 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
         if name != KEYS[table]
     }
     source = source.model_copy(update={"columns": source.columns | riders})
-    raw = read_raw(con, source, made)
+    raw = read_raw(reader(con), source, made)
     selected = select(raw, source, "purchases")
-    ruled = cleaning.with_rules(cleaning.typed(selected), source)
-    rows = con.create_table(ibis.util.gen_name("typed"), ruled, temp=True)
+    typed = move(cleaning.typed(selected), con)
+    rows = keep(cleaning.with_rules(typed, source))
     notes += cleaning.check_outside(rows, selected)
     notes += cleaning.merged_ids(selected)
     if "ts" in source.columns:
@@ -236,7 +251,7 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
         if end is not None:
             is_late = rows.rejected.isnull() & (rows.ts >= end.to_pydatetime())
             late = ibis.ifelse(is_late, "after the end of trading", rows.rejected)
-            rows = rows.mutate(rejected=late).cache()
+            rows = keep(rows.mutate(rejected=late))
             notes.append(sentence)
     if "basket_id" in source.columns:
         rows, sentence = cleaning.with_own_baskets(rows)
@@ -287,7 +302,7 @@ def _purchases(
             f"every row of {raw.name} was rejected, most by '{worst['rule']}': check [purchases] of"
             f" '{made.name}'"
         )
-    _write(
+    write(
         cleaning.merge(cleaned.filter(cleaned.rejected.isnull())),
         folder / "purchases.parquet",
         ("ts", "basket_id", "user_id", "item_id"),
@@ -349,7 +364,7 @@ def _attributes(
         ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
     for column in (c for c in columns if c != key):
         ids = ids.left_join(_first_seen(rows, key, column), key).drop(f"{key}_right")
-    _write(ids, folder / f"{table}.parquet", (key,))
+    write(ids, folder / f"{table}.parquet", (key,))
     return sorted(source.columns.keys() - columns.keys()) if source else []
 
 
@@ -381,12 +396,12 @@ def _own_rows(
     con: ibis.BaseBackend, made: Spec, source: Source, table: str, columns: dict[str, str]
 ) -> tuple[Table, Raw]:
     """Rows of the table's own file, whose order takes the place of time; and the raw rows."""
-    raw = read_raw(con, source, made)
+    raw = read_raw(reader(con), source, made)
     t = select(raw, source.model_copy(update={"columns": columns}), table).table
     t = t.filter(t.rejected.isnull())
     ids = {name: id_text(t[name]) for name in columns if name.endswith("_id")}
     rows = t.mutate(ts=ibis.row_number().over(order_by=[FILE, ROW]), **ids).drop(ROW, FILE)
-    return rows, raw
+    return move(rows, con), raw
 
 
 def _first_seen(t: Table, key: str, column: str) -> Table:
@@ -403,8 +418,8 @@ def _plain(
 ) -> list[dict]:
     """Write events or stock as they are, after checking types and event names."""
     source = getattr(made, table)
-    selected = select(read_raw(con, source, made), source, table)
-    t = _typed_plain(selected)
+    selected = select(read_raw(reader(con), source, made), source, table)
+    t = move(_typed_plain(selected), con)
     if table == "events":
         t = _checked_events(t, selected)
     total = int(t.count().to_pandas())
@@ -412,7 +427,7 @@ def _plain(
     items = con.read_parquet(str(folder / "items.parquet")).select("item_id")
     if source.has_place:
         notes += _meeting(items, t, "item_id", selected.raw, table)
-    _write(
+    write(
         t,
         folder / f"{table}.parquet",
         ("ts", "event_id") if table == "events" else ("item_id", "country"),
@@ -455,7 +470,10 @@ def _typed_plain(selected: Selected) -> Table:
 def _optional(
     con: ibis.BaseBackend, made: Spec, table: str, folder: Path, notes: list[str]
 ) -> list[dict]:
-    """Write an optional table in the order of its files, without ever holding it in memory."""
+    """Write an optional table in the order of its files, without ever holding it in memory.
+
+    con: DuckDB, since a server does not keep an order.
+    """
     source = getattr(made, table)
     selected = select(read_raw(con, source, made), source, table)
     t = selected.table
@@ -495,11 +513,6 @@ def _time(selected: Selected, name: str) -> Column:
     is_text = column.type().is_string() and not form
     reading = find_reading(selected.table, name, where) if is_text else None
     return as_times(column, form, reading)
-
-
-def _write(t: Table, path: Path, order: tuple[str, ...]) -> None:
-    with atomic(path) as temporary:
-        t.order_by(*order).to_parquet(str(temporary))
 
 
 def _synthetic_audit(folder: Path) -> list[dict]:

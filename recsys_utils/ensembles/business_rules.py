@@ -184,6 +184,35 @@ def attainable(price: np.ndarray, tuning: Tuning) -> float:
     return 1 + boost * tuning.upsell.factor * tuning.upsell.price_boost_weight
 
 
+def arranged(
+    worth: np.ndarray, alike: np.ndarray, n: int, diversity: float, first: int = 0
+) -> np.ndarray:
+    """Places of n items by maximal marginal relevance (Carbonell & Goldstein 1998), best first.
+
+    Each next item has the highest (1 − diversity) · worth − diversity · its greatest likeness to
+    those before it; ties go to the earlier place.
+
+    worth: (m,) relevance in 0…1, best first. alike: (m, m) likeness of two items in 0…1.
+    first: so many items stay in front, in their order.
+
+    >>> alike = np.array([[1.0, 0.9, 0.0], [0.9, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> arranged(np.array([0.9, 0.8, 0.5]), alike, 2, 0.0).tolist()
+    [0, 1]
+    >>> arranged(np.array([0.9, 0.8, 0.5]), alike, 2, 0.5).tolist()
+    [0, 2]
+    """
+    is_open = np.ones(len(worth), bool)
+    nearest = np.zeros(len(worth))
+    places = []
+    for place in range(min(n, len(worth))):
+        margin = np.where(is_open, (1 - diversity) * worth - diversity * nearest, -np.inf)
+        best = place if place < first else int(margin.argmax())
+        places.append(best)
+        is_open[best] = False
+        nearest = np.maximum(nearest, alike[best])
+    return np.array(places, int)
+
+
 def in_force(price: np.ndarray, tuning: Tuning) -> dict[str, str]:
     """Each rule with "on", "off", or why it cannot act.
 

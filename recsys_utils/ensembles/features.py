@@ -15,9 +15,10 @@ from scipy import sparse
 
 from recsys_utils.data.attributes import blocks, vocabulary
 from recsys_utils.data.attributes import codes as attribute_codes
-from recsys_utils.data.engine import connect
+from recsys_utils.data.engine import connect, drop, given, keep
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.ensembles.candidates import Candidates
+from recsys_utils.ensembles.discovery import momentum, words
 from recsys_utils.models.item_cf import normalize_rows
 from recsys_utils.models.next_basket import basket_positions
 
@@ -77,6 +78,7 @@ def build(
     history: Interactions,
     embeddings: tuple[np.ndarray, np.ndarray] | None = None,
     known: Aggregates | None = None,
+    discovery: bool = False,
 ) -> pd.DataFrame:
     """(pairs, features) float32, in the order of the pairs.
 
@@ -87,6 +89,7 @@ def build(
     both, `category_`, `subcategory_` and `store_` where the receipts tell them, `attribute_` of
     users and items, `score_`, `share_` and `rank_` of each generator among the user's candidates;
     `latent_` are the embeddings (users × f, items × f), each joined by its own side.
+    discovery: also what finds new items, `words_` of names and `momentum_` of sales.
     """
     known = aggregates(history) if known is None else known
     pair = _joined(pairs, known.pair)
@@ -97,6 +100,8 @@ def build(
     result |= {f"item_{c}": item[pairs.item, n] for n, c in enumerate(known.item)}
     result |= _both(result) | _kinds(pairs, history) | _stores(pairs, known)
     result |= _attributes(pairs, known) | _generators(pairs)
+    if discovery:
+        result |= words(pairs, history) | momentum(pairs, history)
     for side, factors, code in zip(("user", "item"), embeddings or (), (pairs.user, pairs.item)):
         result |= {f"latent_{side}_{n}": column[code] for n, column in enumerate(factors.T)}
     return pd.DataFrame(result, dtype=np.float32)
@@ -105,13 +110,13 @@ def build(
 def aggregates(history: Interactions) -> Aggregates:
     """Tables of the engine by (user, item), user and item code."""
     con = connect()
-    lines = con.create_table("lines", _lines(history), temp=True)
-    pair = con.create_table("pairs", _pair(lines), temp=True)  # asked often, made once
-    user = con.create_table("users", _user(lines, pair), temp=True)
+    lines = given(_lines(history), con)
+    pair = keep(_pair(lines))  # asked often, made once
+    user = keep(_user(lines, pair))
     users, items = history.shape
     of_user = user.to_pandas().set_index("user").reindex(range(users))
     of_item = _item(lines, pair, user).to_pandas().set_index("item").reindex(range(items))
-    con.drop_table("lines")
+    drop(lines)
     return Aggregates(history, pair, of_user, of_item)
 
 

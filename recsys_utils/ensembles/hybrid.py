@@ -201,17 +201,20 @@ class Hybrid(Recommender):
         model: str = "hybrid",
         closed: np.ndarray | None = None,
         capped: bool = True,
+        bonus: np.ndarray | None = None,
     ) -> Answer:
         """The n best items for a shopper, with price, reason and source.
 
         closed: (items,) bool, what must not be listed. capped: whether the rules' highest price
-        holds; it does not where the shopper named a range. Fewer than n only where fewer are
-        allowed.
+        holds; it does not where the shopper named a range. bonus: (items,) what to add to the blend
+        before the rules. Fewer than n only where fewer are allowed.
         """
         _check_n(n)
         days = shopper.days_since_purchase(len(self.item_ids_))
         parts, share = self.shares(shopper, model)
         blend = parts.sum(axis=0)
+        if bonus is not None:
+            blend = blend + bonus
         final, drop = self._ruled(blend, np.array([shopper.mean_price]), days[None], capped)
         open_blend = blend if closed is None else np.where(closed, -np.inf, blend)
         score = self._tiers(open_blend, final, drop)[0]
@@ -305,6 +308,13 @@ class Hybrid(Recommender):
             score[shopper.items] = np.minimum(score[shopper.items], best_new)
             raw[1, 0] = score
         return _blended(raw, self._weights(model))
+
+    def alike(self, items: np.ndarray) -> np.ndarray:
+        """(n, n) cosine of items by the shoppers who bought both, as the report's diversity."""
+        bought = (self.seen_[:, items] > 0).astype(np.float32)
+        both = (bought.T @ bought).toarray()
+        size = np.sqrt(both.diagonal())
+        return both / np.maximum(np.outer(size, size), 1e-12)
 
     def learnt(self) -> dict:
         """What fitting learnt, by name; of the parts as `part.name`."""

@@ -79,6 +79,25 @@ class PriceSensitivity:
 
 
 @dataclass(frozen=True)
+class Merchandising:
+    """What a person decides of single products and of a list as a whole, after the models.
+
+    It acts on every list that is served, by whatever model; the leaderboard's lists go without it.
+
+    pin: ids that come first, in this order. exclude: ids that are never listed. boost: ids whose
+    relevance gains `boost_factor`. diversity: 0 goes by relevance alone, 1 by unlikeness alone.
+    min_relevance: what is less relevant is left out, of models whose scores have a scale.
+    """
+
+    pin: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    boost: tuple[str, ...] = ()
+    boost_factor: float = knob(0.1, 0, 1)
+    diversity: float = knob(0.0, 0, 1)
+    min_relevance: float = knob(0.0, 0, 1)
+
+
+@dataclass(frozen=True)
 class Tuning:
     """Every knob; `load_tuning` reads them from TOML, `tuned` from a dictionary of what differs
     from the defaults.
@@ -92,10 +111,11 @@ class Tuning:
     user_segments: UserSegments = UserSegments()
     repurchase_cycle: RepurchaseCycle = RepurchaseCycle()
     price_sensitivity: PriceSensitivity = PriceSensitivity()
+    merchandising: Merchandising = Merchandising()
 
     def to_dict(self) -> dict:
         """All of it as plain values: what GET /config shows, what a model saves."""
-        return asdict(self)
+        return _plain(asdict(self))
 
 
 DEFAULTS = Tuning()
@@ -160,6 +180,11 @@ def _value(kind: object, known: Field, value: object, key: str, where: str) -> o
         if not isinstance(value, bool):
             raise LabError(f"{where}: {key} is {value!r}: it takes true or false")
         return value
+    if get_origin(kind) is tuple:
+        is_list = isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
+        if not is_list:
+            raise LabError(f"{where}: {key} is {value!r}: it takes a list of ids, as text")
+        return tuple(dict.fromkeys(value))
     low, high = known.metadata["range"]
     right = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
     if not (right and low <= value <= high):
@@ -195,6 +220,13 @@ def _check_sums(made: Tuning, where: str) -> None:
             f"{where}: price_sensitivity.full_penalty_at is {price.full_penalty_at:g}: "
             f"it must be above budget_tolerance, {price.budget_tolerance:g}"
         )
+
+
+def _plain(value: object) -> object:
+    """Tuples as lists, as JSON and TOML have them."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _names(cls: type) -> str:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles.candidates import Candidates, held, together
 from recsys_utils.ensembles.features import Aggregates, aggregates, build
+from recsys_utils.ensembles.trust import USUAL, LeftOut, trusted, voted
 from recsys_utils.models import (
     ALS,
     TIFUKNN,
@@ -31,6 +32,11 @@ THREADED = (
     100_000  # rows below which a second thread costs more than it gives; it never changes the trees
 )
 FEW = 20_000  # rows from which a ranker learns, if there are as many
+# Bought candidates of all windows from which the ranker stands by itself. With fewer it is made of
+# smaller trees, and shares the order with the best single model.
+ENOUGH = 10_000
+SMALLER = {"leaves": 7, "min_leaf": 50, "rounds": 60}
+FOLDS = 3  # of the windows, each left out once to tell how far the ranker is trusted
 CHUNK = 8_000  # users ranked at once: bounds the memory of their features
 # By name: each generator and its weight in the vote for candidates; one with 0 only scores.
 GENERATORS = {
@@ -79,6 +85,9 @@ class TwoStage(Recommender):
     which each draw learns from, another share each time. embeddings: ALS factors are features
     too, turned so that a coordinate means the same in every window. patience: a tenth of the users
     is held out, and boosting stops when they gain nothing for so many rounds.
+    few: what becomes of a shop with few purchases to learn from. "shrink" makes smaller trees, and
+    the order is the rankers' and the best generator's, by shares that windows left out tell (see
+    `trust`); "plain" does nothing.
     Everything is ranked once, at the end of fitting. Where nobody bought both before and within a
     window there is nothing to learn from: the first generator's order stays.
     """
@@ -98,6 +107,7 @@ class TwoStage(Recommender):
     leaves: int = 31
     learning_rate: float = 0.1
     min_leaf: int = 100
+    few: Literal["shrink", "plain"] = "shrink"
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -133,9 +143,14 @@ class TwoStage(Recommender):
         examples = self.__dict__.pop("_examples", None)
         if examples is None:
             examples = self.examples(data)
+        model = self.sized(examples)
+        self.single_, self.share_ = np.array([]), np.array([1.0])
+        if model is not self:
+            single, share = model.trust(examples)
+            self.single_, self.share_ = np.array([single]), np.array([share])
         rankers = []
         if examples:
-            rankers = train(self.options(), examples, self.patience, self.sample)
+            rankers = train(model.options(), examples, self.patience, self.sample)
         self.rankers_ = np.array([ranker.model_to_string() for ranker in rankers], dtype=str)
         self.lists_ = self._ranked(data, rankers, examples[-1].axes if examples else None)
 
@@ -151,6 +166,30 @@ class TwoStage(Recommender):
             if window:
                 result.append(window)
         return result[::-1]
+
+    def sized(self, examples: list[Examples]) -> Self:
+        """The model itself; one of smaller trees where little was bought in the windows."""
+        bought = sum(int(e.bought.sum()) for e in examples)
+        if self.few == "plain" or not examples or bought >= ENOUGH:
+            return self
+        sizes = {name: min(getattr(self, name), size) for name, size in SMALLER.items()}
+        return replace(self, **sizes)
+
+    def trust(self, examples: list[Examples]) -> tuple[str, float]:
+        """The best single generator, and the rankers' share of the order against it.
+
+        Each window is ranked by rankers of the other windows. One window alone tells only which
+        generator is best, and the share is the usual one.
+        """
+        quick = replace(self, draws=1)
+        windows = []
+        for n in range(FOLDS):
+            asked = examples[n::FOLDS]
+            seen = [e for place, e in enumerate(examples) if place % FOLDS != n]
+            rankers = train(quick.options(), seen, self.patience, self.sample) if seen else []
+            windows += [LeftOut(e.pairs, e.bought, score(rankers, e)) for e in asked]
+        single, share = trusted(windows)
+        return single, share if len(examples) > 1 else USUAL
 
     def fitted_generators(self, history: Interactions) -> dict[str, Recommender]:
         """The first stage on a history, by name."""
@@ -178,15 +217,17 @@ class TwoStage(Recommender):
         known: the history's aggregates, where they are made already.
         """
         pairs = self.proposed(generators, users)
+        is_new = self.target == "new"
         if not self.embeddings:
-            return Examples(pairs, build(pairs, history, known=known))
+            return Examples(pairs, build(pairs, history, known=known, discovery=is_new))
         als = generators["als"]
         factors = pd.DataFrame(als.item_factors_, als.item_ids_)
         if axes is None:
             axes = factors
         turn = rotation(factors, axes)
         embeddings = als.user_factors_ @ turn, als.item_factors_ @ turn
-        return Examples(pairs, build(pairs, history, embeddings, known), axes=axes)
+        table = build(pairs, history, embeddings, known, is_new)
+        return Examples(pairs, table, axes=axes)
 
     def options(self) -> list[dict]:
         """LightGBM's parameters, a set for each objective and draw."""
@@ -244,23 +285,12 @@ class TwoStage(Recommender):
         parts = []
         for users in tqdm(list(_chunks(data.shape[0])), desc="ranking", leave=False, disable=None):
             result = self.asked(data, generators, users, axes, known)
-            scores = [
-                standardised(ranker.predict(result.table.to_numpy(), raw_score=True))
-                for ranker in rankers
-            ]
-            parts.append(
-                (
-                    result.pairs.user,
-                    result.pairs.item,
-                    (
-                        sum(scores)
-                        if scores
-                        else next(iter(result.pairs.scores.values())).astype(float)
-                    ),
-                )
-            )
-        user, item, score = (np.concatenate(column) for column in zip(*parts))
-        return sparse.csr_matrix((score - score.min() + 1, (user, item)), shape=data.shape).astype(
+            order = score(rankers, result)
+            if len(self.single_):
+                order = voted(result.pairs, order, self.single_[0], self.share_[0])
+            parts.append((result.pairs.user, result.pairs.item, order))
+        user, item, order = (np.concatenate(column) for column in zip(*parts))
+        return sparse.csr_matrix((order - order.min() + 1, (user, item)), shape=data.shape).astype(
             np.float32
         )
 
@@ -269,6 +299,14 @@ class TwoStage(Recommender):
         rest = self.recent_ / (self.recent_.max() + 1)
         result = self.lists_[users].toarray()
         return np.where(result > 0, result, rest).astype(np.float32)
+
+
+def score(rankers: list[lightgbm.Booster], example: Examples) -> np.ndarray:
+    """(pairs,) sum of the rankers' standardised scores; the first generator's without rankers."""
+    if not rankers:
+        return next(iter(example.pairs.scores.values())).astype(float)
+    x = example.table.to_numpy()
+    return sum(standardised(ranker.predict(x, raw_score=True)) for ranker in rankers)
 
 
 def rotation(factors: pd.DataFrame, reference: pd.DataFrame) -> np.ndarray:

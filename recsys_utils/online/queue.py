@@ -155,7 +155,13 @@ class Queue(Database):
             )
 
     def recommend(
-        self, users: Sequence[str], n: int = 3, net: PurchaseNet | None = None, *, at: pd.Timestamp
+        self,
+        users: Sequence[str],
+        n: int = 3,
+        net: PurchaseNet | None = None,
+        *,
+        at: pd.Timestamp,
+        closed: Sequence[str] = (),
     ) -> pd.DataFrame:
         """Show each user the n products whose turn it is, in one transaction.
 
@@ -163,7 +169,8 @@ class Queue(Database):
         user gets fewer only where the shop has no more that they have not purchased. Never a
         purchased one.
 
-        net: orders and fills pools. at: the time that is written into the log, UTC.
+        net: orders and fills pools. at: the time that is written into the log, UTC. closed:
+        products that nobody is shown now, such as sold-out ones; they keep their place in a pool.
         Returns user_id, rank, item_id, score, counter (this time included), source.
         """
         if n < 1:
@@ -175,7 +182,8 @@ class Queue(Database):
             con.execute("DELETE FROM touched")
             con.executemany("INSERT INTO touched VALUES (?)", zip(users))
             pool = self.read(schema.POOL, (self.max_pool,))
-            filled = self._fill(con, pool, users, max(self.min_pool, n), net, time)
+            pool = pool[~pool["item_id"].isin(closed)]
+            filled = self._fill(con, pool, users, max(self.min_pool, n), net, time, closed)
             pool = pd.concat([pool, filled], ignore_index=True)
             shown = rotation.next_products(pool, n, net)
             self._log(con, shown, 1, time)
@@ -202,6 +210,10 @@ class Queue(Database):
         """How many products a user has ever purchased."""
         sql = "SELECT COUNT(*) AS n FROM purchases WHERE user_id = ?"
         return int(self.read(sql, (user,))["n"][0])
+
+    def cart(self, user: str) -> list[str]:
+        """What a user put into the cart and neither took out of it nor bought, by id."""
+        return self.read(schema.CART, (user,))["item_id"].tolist()
 
     @property
     def watermark(self) -> tuple[pd.Timestamp, int] | None:
@@ -318,6 +330,7 @@ class Queue(Database):
         need: int,
         net: PurchaseNet | None,
         time: int,
+        closed: Sequence[str],
     ) -> pd.DataFrame:
         """New rows for the pools of fewer than `need` products, entered in the log."""
         missing = need - pool["user_id"].value_counts().reindex(users, fill_value=0)
@@ -327,13 +340,15 @@ class Queue(Database):
         purchased = self.read(
             "SELECT user_id, item_id FROM touched CROSS JOIN purchases USING (user_id)"
         )
+        pairs = pd.MultiIndex.from_product([missing.index, closed], names=["user_id", "item_id"])
+        out = pairs.to_frame(index=False).astype(object)
         items = self.read(
             "SELECT item_id, category FROM items ORDER BY bought DESC, touched DESC, item_id"
         )
         favourites = self.read("SELECT user_id, category FROM favourite")
         new = rotation.fill_products(
             missing,
-            taken=pd.concat([pool, purchased]),
+            taken=pd.concat([pool, purchased, out]),
             items=items,
             favourite=favourites.set_index("user_id")["category"],
             net=net,

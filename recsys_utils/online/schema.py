@@ -40,6 +40,12 @@ CREATE INDEX sums_best ON sums (user_id, score DESC, counter, item_id) WHERE pur
 CREATE TABLE state (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID
 """
 
+CART = """
+SELECT item_id FROM events WHERE user_id = ? AND event_type <> 'view' GROUP BY item_id
+HAVING SUM(event_type = 'cart') > SUM(event_type = 'remove_from_cart')
+    AND SUM(event_type = 'purchase') = 0
+ORDER BY item_id"""
+
 # CROSS JOIN: SQLite then begins with the few users at hand, never with a walk through all sums.
 TEMPORARY = """
 CREATE TEMP TABLE batch (event_id INTEGER PRIMARY KEY, user_id TEXT, item_id TEXT,

@@ -92,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     option(
         "--engine",
         default=os.environ.get("RECSYS_ENGINE", "duckdb"),
-        help="where tables are made: " + ", ".join(engine.ENGINES),
+        metavar="NAME",
+        help=f"where tables and folds are made: {', '.join(engine.ENGINES)}",
     )
     option(
         "--memory",

@@ -40,8 +40,8 @@ class Recommendation(Answer):
     """One item of a list.
 
     score: as the model gave it; relevance: score over the highest attainable, null where a model's
-    scores have no such scale and the rank alone counts; confidence: share bought of such
-    suggestions.
+    scores have no such scale and the rank alone counts; confidence: share bought of suggestions at
+    such a place; last_purchase_date: of this shopper, null for what they never bought.
     """
 
     rank: int
@@ -50,17 +50,27 @@ class Recommendation(Answer):
     category: str | None
     relevance_score: Share | None
     confidence_score: Share | None
-    score: float
+    score: float | None
     item_price: float | None
     stock: Stock
     recommendation_reason: str
     model_source: str
+    last_purchase_date: ShopTime | None
+
+
+class Tried(Answer):
+    """A model that was tried, and what it could say."""
+
+    model: str
+    outcome: str
 
 
 class RecommendationResponse(Answer):
     """A list for one user, by whatever model.
 
-    notes: which model stood in for which and why, and what was learnt after the moment asked for.
+    notes: which model stood in for which and why, and what the shop decided of the list. fallback:
+    the models that were tried in their order, where the one asked for had not enough to say. near:
+    known ids that differ from an unknown one by a slip of the hand.
     """
 
     user_id: str
@@ -68,6 +78,8 @@ class RecommendationResponse(Answer):
     recommendations: list[Recommendation]
     primary_model: str
     fallback_used: bool
+    fallback: list[Tried]
+    near: list[str]
     notes: list[str]
     processing_time_ms: float
     generated_at: datetime
@@ -212,11 +224,16 @@ class Model(Answer):
 class ModelsResponse(Answer):
     """All of them, how a list is made, and of whose data.
 
-    stocks: whether these say what is in stock.
+    default: who answers where a request names no model. page: which model the page opens with.
+    shipped: which one the report ships, null where no report was made. stocks: whether the data say
+    what is in stock. as_of: the last receipt.
     """
 
     models: list[Model]
     default: str
+    page: str
+    shipped: str | None
+    trained_at: datetime
     architecture: dict[str, str]
     dataset: str
     title: str
@@ -275,19 +292,56 @@ class Bought(Answer):
 
 
 class Profile(Answer):
-    """What is known of a user."""
+    """What is known of a user.
+
+    attributes: as the shop's file of clients has them, without what the receipts count.
+    """
 
     attributes: dict[str, Any]
     history: list[Bought]
 
 
 class ProfileResponse(Answer):
-    """A user, known or not."""
+    """A user, known or not.
+
+    near: known ids that differ from an unknown one by a slip of the hand.
+    later_purchases: what came since the receipts.
+    """
 
     user_id: str
     user_info: UserInfo
     profile: Profile | None
     is_known_user: bool
+    near: list[str]
+    later_purchases: int
+
+
+class KnobChange(Answer):
+    """A knob that differs, and what the study of this rule alone expects; null if it has none.
+
+    precision, revenue_share: changes of precision@5 and of the share of spending that the lists
+    foresee, of warm shoppers of the validation window.
+    """
+
+    knob: str
+    before: Any
+    after: Any
+    precision: float | None
+    revenue_share: float | None
+
+
+class PreviewResponse(Answer):
+    """One shopper's list under the knobs in force and under those tried; nothing is saved.
+
+    study: where the expectations come from, null where no study was recorded. toml: what to write
+    into the file that TUNING_PATH names.
+    """
+
+    before: RecommendationResponse
+    after: RecommendationResponse
+    changes: list[KnobChange]
+    study: str | None
+    toml: str
 
 
 class ReloadResponse(Answer):

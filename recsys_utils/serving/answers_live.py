@@ -22,6 +22,7 @@ class Shown(Answer):
     rank: int
     item_id: str
     item_name: str
+    category: str | None
     item_price: float | None
     stock: Stock
     score: int
@@ -33,7 +34,8 @@ class QueueResponse(Answer):
     """A shopper's queue.
 
     pool: [product, times shown, score]. purchased: a page of the products ever purchased, in the
-    order of ids; purchased_count: how many there are.
+    order of ids; purchased_count: how many there are. cart: what is in the cart. names: of every
+    product named here.
     """
 
     user_id: str
@@ -41,14 +43,21 @@ class QueueResponse(Answer):
     names: dict[str, str]
     purchased: list[str]
     purchased_count: int
+    cart: list[str]
     shown: list[Shown]
     weights: dict[str, int]
 
 
 class FormField(Answer):
-    """A field of the new customer's form."""
+    """A field of the new customer's form.
+
+    weight: its part of what all fields together change in the lists. asked: of the few to ask
+    first.
+    """
 
     field: str
+    weight: float
+    asked: bool
     kind: Literal["choice", "text", "number"]
     options: list[str]
     minimum: float | None
@@ -64,10 +73,19 @@ class FieldsResponse(Answer):
 
 
 class RatedItem(Answer):
-    """A product's attributes and its predicted rating, 1 to 5."""
+    """A product's attributes and its predicted rating, 1 to 5; what the shop knows of it, and why.
+
+    item_id is null for a product that the service does not list.
+    """
 
     item: dict[str, str]
     rating: Annotated[float, Field(ge=1, le=5)]
+    item_id: str | None
+    item_name: str
+    category: str | None
+    item_price: float | None
+    stock: Stock
+    reason: str
 
 
 class NewCustomerResponse(Answer):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 KIND = "service"
 CURE = "run python -m recsys_utils.serving train --dataset NAME"
 # of stock
+LETTERS = 100  # characters that slips of the hand are tried with
 UNKNOWN = -1
 OUT = 0
 IN = 1
@@ -68,6 +69,7 @@ class Artifacts:
     stock: pd.DataFrame | None
     cells: pd.DataFrame | None
     catalogue: pd.DataFrame | None  # item_id that the shop's [prefilter] keeps
+    costs: pd.DataFrame | None  # what each business rule costs, as a notebook recorded it
     tower: "StandaloneRecommender | None"
 
     @classmethod
@@ -102,9 +104,9 @@ class Artifacts:
             read_parquet(folder / f"{name}.parquet").astype({key: str}).set_index(key)
             for name, key in (("items", "item_id"), ("users", "user_id"))
         )
-        stock, cells, catalogue = (
-            read_parquet(folder / name) if name in there else None
-            for name in ("stock.parquet", "confidence.parquet", "catalogue.parquet")
+        stock, cells, catalogue, costs = (
+            read_parquet(folder / f"{name}.parquet") if f"{name}.parquet" in there else None
+            for name in ("stock", "confidence", "catalogue", "knob_costs")
         )
         tower = _tower(folder / "tower")
         result = cls(
@@ -118,6 +120,7 @@ class Artifacts:
             stock,
             cells,
             catalogue,
+            costs,
             tower,
         )
         for name in (
@@ -128,6 +131,8 @@ class Artifacts:
             "categories",
             "by_units",
             "stocks",
+            "folded_ids",
+            "code_of_name",
         ):  # now, not in somebody's request
             getattr(result, name)
         return result
@@ -202,8 +207,8 @@ class Artifacts:
 
     def cells_of(self, setting: str) -> pd.DataFrame | None:
         """Cells of confidence for lists with ("any") or without ("new") what was bought before."""
-        if self.cells is None or "setting" not in self.cells:
-            return self.cells
+        if self.cells is None or "behind" not in self.cells:
+            return None  # an older version learnt confidence by score
         return self.cells[self.cells["setting"] == setting]
 
     def lists_of_newcomer(self, user: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -213,6 +218,21 @@ class Artifacts:
             return {}
         found = {name: lists.of_user(row) for name, lists in self.newcomers.items()}
         return {name: listed for name, listed in found.items() if len(listed[0])}
+
+    @cached_property
+    def folded_ids(self) -> tuple[dict[str, str], list[str]]:
+        """Known ids by their lower case without leading zeros too; the characters they are of."""
+        ids = [*self.hybrid.user_ids_, *self.clients.index]
+        folded = {one.casefold(): one for one in reversed(ids)}
+        bare = {one.lstrip("0"): full for one, full in folded.items()}
+        return bare | folded, sorted(set("".join(folded)))[:LETTERS]
+
+    @cached_property
+    def code_of_name(self) -> dict[str, int]:
+        """Item codes by name, and by name and id as the towers call what shares its name."""
+        named = list(enumerate(zip(self.names, self.items.index)))
+        both = {f"{name} · {item}": code for code, (name, item) in named}
+        return {name: code for code, (name, _) in reversed(named)} | both
 
     def attributes(self, user: str) -> dict:
         """What the shop knows of a user, with or without a receipt; nothing of a stranger."""

@@ -24,24 +24,38 @@ class Learnt:
         age = np.rint(hybrid.line_age_ * (DAY / pd.Timedelta(milliseconds=1))).astype(np.int64)
         time = _microseconds(hybrid.as_of) - 1_000 * age
         self.step = next((step for step in STEPS if not (time % step).any()), SECOND)
-        self.times = np.unique(time // self.step)
-        self.keys = np.unique(self._keys(user, hybrid.line_item_, time))
+        self.times = _sorted_once(time // self.step)
+        self.keys = _sorted_once(self._keys(user, hybrid.line_item_, time))
 
     def holds(self, purchases: pd.DataFrame) -> np.ndarray:
         """(n,) bool: which purchases (user_id, item_id, ts) the models have learnt."""
         user = self.user_ids.get_indexer(purchases["user_id"])
         item = self.item_ids.get_indexer(purchases["item_id"])
         time = purchases["ts"].to_numpy("datetime64[us]").astype(np.int64)
-        is_known = (user >= 0) & (item >= 0) & np.isin(time // self.step, self.times)
+        is_known = (user >= 0) & (item >= 0) & _among(time // self.step, self.times)
         result = np.zeros(len(purchases), bool)
         keys = self._keys(user[is_known], item[is_known], time[is_known])
-        result[is_known] = np.isin(keys, self.keys)
+        result[is_known] = _among(keys, self.keys)
         return result
 
     def _keys(self, user: np.ndarray, item: np.ndarray, time: np.ndarray) -> np.ndarray:
         """(n,) one number for shopper, item and time."""
         place = np.searchsorted(self.times, time // self.step)
         return pair_ids(pair_ids(user, item, len(self.item_ids)), place, max(len(self.times), 1))
+
+
+def _among(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """(n,) bool: which values are in an ordered array; costs no more for a longer one."""
+    if not len(values) or not len(ordered):
+        return np.zeros(len(values), bool)
+    place = np.searchsorted(ordered, values)
+    return ordered[np.minimum(place, len(ordered) - 1)] == values
+
+
+def _sorted_once(values: np.ndarray) -> np.ndarray:
+    """Each value once, in order; several times as fast as np.unique where most are different."""
+    values = np.sort(values)
+    return values[np.append(True, values[1:] != values[:-1])] if len(values) else values
 
 
 def _microseconds(moment: pd.Timestamp) -> int:

@@ -5,6 +5,7 @@ trained, and the shopper at the moment asked for; everything else takes the targ
 before anything is cut off, and what is missing is filled by what sells.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -13,8 +14,17 @@ import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.ensembles.hybrid import MODELS, Shopper
-from recsys_utils.evaluation.calibration import confidence
+from recsys_utils.serving.arrange import (
+    DEEP,
+    SHOP,
+    RankedList,
+    Wishes,
+    arrange,
+    checked_wishes,
+    known_codes,
+)
 from recsys_utils.serving.artifacts import IN, UNKNOWN, Artifacts
+from recsys_utils.serving.confidence import of_places
 from recsys_utils.serving.online import Online
 
 TITLES = {
@@ -39,6 +49,7 @@ class Query:
     """A request for a list; equal ones are answered from the cache.
 
     as_of: the moment to look from. history: item ids that a made-up shopper bought.
+    pin_items, boost_items, diversity, min_relevance: as `Merchandising` has them; None: as it says.
     """
 
     user_id: str
@@ -53,6 +64,10 @@ class Query:
     in_stock_only: bool = False
     history: tuple[str, ...] | None = None
     prefiltered: bool = False
+    pin_items: tuple[str, ...] = ()
+    boost_items: tuple[str, ...] = ()
+    diversity: float | None = None
+    min_relevance: float | None = None
 
 
 @dataclass
@@ -93,6 +108,27 @@ class Target:
         return self.artifacts.lists_of_newcomer(self.query.user_id)
 
     @cached_property
+    def wishes(self) -> Wishes:
+        """What people decided of the list."""
+        query = self.query
+        hybrid = self.artifacts.hybrid
+        return checked_wishes(
+            hybrid.knobs.merchandising,
+            query.pin_items,
+            query.boost_items,
+            query.diversity,
+            query.min_relevance,
+            hybrid,
+        )
+
+    @cached_property
+    def habits_closed(self) -> np.ndarray:
+        """(items,) bool: what was bought, where lists go without it; else nothing."""
+        if self.query.exclude_purchased or not self.artifacts.manifest["repeats"]:
+            return self.is_bought
+        return np.zeros(len(self.artifacts.items), bool)
+
+    @cached_property
     def is_bought(self) -> np.ndarray:
         """(items,) bool: what the shopper bought until the moment asked for."""
         mask = np.zeros(len(self.artifacts.items), bool)
@@ -105,13 +141,8 @@ class Target:
         query = self.query
         artifacts = self.artifacts
         closed = artifacts.hybrid.outside(query.price_min, query.price_max)
-        unknown = [item for item in query.exclude_items if item not in artifacts.items.index]
-        if unknown:
-            raise LabError(
-                f"exclude_items names '{unknown[0][:60]}', which is not in the catalogue: find"
-                " items at /api/v1/items?q="
-            )
-        closed |= artifacts.items.index.isin(query.exclude_items)
+        never = artifacts.hybrid.knobs.merchandising.exclude
+        closed[known_codes("exclude_items", (*query.exclude_items, *never), artifacts.hybrid)] = 1
         if query.prefiltered:
             closed |= artifacts.outside_catalogue
         if query.category is not None:
@@ -129,26 +160,12 @@ class Target:
                     " leave it out"
                 )
             closed |= artifacts.stock_of(query.user_id) != IN
-        if query.exclude_purchased or not artifacts.manifest["repeats"]:
-            closed |= self.is_bought
-        return closed
+        return closed | self.habits_closed
 
-
-@dataclass
-class RankedList:
-    """A list by item code, best first.
-
-    relevance: scores over the attainable maximum, NaN where a model's scores have none.
-    primary_model: the model that made it. fallback_used: it is not the one asked for.
-    """
-
-    item: np.ndarray
-    relevance: np.ndarray
-    score: np.ndarray
-    reason: list[str]
-    source: list[str]
-    primary_model: str
-    fallback_used: bool
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a filter leaves out more than what was bought."""
+        return bool((self.closed & ~self.habits_closed).any())
 
 
 def look_up(query: Query, artifacts: Artifacts, online: Online) -> Target:
@@ -175,27 +192,6 @@ def look_up(query: Query, artifacts: Artifacts, online: Online) -> Target:
     return Target(query, artifacts, user, shopper, later)
 
 
-def notes(target: Target, ranked: RankedList) -> list[str]:
-    """Which model stood in for the one that was asked for, and why."""
-    if not ranked.fallback_used:
-        return []
-    asked, answered = TITLES[target.query.model], TITLES[ranked.primary_model]
-    return [f"{asked} → {answered}: {_why(target)}."]
-
-
-def _why(target: Target) -> str:
-    """Why the model that was asked for has no list of its own."""
-    if target.newcomer:
-        return "only the shop's file of clients knows this one, so attributes decide"
-    if target.user >= 0 and target.shopper.code < 0:
-        return "this shopper had bought nothing by then"
-    if target.query.user_id in target.artifacts.clients.index:
-        return "this client has bought nothing yet"
-    if target.shopper.code < 0:
-        return "this shopper is unknown"
-    return "it has no list for this shopper"
-
-
 def recommend(target: Target) -> RankedList:
     """The list that was asked for.
 
@@ -209,12 +205,24 @@ def recommend(target: Target) -> RankedList:
     known = (*MODELS, *artifacts.lists)
     if model not in known:
         raise LabError(f"model '{model[:60]}' is unknown: choose {', '.join(known)}")
+    wishes = target.wishes
+    if query.min_relevance and model not in MODELS:
+        raise LabError(
+            f"min_relevance needs scores with a scale, and those of {model} have none: choose"
+            f" {', '.join(MODELS)} or leave it out"
+        )
+    depth = query.n if wishes.is_plain else max(query.n, DEEP)
+    deep = replace(target, query=replace(query, n=depth))
     if target.newcomer and model not in target.newcomer:
         told = next(iter(target.newcomer))
-        listed = stored_list(replace(target, query=replace(query, model=told)))
+        listed = stored_list(replace(deep, query=replace(deep.query, model=told)))
         ranked = replace(listed, fallback_used=True)
     else:
-        ranked = computed_list(target) if model in MODELS else stored_list(target)
+        ranked = computed_list(deep) if model in MODELS else stored_list(deep)
+    if not wishes.is_plain:
+        has_scale = not np.isnan(ranked.relevance).any() and model in MODELS
+        closed = target.closed
+        ranked = arrange(ranked, wishes, closed, query.n, artifacts.hybrid, has_scale)
     if target.is_past:
         learnt = f" (learnt until {artifacts.hybrid.as_of:%Y-%m-%d})"
         ranked.reason = [reason + learnt for reason in ranked.reason]
@@ -227,18 +235,33 @@ def computed_list(target: Target) -> RankedList:
     artifacts = target.artifacts
     # A range that the shopper names takes the place of the rules' highest price.
     capped = query.price_min is None and query.price_max is None
-    answer = artifacts.hybrid.list_for(target.shopper, query.n, query.model, target.closed, capped)
+    hybrid = artifacts.hybrid
+    bonus = target.wishes.bonus(len(artifacts.items))
+    answer = hybrid.list_for(target.shopper, query.n, query.model, target.closed, capped, bonus)
     rows = answer.rows
     relevance = np.clip(rows["relevance"].to_numpy(float), 0, 1)
+    item = artifacts.items.index.get_indexer(rows["item_id"])
+    place = np.arange(1.0, len(item) + 1)
+    if target.is_filtered or not capped or bonus is not None:
+        whole = hybrid.list_for(target.shopper, DEEP, query.model, target.habits_closed).rows
+        place = _places(item, artifacts.items.index.get_indexer(whole["item_id"]))
     return RankedList(
-        artifacts.items.index.get_indexer(rows["item_id"]),
+        item,
         relevance,
         relevance,
+        place,
         rows["reason"].tolist(),
         rows["source"].tolist(),
         answer.primary_model,
         answer.fallback_used,
     )
+
+
+def _places(items: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """(n,) places of items in a whole list, from 1; what lies deeper is just behind it."""
+    place = np.full(max(items.max(initial=-1), whole.max(initial=-1)) + 1, len(whole) + 1.0)
+    place[whole] = np.arange(1, len(whole) + 1)
+    return place[items]
 
 
 def stored_list(target: Target) -> RankedList:
@@ -256,18 +279,21 @@ def stored_list(target: Target) -> RankedList:
     elif query.model in target.newcomer:
         item, score = target.newcomer[query.model]
     is_open = ~target.closed[item]
+    place = np.cumsum(~target.habits_closed[item])[is_open][: query.n]
     item = item[is_open][: query.n]
     score = score[is_open][: query.n]
 
     sellers = artifacts.by_units
     is_left = ~target.closed[sellers] & ~np.isin(sellers, item)
     extra = sellers[is_left][: query.n - len(item)]
+    sold = np.cumsum(~target.habits_closed[sellers])[is_left][: query.n - len(item)]
     units = artifacts.items["units"].to_numpy(float)
     share = units[extra] / max(units.max(), 1e-12)
     return RankedList(
         np.append(item, extra).astype(int),
         np.append(np.full(len(item), np.nan), share),
         np.append(score, artifacts.hybrid.popularity[extra]),
+        np.append(place, sold).astype(float),
         _reasons(target, item) + [_popular_with(artifacts, i) for i in extra],
         [query.model] * len(item) + ["popularity"] * len(extra),
         query.model if len(item) else "popularity",
@@ -275,22 +301,25 @@ def stored_list(target: Target) -> RankedList:
     )
 
 
-def confidences(target: Target, ranked: RankedList) -> np.ndarray | None:
-    """(n,) how often such suggestions were bought in the last weeks; None if that is not known.
+def confidences(target: Target, ranked: RankedList) -> Sequence[float | None]:
+    """(n,) how often suggestions at such a place were bought in the last weeks; None: not known.
 
-    Of lists without what was bought before far less is bought than of others.
+    Of lists without what was bought before far less is bought than of others. A place is one of the
+    model's own list, so that a filter does not make what lies deep look sure.
     """
     artifacts = target.artifacts
     is_new = target.query.exclude_purchased or not artifacts.manifest["repeats"]
     cells = artifacts.cells_of("new" if is_new else "any")
     if cells is None:
-        return None
+        return [None] * len(ranked.item)
     is_computed = target.query.model in MODELS
     by_source = {}
     for source in set(ranked.source):
-        model = ranked.primary_model if is_computed else source
-        by_source[source] = confidence(cells, model, ranked.score, target.baskets)
-    return np.array([by_source[source][n] for n, source in enumerate(ranked.source)])
+        is_list = is_computed or source == SHOP
+        model = ranked.primary_model if is_list else source
+        by_source[source] = of_places(cells, model, ranked.place, target.baskets)
+    shares = [by_source[source][n] for n, source in enumerate(ranked.source)]
+    return [None if np.isnan(share) else float(share) for share in shares]
 
 
 def _reasons(target: Target, items: np.ndarray) -> list[str]:

@@ -13,13 +13,14 @@ from recsys_utils.serving.answers_live import (
     NewCustomerResponse,
     Prediction,
     QueueResponse,
-    RatedItem,
     RatingResponse,
     Shown,
 )
+from recsys_utils.serving.artifacts import OUT
 from recsys_utils.serving.errors import NotFound
 from recsys_utils.serving.lists import Query
 from recsys_utils.serving.many import predict_many
+from recsys_utils.serving.newcomers import rated_item, reasons_of_profile, weights_of_fields
 from recsys_utils.serving.online import naive
 from recsys_utils.serving.routes import keyed, known_keys, loaded, service
 from recsys_utils.serving.schemas import (
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FIVE = 5
 PAGE = 1000  # purchases of one page
+ASKED = 4  # questions that a new customer is asked first
 FEW = 60  # options that a list to choose from may have
 api = APIRouter(prefix="/api/v1", dependencies=[Depends(known_keys)])
 predictions = APIRouter(tags=["two-stage retail"], dependencies=[Depends(known_keys)])
@@ -79,11 +81,13 @@ def queue_next(
     n: int | None = fastapi.Query(None, ge=1, le=20, description="how many, 1 to 20"),
 ) -> QueueResponse:
     """Show the next n products of a shopper's queue, filled where it is short, and count them as
-    shown; without n, as many as the settings say.
+    shown; without n, as many as the settings say. What is sold out is not shown.
     """
     now = loaded(request)
     n = n or now.online.settings.shown
-    rows = now.online.show(user_id, n, naive(service(request).clock)).drop(columns="user_id")
+    sold_out = now.art.items.index[now.art.stock_of(user_id) == OUT].tolist()
+    rows = now.online.show(user_id, n, naive(service(request).clock), sold_out)
+    rows = rows.drop(columns="user_id")
     return _queue(now, user_id, queue_rows(now.art, user_id, rows))
 
 
@@ -94,19 +98,26 @@ def fields(request: Request) -> FieldsResponse:
     if tower is None:
         return FieldsResponse(available=False, fields=[], item_fields=[])
     mine = tower.encoder
+    weights = weights_of_fields(tower)
+    asked = sorted(weights, key=weights.get, reverse=True)[:ASKED]
     return FieldsResponse(
         available=True,
-        fields=[_field(tower, name) for name in tower.fields],
-        item_fields=[_field(tower, c) for c in mine.item_cat_cols],
+        fields=[_field(tower, name, weights[name], name in asked) for name in tower.fields],
+        item_fields=[_field(tower, c, 0.0, False) for c in mine.item_cat_cols],
     )
 
 
 @api.post("/new-customer/recommendations", tags=["new customers"])
 def for_new_customer(request: Request, body: NewCustomerRequest) -> NewCustomerResponse:
     """The best products for a profile; what is missing or never seen counts as unknown."""
-    best = _tower(request).recommend_for_new_user(body.profile, body.top_k)
+    tower = _tower(request)
+    best = tower.recommend_for_new_user(body.profile, body.top_k)
+    why = reasons_of_profile(tower, body.profile, [item[tower.product] for item, _ in best])
     return NewCustomerResponse(
-        recommendations=[RatedItem(item=item, rating=rating) for item, rating in best]
+        recommendations=[
+            rated_item(loaded(request).art, item, rating, reason)
+            for (item, rating), reason in zip(best, why)
+        ]
     )
 
 
@@ -160,11 +171,13 @@ def _queue(
     now: Loaded, user: str, rows: list[Shown], limit: int = PAGE, offset: int = 0
 ) -> QueueResponse:
     names = now.art.name_of
-    pool, purchased, count = now.online.standing(user, limit, offset)
+    pool, purchased, count, cart = now.online.standing(user, limit, offset)
+    told = [*(item for item, _, _ in pool), *purchased, *cart]
     return QueueResponse(
         user_id=user,
         pool=pool,
-        names={item: names.get(item, item) for item, _, _ in pool},
+        cart=cart,
+        names={item: names.get(item, item) for item in told},
         purchased=purchased,
         purchased_count=count,
         shown=rows,
@@ -197,15 +210,16 @@ def _tower(request: Request) -> "StandaloneRecommender":
     return tower
 
 
-def _field(tower: "StandaloneRecommender", name: str) -> FormField:
+def _field(tower: "StandaloneRecommender", name: str, weight: float, is_asked: bool) -> FormField:
     """One field with what it takes."""
+    mine = {"field": name, "weight": weight, "asked": is_asked}
     if name in tower.encoder.user_num_cols:
         numbers = tower.profiles[name].dropna()
         low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (None, None)
-        return FormField(field=name, kind="number", options=[], minimum=low, maximum=high)
+        return FormField(kind="number", options=[], minimum=low, maximum=high, **mine)
     options = list(tower.encoder.mappings[name])
     return FormField(
-        field=name,
+        **mine,
         kind="choice" if len(options) <= FEW else "text",
         options=options,
         minimum=None,

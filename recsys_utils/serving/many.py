@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recsys_utils.ensembles.rule_settings import Merchandising
 from recsys_utils.serving.artifacts import Artifacts
 from recsys_utils.serving.lists import Query, look_up, recommend
 from recsys_utils.serving.service import Loaded
@@ -24,14 +25,15 @@ class Predicted:
 def predict_many(now: Loaded, users: Sequence[str], model: str, n: int) -> list[Predicted]:
     """The n items of each user by a model, as it lists them now, of the shop's own catalogue.
 
-    Who has bought since the models' cut is looked up alone, for that changes what rules allow;
-    strangers all get the same.
+    Who has bought since the models' cut is looked up alone, for that changes what rules allow; so
+    is everybody where people decide of lists; strangers all get the same.
     """
     art = now.art
     codes = art.hybrid.user_ids_.get_indexer(list(users))
     has_bought = np.array([user in now.online.bought for user in users])
     lines = np.append(np.diff(art.hybrid.line_start_), 0)  # of a stranger, −1, none
-    is_plain = (lines[codes] > 0) & ~has_bought
+    is_arranged = art.hybrid.knobs.merchandising != Merchandising()
+    is_plain = (lines[codes] > 0) & ~has_bought & (not is_arranged)
     together = dict(zip(*_together(art, np.unique(codes[is_plain]), model, n)))
     alone: dict[str, Predicted] = {}
     result = []

@@ -148,16 +148,19 @@ class Online:
         rows = self.bought.get(user)
         return rows.frame() if rows else None
 
-    def show(self, user: str, n: int, at: pd.Timestamp) -> pd.DataFrame:
-        """The next n products, counted as shown."""
+    def show(self, user: str, n: int, at: pd.Timestamp, closed: Sequence[str] = ()) -> pd.DataFrame:
+        """The next n products that are not closed, counted as shown."""
         with _unavailable_on_failure():
-            return self.queue.recommend([user], n, self.net(), at=at)
+            return self.queue.recommend([user], n, self.net(), at=at, closed=closed)
 
-    def standing(self, user: str, limit: int, offset: int = 0) -> tuple[list, list[str], int]:
-        """A user's pool, a page of the purchases and their number, of one moment."""
+    def standing(
+        self, user: str, limit: int, offset: int = 0
+    ) -> tuple[list, list[str], int, list[str]]:
+        """A user's pool, a page of the purchases, their number, and the cart, of one moment."""
         with _unavailable_on_failure(), self.queue.transaction("DEFERRED"):
             purchased = self.queue.purchases(user, limit, offset)
-            return self.queue.pool(user)["pool"], purchased, self.queue.count_purchases(user)
+            count = self.queue.count_purchases(user)
+            return self.queue.pool(user)["pool"], purchased, count, self.queue.cart(user)
 
     def net(self) -> PurchaseNet | None:
         """The model that the database names now; None before any was trained.

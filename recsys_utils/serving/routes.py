@@ -2,6 +2,7 @@
 
 import time
 from hmac import compare_digest
+from typing import Annotated
 
 import fastapi
 import pandas as pd
@@ -18,6 +19,7 @@ from recsys_utils.serving.answers import (
     ItemsResponse,
     ModelsResponse,
     PopularResponse,
+    PreviewResponse,
     ProfileResponse,
     RecommendationResponse,
     ReloadResponse,
@@ -28,12 +30,15 @@ from recsys_utils.serving.answers import (
 from recsys_utils.serving.errors import Forbidden, NotFound
 from recsys_utils.serving.explain import explain_item
 from recsys_utils.serving.lists import STRANGER, Query, look_up
+from recsys_utils.serving.near import near_ids
 from recsys_utils.serving.online import READY
+from recsys_utils.serving.preview import preview
 from recsys_utils.serving.schemas import (
     CustomRequest,
     Id,
-    Ids,
     Moment,
+    Part,
+    PreviewRequest,
     Price,
     RecommendationRequest,
     Words,
@@ -76,6 +81,7 @@ key_header = APIKeyHeader(
     auto_error=False,
     description="Needed by writing requests where the service has a key",
 )
+ManyIds = Annotated[list[Id], fastapi.Query(max_length=1000)]
 DESCRIPTION = {
     "tuning": "every knob of the hybrid",
     "service": "settings from the environment; the key itself is never shown",
@@ -84,7 +90,6 @@ DESCRIPTION = {
     ),
     "queue": "sizes of a shopper's queue",
 }
-NONE = fastapi.Query([], max_length=1000)
 ARCHITECTURE = {
     "level_1": "candidates: the best of a weighted blend of ALS, item-item and popularity",
     "level_2": "re-ranking: segment and price limits, repurchase cycles, upsell",
@@ -127,7 +132,7 @@ def anonymous(
     price_max: Price | None = None,
     category: Words | None = None,
     in_stock_only: bool = False,
-    exclude_items: Ids = NONE,
+    exclude_items: ManyIds = (),
 ) -> RecommendationResponse:
     """What sells, for somebody unknown."""
     return service(request).recommend(
@@ -135,13 +140,11 @@ def anonymous(
             STRANGER,
             n,
             "popularity",
-            None,
-            False,
-            tuple(exclude_items),
-            price_min,
-            price_max,
-            category,
-            in_stock_only,
+            exclude_items=tuple(exclude_items),
+            price_min=price_min,
+            price_max=price_max,
+            category=category,
+            in_stock_only=in_stock_only,
         )
     )
 
@@ -151,7 +154,12 @@ def custom(request: Request, body: CustomRequest) -> RecommendationResponse:
     """A list for a history made up on the spot."""
     return service(request).recommend(
         Query(
-            STRANGER, body.n, "hybrid", _naive(body.timestamp), *body.filters(), tuple(body.items)
+            STRANGER,
+            body.n,
+            "hybrid",
+            _naive(body.timestamp),
+            history=tuple(body.items),
+            **body.filters(),
         )
     )
 
@@ -161,11 +169,12 @@ def explain(
     request: Request,
     user_id: Id,
     item_id: Id,
-    model: Words = "hybrid",
+    model: Words | None = None,
     timestamp: Moment | None = None,
 ) -> Explanation:
     """Why an item stands where it does in a user's list."""
     now = loaded(request)
+    model = service(request).default_model if model is None else model
     query = Query(user_id, model=model, as_of=_naive(timestamp))
     target = look_up(query, now.art, now.online)
     return Explanation(**explain_item(target, _code(now, item_id)))
@@ -176,26 +185,31 @@ def recommend(
     request: Request,
     user_id: Id,
     n: int = _n(20, 5),
-    model: Words = "hybrid",
+    model: Words | None = None,
     timestamp: Moment | None = None,
     exclude_purchased: bool = False,
-    exclude_items: Ids = NONE,
+    exclude_items: ManyIds = (),
     price_min: Price | None = None,
     price_max: Price | None = None,
     category: Words | None = None,
     in_stock_only: bool = False,
+    pin_items: ManyIds = (),
+    boost_items: ManyIds = (),
+    diversity: Part | None = None,
+    min_relevance: Part | None = None,
 ) -> RecommendationResponse:
-    """The n best items for a user.
+    """The n best items for a user, by the hybrid unless another model is named or set.
 
     timestamp: the moment to look from (UTC where it names no zone); what was bought until then
     counts. Before the models' cut, every reason says until when they have learnt; who had bought
-    nothing yet gets what sells.
+    nothing yet gets what sells. pin_items come first, boost_items gain relevance; diversity from 0,
+    relevance alone, to 1; min_relevance leaves out what is less relevant.
     """
     return service(request).recommend(
         Query(
             user_id,
             n,
-            model,
+            service(request).default_model if model is None else model,
             _naive(timestamp),
             exclude_purchased,
             tuple(exclude_items),
@@ -203,6 +217,10 @@ def recommend(
             price_max,
             category,
             in_stock_only,
+            pin_items=tuple(pin_items),
+            boost_items=tuple(boost_items),
+            diversity=diversity,
+            min_relevance=min_relevance,
         )
     )
 
@@ -210,15 +228,26 @@ def recommend(
 @api.post("/recommendations", tags=["recommendations"])
 def recommend_post(request: Request, body: RecommendationRequest) -> RecommendationResponse:
     """The same as GET, asked in a body."""
+    model = service(request).default_model if body.model_type is None else body.model_type
     return service(request).recommend(
         Query(
             body.user_id,
             body.num_recommendations,
-            body.model_type,
+            model,
             _naive(body.timestamp),
-            *body.filters(),
+            **body.filters(),
         )
     )
+
+
+@api.post("/preview", tags=["recommendations"])
+def preview_knobs(request: Request, body: PreviewRequest) -> PreviewResponse:
+    """The hybrid's list for a user under other knobs, and what a study expects of them.
+
+    Nothing is saved: write `toml` into a file and start the service with TUNING_PATH.
+    """
+    query = Query(body.user_id, body.n, in_stock_only=body.in_stock_only)
+    return preview(loaded(request), query, body.tuning)
 
 
 @api.get("/items/popular", tags=["items"])
@@ -229,7 +258,9 @@ def popular_items(request: Request, n: int = _n(100, 10)) -> PopularResponse:
 
 
 @api.get("/items/{item_id:id}/similar", tags=["items"])
-def similar_items(request: Request, item_id: Id, n: int = _n(20, 5)) -> SimilarResponse:
+def similar_items(
+    request: Request, item_id: Id, n: int = _n(20, 5), in_stock_only: bool = False
+) -> SimilarResponse:
     """Items that are bought with one.
 
     The confidence is the share of its shoppers who bought both.
@@ -237,7 +268,7 @@ def similar_items(request: Request, item_id: Id, n: int = _n(20, 5)) -> SimilarR
     start = time.perf_counter()
     now = loaded(request)
     item = _code(now, item_id)
-    rows = similar(now.art, item, n)
+    rows = similar(now.art, item, n, in_stock_only)
     return SimilarResponse(
         item_id=item_id,
         item_name=now.art.names[item],
@@ -275,6 +306,8 @@ def user_profile(request: Request, user_id: Id) -> ProfileResponse:
         user_info=user_info(target, user_id),
         profile=profile(target) if known else None,
         is_known_user=known,
+        near=[] if known else near_ids(now.art, user_id),
+        later_purchases=0 if target.later_purchases is None else len(target.later_purchases),
     )
 
 
@@ -318,9 +351,13 @@ def all_models(request: Request) -> ModelsResponse:
     now = loaded(request)
     manifest = now.art.manifest
     about = {name: manifest[name] for name in ("dataset", "title", "currency", "synthetic")}
+    mine = service(request)
     return ModelsResponse(
         models=models(now),
-        default="hybrid",
+        default=mine.default_model,
+        page=mine.page_model,
+        shipped=now.shipped.get("report"),
+        trained_at=manifest["trained_at"],
         architecture=ARCHITECTURE,
         stocks=bool(now.art.stocks),
         as_of=manifest["cut"],

@@ -1,7 +1,7 @@
 """What goes in, typed; bad input is refused here, with the field's name."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -58,6 +58,7 @@ ShopTime = Annotated[
 ]
 Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=20)]
+Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Ids = Annotated[list[Id], Field(max_length=1000)]
 EventType = Literal["view", "cart", "remove_from_cart", "purchase"]
 
@@ -69,7 +70,10 @@ class Body(BaseModel):
 
 
 class Filtered(Body):
-    """What may be left out of a list."""
+    """What may be left out of a list, and what people decide of it.
+
+    Unset, diversity and min_relevance are as the settings have them.
+    """
 
     exclude_purchased: bool = False
     exclude_items: Ids = []
@@ -77,17 +81,25 @@ class Filtered(Body):
     price_range_max: Price | None = None
     category: Words | None = None
     in_stock_only: bool = False
+    pin_items: Ids = []
+    boost_items: Ids = []
+    diversity: Part | None = None
+    min_relevance: Part | None = None
 
-    def filters(self) -> tuple:
-        """Its fields in the order of an Ask's."""
-        return (
-            self.exclude_purchased,
-            tuple(self.exclude_items),
-            self.price_range_min,
-            self.price_range_max,
-            self.category,
-            self.in_stock_only,
-        )
+    def filters(self) -> dict:
+        """Its fields as a `Query` has them."""
+        return {
+            "exclude_purchased": self.exclude_purchased,
+            "exclude_items": tuple(self.exclude_items),
+            "price_min": self.price_range_min,
+            "price_max": self.price_range_max,
+            "category": self.category,
+            "in_stock_only": self.in_stock_only,
+            "pin_items": tuple(self.pin_items),
+            "boost_items": tuple(self.boost_items),
+            "diversity": self.diversity,
+            "min_relevance": self.min_relevance,
+        }
 
 
 class RecommendationRequest(Filtered):
@@ -113,8 +125,30 @@ class RecommendationRequest(Filtered):
 
     user_id: Id
     num_recommendations: Count = 5
-    model_type: Words = "hybrid"
+    model_type: Words | None = None
     timestamp: Moment | None = None
+
+
+class PreviewRequest(Body):
+    """Knobs to try on one shopper: what differs from the knobs in force, as data/tuning.toml."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "user_id": "U000003",
+                    "n": 5,
+                    "tuning": {"repurchase_cycle": {"exclusion_factor": 0.2}},
+                }
+            ]
+        },
+    )
+
+    user_id: Id
+    n: Count = 5
+    in_stock_only: bool = False
+    tuning: Annotated[dict[str, Any], Field(max_length=20)]
 
 
 class CustomRequest(Filtered):

@@ -15,11 +15,13 @@ import numpy as np
 from cachetools import TTLCache
 
 from recsys_utils import LabError, __version__
-from recsys_utils.ensembles.hybrid import MODELS
+from recsys_utils.ensembles.hybrid import MODELS, Shopper
 from recsys_utils.online.queue import DATABASE
-from recsys_utils.serving.answers import Recommendation, RecommendationResponse, UserInfo
+from recsys_utils.serving.answers import Recommendation, RecommendationResponse, Tried, UserInfo
+from recsys_utils.serving.arrange import known_codes
 from recsys_utils.serving.artifacts import Artifacts, NotTrained
 from recsys_utils.serving.errors import Unavailable
+from recsys_utils.serving.fallback import notes, tried
 from recsys_utils.serving.lists import (
     STOCK,
     STRANGER,
@@ -28,9 +30,9 @@ from recsys_utils.serving.lists import (
     Target,
     confidences,
     look_up,
-    notes,
     recommend,
 )
+from recsys_utils.serving.near import near_ids
 from recsys_utils.serving.online import READY, Online
 from recsys_utils.serving.settings import Settings
 from recsys_utils.serving.telemetry import Telemetry
@@ -48,6 +50,11 @@ class Loaded:
     def version(self) -> str:
         """The version's folder, which says when it was trained."""
         return self.art.manifest["folder"]
+
+    @property
+    def shipped(self) -> dict:
+        """report: the model that the report ships; served: the best of those served here."""
+        return self.art.manifest.get("shipped") or {}
 
 
 log = logging.getLogger("recsys_utils.serving")
@@ -83,15 +90,15 @@ class Service:
             start = time.perf_counter()
             try:
                 art = Artifacts.load(self.folder)
-                if self.config.tuning is not None:
-                    art.hybrid = art.hybrid.retuned(self.config.tuning)
+                apply_settings(art, self.config)
                 self.online = self.online or Online(self.db_path, self.config.queue)
                 self.online.refresh(art.hybrid)
             except LabError as error:
                 log.error("cannot load: %s", error)
                 is_untrained = isinstance(error, NotTrained)
                 self.status = "not_trained" if is_untrained else "failed"
-                self.problem = UNTRAINED if is_untrained else DAMAGED
+                unfit = str(error) if isinstance(error, Unfit) else DAMAGED
+                self.problem = UNTRAINED if is_untrained else unfit
                 raise Unavailable(self.problem) from error
             seconds = round(time.perf_counter() - start, 3)
             self.loaded = Loaded(art, self.online, seconds)
@@ -104,6 +111,16 @@ class Service:
         if self.loaded is None:
             raise Unavailable(self.problem)
         return self.loaded
+
+    @property
+    def default_model(self) -> str:
+        """Who answers where a request names no model."""
+        return self.config.default_model or "hybrid"
+
+    @property
+    def page_model(self) -> str:
+        """Who answers on the page, where nobody chose."""
+        return self.config.default_model or self.ready().shipped.get("served") or "hybrid"
 
     def parts(self) -> dict[str, str]:
         """Each part that can fail alone: "ready", or what is missing and what brings it back."""
@@ -218,6 +235,7 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
     art = loaded.art
     confidence = confidences(target, ranked)
     stock = art.stock_of(query.user_id)
+    last = last_purchases(target.shopper, ranked.item, len(art.items))
     rows = [
         Recommendation(
             rank=place + 1,
@@ -225,12 +243,13 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
             item_name=art.names[item],
             category=art.categories[item],
             relevance_score=number_or_none(ranked.relevance[place]),
-            confidence_score=None if confidence is None else confidence[place],
-            score=ranked.score[place],
+            confidence_score=confidence[place],
+            score=number_or_none(ranked.score[place]),
             item_price=number_or_none(art.hybrid.price_[item]),
             stock=STOCK[stock[item]],
             recommendation_reason=ranked.reason[place],
             model_source=ranked.source[place],
+            last_purchase_date=last[place],
         )
         for place, item in enumerate(ranked.item.tolist())
     ]
@@ -243,12 +262,50 @@ def compute_answer(loaded: Loaded, query: Query) -> RecommendationResponse:
         recommendations=rows,
         primary_model=ranked.primary_model,
         fallback_used=ranked.fallback_used,
+        fallback=[Tried(model=name, outcome=said) for name, said in tried(target, ranked)],
+        near=near_ids(art, user) if is_stranger(target) else [],
         notes=notes(target, ranked),
         processing_time_ms=0,
         generated_at=datetime.now(UTC),
         cached=False,
         model_version=loaded.version,
     )
+
+
+def is_stranger(target: Target) -> bool:
+    """Whether an id was given of which nothing is known."""
+    query = target.query
+    is_known = target.user >= 0 or target.later_purchases is not None
+    return (
+        bool(query.user_id) and not is_known and query.user_id not in target.artifacts.clients.index
+    )
+
+
+class Unfit(LabError):
+    """The settings name what was not trained."""
+
+
+def apply_settings(art: Artifacts, config: Settings) -> None:
+    """Take over the knobs; Unfit where settings name a model or a product that was not trained."""
+    known = (*MODELS, *art.lists)
+    if config.default_model is not None and config.default_model not in known:
+        raise Unfit(f"DEFAULT_MODEL is {config.default_model!r}: choose {', '.join(known)}")
+    try:
+        if config.tuning is not None:
+            art.hybrid = art.hybrid.retuned(config.tuning)
+        knobs = art.hybrid.knobs.merchandising
+        for name in ("pin", "exclude", "boost"):
+            known_codes(f"merchandising.{name}", getattr(knobs, name), art.hybrid)
+    except LabError as error:
+        raise Unfit(f"the knobs do not fit what was trained: {error}") from error
+
+
+def last_purchases(shopper: Shopper, items: np.ndarray, n_items: int) -> list[datetime | None]:
+    """When a shopper last bought each of some items; None for never."""
+    days = shopper.days_since_purchase(n_items)[items]
+    age = np.rint(np.nan_to_num(days) * DAY_US).astype("timedelta64[us]")
+    moments = (np.datetime64(shopper.moment, "us") - age).tolist()
+    return [None if never else moment for moment, never in zip(moments, np.isnan(days))]
 
 
 def user_info(target: Target, user: str) -> UserInfo:
@@ -300,6 +357,7 @@ LIVE = {
     "item_cf": "Items that are bought together, weighted by spending",
     "popularity": "What sells, for everybody",
 }
+DAY_US = 86_400_000_000  # microseconds
 VERSION = __version__
 DAMAGED = "what was trained cannot be loaded, the log says why: train again"
 UNTRAINED = "nothing was trained yet: run python -m recsys_utils.serving train --dataset NAME"

@@ -60,7 +60,8 @@ class Settings(BaseModel):
 
     max_waiting: requests that may wait while others are worked on; the next is refused with 503.
     tuning: every knob of the hybrid that differs from the trained ones, as `tuning.tuned` takes
-    them.
+    them. default_model: who answers where a request names no model, and the page opens with it;
+    unset it is the hybrid, and the page opens with the model that the report ships.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -73,6 +74,7 @@ class Settings(BaseModel):
     cache_max_size: int = Field(1000, ge=1, le=1_000_000)
     max_waiting: int = Field(8, ge=0, le=10_000)
     model_path: Path | None = None
+    default_model: str | None = None
     api_key: SecretStr | None = None
     tuning: dict | None = None
     queue: QueueSettings = QueueSettings()

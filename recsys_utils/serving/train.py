@@ -18,12 +18,11 @@ from recsys_utils.data import tables
 from recsys_utils.data.folds import Stage, fold_names, has_folds, load_fold
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.prefilter import prefilter, rules_of
-from recsys_utils.data.runs import has_runs, load_runs
+from recsys_utils.data.runs import has_runs, load_runs, load_studies, load_validation
 from recsys_utils.ensembles.hybrid import MODELS, Hybrid
 from recsys_utils.ensembles.rule_settings import load_tuning
 from recsys_utils.ensembles.training import save_models
 from recsys_utils.ensembles.two_stage import TwoStage
-from recsys_utils.evaluation.calibration import fit as fit_confidence
 from recsys_utils.evaluation.slices import restrict
 from recsys_utils.models import (
     TIFUKNN,
@@ -41,7 +40,10 @@ from recsys_utils.models.towers.training import NAMES, product_names, transactio
 from recsys_utils.models.towers.two_tower import TwoTower
 from recsys_utils.online.events import write_csv
 from recsys_utils.online.update import DATABASE, train_cold
+from recsys_utils.report.choice import choose, validation_values
 from recsys_utils.serving.artifacts import KIND
+from recsys_utils.serving.confidence import DEPTH as CHECKED
+from recsys_utils.serving.confidence import fit_places
 from recsys_utils.store import data_dir, read_json, write_manifest, write_parquet
 
 LISTS = {
@@ -56,7 +58,6 @@ LISTS = {
 OF_PROFILES = {"two_tower": TwoTower}  # serves newcomers by their profiles
 DEPTH = 100  # places of a list that are kept
 SETTINGS = {"any": None, "new": "bought"}  # of confidence, and what its lists leave out
-CHECKED = 10  # places of a list that confidence is learnt from
 WINDOW = pd.Timedelta(days=21)  # the last weeks, which confidence is learnt from
 BATCH = 200_000  # events that are posted together
 RATINGS = 1_000  # fewer teach the towers nothing
@@ -131,6 +132,7 @@ def _written(
     ) is not None:
         write_parquet(cells, folder / "confidence.parquet")
     _timed(say, "towers", lambda: _towers(data, folder / "tower", fast))
+    shipped, note = _of_notebooks(dataset, result.name, models, folder)
     return {
         "title": result.title,
         "currency": result.currency,
@@ -138,6 +140,8 @@ def _written(
         "repeats": result.repeats,
         "cut": str(receipts.as_of),
         "newcomers": newcomers,
+        "shipped": shipped,
+        "knob_costs": note,
         "lists": {
             name: {"family": model.family, "params": model.params} for name, model in fitted.items()
         },
@@ -205,6 +209,26 @@ def _newcomers(
     return names
 
 
+def _of_notebooks(
+    dataset: str, name: str, models: list[str], folder: Path
+) -> tuple[dict, str | None]:
+    """What the notebooks found on validation: the model that the report ships, and of those served
+    the best by the same rule; the study of the rules' costs, written down, and its note.
+    """
+    if not has_folds(name):
+        return {}, None
+    fold = load_fold(dataset)
+    values = validation_values(load_validation(fold), fold.tuning)
+    shipped = {}
+    if (best := choose(values)) is not None:
+        served = choose(values[values.columns.intersection(models)])
+        shipped = {"report": best.model, "served": served.model if served else None}
+    table, note = load_studies(fold).get("knob_costs", (None, None))
+    if table is not None:
+        write_parquet(table, folder / "knob_costs.parquet")
+    return shipped, note
+
+
 def _facts(receipts: Interactions, data: tables.Tables, folder: Path) -> None:
     """Items and users as people read them, in the order of the models' codes; stock as it is."""
     items = receipts.items.drop(columns=["price"], errors="ignore").assign(
@@ -258,7 +282,7 @@ def _confidence(
         for name in MODELS:
             alone = hybrid.retuned(_alone(name, knobs))
             asked[name] = alone.recommend(users, CHECKED, exclude)
-        cells = fit_confidence(asked, stage.truth, stage.history)
+        cells = fit_places(asked, stage.truth, stage.history)
         parts.append(cells.assign(setting=setting))
     return pd.concat(parts, ignore_index=True)
 

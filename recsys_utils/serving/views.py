@@ -3,14 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from recsys_utils.evaluation.calibration import confidence
 from recsys_utils.serving.answers import Bought, Item, PopularItem, Profile, SimilarItem
 from recsys_utils.serving.answers_live import Shown
-from recsys_utils.serving.artifacts import UNKNOWN, Artifacts
+from recsys_utils.serving.artifacts import OUT, UNKNOWN, Artifacts
+from recsys_utils.serving.confidence import of_places
 from recsys_utils.serving.lists import STOCK, STRANGER, Target
 from recsys_utils.serving.service import Loaded, number_or_none
 
 HISTORY = 20  # latest items of a profile
+DEEP = 200  # similar items that are looked through for those in stock
+# what the receipts tell, and a file of clients may tell otherwise
+COUNTED = ("total_purchases", "amount", "baskets", "order_status")
 
 
 def popular(art: Artifacts, n: int) -> list[PopularItem]:
@@ -18,7 +21,8 @@ def popular(art: Artifacts, n: int) -> list[PopularItem]:
     model = art.hybrid
     best = np.argsort(-model.popularity, kind="stable")[:n].tolist()
     score = model.popularity / max(model.popularity.max(), 1e-12)
-    sure = None if art.cells is None else confidence(art.cells_of("any"), "popularity", score, 0)
+    cells = art.cells_of("any")
+    sure = None if cells is None else of_places(cells, "popularity", np.arange(1, n + 1), 0)
     lines = art.items["lines"].to_numpy()
     stock = art.stock_of(STRANGER)
     return [
@@ -29,19 +33,23 @@ def popular(art: Artifacts, n: int) -> list[PopularItem]:
             item_price=number_or_none(model.price_[i]),
             stock=STOCK[stock[i]],
             popularity_score=float(score[i]),
-            confidence_score=None if sure is None else float(sure[i]),
+            confidence_score=None if sure is None else float(sure[place]),
             purchase_count=int(lines[i]),
             unique_buyers=int(model.shoppers_[i]),
         )
-        for i in best
+        for place, i in enumerate(best)
     ]
 
 
-def similar(art: Artifacts, item: int, n: int) -> list[SimilarItem]:
-    """Items bought with one, most alike first."""
-    rows = art.hybrid.similar(art.items.index[item], n)
+def similar(art: Artifacts, item: int, n: int, in_stock_only: bool = False) -> list[SimilarItem]:
+    """Items bought with one, most alike first; on request none that is sold out."""
+    rows = art.hybrid.similar(art.items.index[item], DEEP if in_stock_only else n)
     rows = rows[rows["score"] > 0]
     others = art.items.index.get_indexer(rows["item_id"])
+    if in_stock_only:
+        is_there = art.stock_of(STRANGER)[others] != OUT
+        rows = rows[is_there].head(n)
+        others = others[is_there][:n]
     mine = art.buyers[:, [item]]
     both = np.asarray(art.buyers[:, others].multiply(mine).sum(axis=0)).ravel() / max(1, mine.nnz)
     stock = art.stock_of(STRANGER)
@@ -66,10 +74,12 @@ def queue_rows(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
     codes = art.items.index.get_indexer(rows["item_id"])
     stock = np.append(art.stock_of(user), UNKNOWN)
     price = np.append(art.hybrid.price_, np.nan)
+    categories = np.append(art.categories, None)
     return [
         Shown(
             **row,
             item_name=art.name_of.get(row["item_id"], row["item_id"]),
+            category=categories[i],
             item_price=number_or_none(price[i]),
             stock=STOCK[stock[i]],
         )
@@ -129,5 +139,7 @@ def profile(target: Target) -> Profile:
         )
         for row in latest.set_axis(["times", "last"], axis=1).itertuples()
     ]
-    known = {name: value for name, value in attributes.items() if pd.notna(value)}
+    known = {
+        name: value for name, value in attributes.items() if pd.notna(value) and name not in COUNTED
+    }
     return Profile(attributes=known, history=history)

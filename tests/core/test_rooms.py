@@ -21,6 +21,7 @@ FLOORS = {
     "serving": 6,
     "pipeline": 7,
     "check": 8,
+    "scalable": 8,
     "experiment": 8,
     "lists": 8,
 }

@@ -201,7 +201,7 @@ def test_numbers_arrive_with_all_their_digits(opened: Callable, home: Path) -> N
         made.create("digits", given, [(BIG, "19.90", "0.123456789", "1" * 20 + ".0001", "7", 0.1)])
         source = Source(url=made.url, table="digits", columns={n: n for n in "abcdef"})
         spec = registry.Spec(name="shop", title="shop", folder=home)
-        raw, _ = databases.read(engine.connect(), source, source, spec)
+        raw, _ = databases.read(engine.local(), source, source, spec)
         row = raw.to_pandas().iloc[0].map(str).tolist()
         long = "1" * 20 + ".0001"
         exact = "19.90" if kind == "postgres" else "19.9"

@@ -20,7 +20,7 @@ from recsys_utils import LabError
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles import blend, business_rules
 from recsys_utils.ensembles.hybrid import MODELS, PARTS, Hybrid, Shopper
-from recsys_utils.ensembles.rule_settings import tuned
+from recsys_utils.ensembles.rule_settings import Merchandising, tuned
 from recsys_utils.models import ALS, CoPurchase, Popular
 from recsys_utils.models.base import min_max
 
@@ -515,6 +515,8 @@ def test_no_knob_is_left_out() -> None:
         "loyal_purchases",
         "popularity_days",
         "user_segments.high",
+        # of the lists that are served: tests/serving/test_arrange.py
+        *(f"merchandising.{name}" for name in vars(Merchandising())),
     }
 
 

@@ -70,10 +70,11 @@ def test_labels_are_what_was_bought_in_the_window_and_features_are_of_before(sho
 
 
 @pytest.mark.spec("C2")
-def test_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop) -> None:
+@pytest.mark.parametrize("target", ["any", "new"])
+def test_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop, target: str) -> None:
     """Everything after the window's end scrambled or deleted: the same features and labels."""
     data = shop.history
-    model = TwoStage(**SMALL)
+    model = TwoStage(target=target, **SMALL)
     end = data.as_of - pd.Timedelta(days=21)
     late = (data.purchases["ts"] >= end).to_numpy()
     mixed = data.purchases.copy()
@@ -82,6 +83,8 @@ def test_examples_of_a_window_do_not_change_with_what_came_later(shop: Shop) -> 
     )
     mixed.loc[late, "price"] *= 7
     first = model._window(data, 2, None)
+    discovers = first.table.columns.str.startswith(("words_", "momentum_"))
+    assert discovers.any() == (target == "new")
     for other in (mixed, data.purchases[~late]):
         again = model._window(
             Interactions.of(

@@ -37,6 +37,7 @@ SHORTER = {
     r"\./run_all\.sh": "--fast --only 01",
     r"\./run_tests\.sh": "tests/core/test_topk.py",
     r"\./run_all\.sh --dataset path/to/my_shop\.toml": "--fast --only 01,02,03",
+    r"\./run_all\.sh --dataset path/to/my_shop\.toml --engine sail": "--fast --only 01,02",
     r"\./run_all\.sh --dataset (?!path)\S+": "--fast --only 01",
     r"\./run_all\.sh --dataset (?!path)\S+ -p FOLDS=\d": "--fast --only 02",
     r"\./run_all\.sh --dataset (?!path)\S+ --only [\d,]+": "--help",

@@ -386,6 +386,7 @@ def test_config_is_the_live_one(folder: Path) -> None:
             "max_waiting": 8,
             "allowed_hosts": ["localhost", "127.0.0.1", "::1"],
             "model_path": None,
+            "default_model": None,
             "api_key_set": True,
         }
         assert have["event_weights"] == {
@@ -894,6 +895,11 @@ KNOBS = [
     {"price_sensitivity": {"mode": "penalty"}},
     {"price_sensitivity": {"mode": "penalty", "full_penalty_at": 1.6}},
     {"price_sensitivity": {"mode": "penalty", "max_penalty": 0.9}},
+    {"merchandising": {"pin": ["I00001"]}},
+    {"merchandising": {"exclude": ["I00083"]}},
+    {"merchandising": {"boost": ["I00135"]}},
+    {"merchandising": {"diversity": 0.5}},
+    {"merchandising": {"min_relevance": 0.5}},
 ]
 
 

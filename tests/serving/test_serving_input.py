@@ -341,7 +341,7 @@ ODD = [
 ]
 OURS = re.compile(
     r".+ (is .+: it takes .+|is missing: add it|is no field here: leave it out)|model '.*' is"
-    r" unknown: .+|give either .+|category '.*' is unknown: .+|exclude_items names .+|"
+    r" unknown: .+|give either .+|category '.*' is unknown: .+|exclude_items names .+|tuning: .+|"
     r".* is no .+|price_min is .+: swap them|profile: .+|item .+ is unknown in .+",
     re.DOTALL,
 )

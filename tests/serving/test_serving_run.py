@@ -166,6 +166,7 @@ def test_every_variable_is_effective_and_shown(folder: Path, tmp_path: Path) -> 
         "CACHE_TTL_SECONDS": "0",
         "CACHE_MAX_SIZE": "3",
         "MAX_WAITING": "5",
+        "DEFAULT_MODEL": "popularity",
         "TUNING_PATH": str(tmp_path / "tuning.toml"),
     }
     port = str(free_port())
@@ -187,8 +188,11 @@ def test_every_variable_is_effective_and_shown(folder: Path, tmp_path: Path) -> 
                 "cache_max_size": 3,
                 "max_waiting": 5,
                 "model_path": str(folder),
+                "default_model": "popularity",
                 "api_key_set": True,
             }
+            about = client.get(f"{API}/models").json()
+            assert (about["default"], about["page"]) == ("popularity", "popularity")
             assert config["tuning"]["loyal_purchases"] == 77
             assert client.get(f"{API}/models").json()["title"] == "Small shop"
             assert (

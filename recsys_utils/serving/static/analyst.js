@@ -1,13 +1,13 @@
 // Analyst: a shopper's profile, one model or two beside each other, popular items, and what the service is set to.
 
-import { about, api, at, count, day, modelName, money, nameOf, recommended, words } from "./api.js";
-import { choose, el, empty, failed, fill, meter, source, stock, titled } from "./ui.js";
+import { about, api, at, chain, count, day, modelName, money, nameOf, percent, plural, recommended, words } from "./api.js";
+import { beside, choose, el, empty, failed, fill, meant, meter, moved, places, source, stock, titled } from "./ui.js";
 import { combobox, findUsers } from "./search.js";
-import { bars, explain, line, similar } from "./dialogs.js";
+import { bars, explain, line, sharedConfidence, similar } from "./dialogs.js";
 
 const root = document.querySelector("#view-analyst");
 const form = root.querySelector("form");
-const SELECTS = { model: () => about.default, versus: () => "", category: () => "" };      // and what they hold by default
+const SELECTS = { model: () => about.page, versus: () => (about.page === "hybrid" ? "popularity" : "hybrid"), category: () => "" };      // and what they hold by default
 const FILTERS = ["price_min", "price_max", "category", "timestamp"];
 const FIELDS = ["user", "model", "versus", "n", ...FILTERS];
 const CHECKS = ["exclude_purchased", "in_stock_only"];
@@ -44,42 +44,48 @@ export function open(params) {
   }
   fill(place("profile"), () => api(`users/${at(asked.user)}/profile`), profile, el("div.panel.ghost", {}));
   return fill(place("results"), () => lists(asked), (answers) =>
-    el(`div.beside.of${answers.length}`, {}, answers.map((answer) => column(answer, answers))));
+    beside(answers.map((answer) => column(answer, answers))));
 }
 
 /** Each model's answer, or its error: one that fails does not hide the other. */
 function lists({ model, versus, ...asked }) {
-  return Promise.all([...new Set([model, versus])].filter(Boolean).map(async (name) =>
+  return Promise.all([...new Set([model, versus])].filter((name) => name && name !== "none").map(async (name) =>
     ({ name, user: asked.user, timestamp: asked.timestamp, ...await recommended({ ...asked, model: name }).catch((error) => ({ error })) })));
 }
 
 function column(answer, all) {
-  const other = new Set(all.filter((one) => one !== answer).flatMap((one) => one.recommendations ?? []).map((item) => item.item_id));
+  const [other] = all.filter((one) => one !== answer);
+  const there = other?.recommendations ? places(other.recommendations) : null;
   const head = el("h2", {}, modelName(answer.name));
   if (answer.error) return el("section.column", {}, head, failed(answer.error));
-  if (!answer.recommendations.length) return el("section.column", {}, head, empty("No item is left", "No item fits these filters. Widen them."));
-  const both = answer.recommendations.filter((item) => other.has(item.item_id)).length;
-  const facts = [all.length > 1 ? `${both} of ${answer.recommendations.length} in both` : null,
-    answer.fallback_used ? `answered by ${modelName(answer.primary_model)} instead: nothing is known of this shopper` : null,
-    answer.cached ? "from the cache" : null, `${answer.processing_time_ms.toFixed(1)} ms`].filter(Boolean).join(" · ");
-  return el("section.column", {}, head, el("p.soft.small", {}, facts), el("ol.lines", { "aria-label": `Items of ${modelName(answer.name)}` },
-    answer.recommendations.map((item, n) => line(item, n + 1, el("div.why", {}, el("p.reason", {}, item.recommendation_reason),
-      el("p", {}, source(item.model_source), other.has(item.item_id) ? el("span.tag.both", {}, "in both") : null)),
-    bars(item), buttons(item, answer)))));
+  const found = answer.recommendations;
+  if (!found.length) return el("section.column", {}, head, empty("No item is left", "No item fits these filters. Widen them."));
+  const both = found.filter((item) => there?.has(item.item_id)).length;
+  const facts = [there ? `${both} of ${found.length} in both` : null, sharedConfidence(found) || null, answer.cached ? "from the cache" : null,
+    `${answer.processing_time_ms.toFixed(1)} ms`].filter(Boolean).join(" · ");
+  return el("section.column", {}, head, el("p.soft.small", {}, facts), chain(answer) ? el("p.small.chain", {}, chain(answer)) : null,
+    el("ol.lines", { "aria-label": `Items of ${modelName(answer.name)}` }, found.map((item, n) =>
+      line(item, n + 1, el("div.why", {}, el("p.reason", {}, item.recommendation_reason),
+        el("p", {}, item.model_source === answer.name ? null : source(item.model_source), moved(item, n + 1, there))),
+      bars(item, found), buttons(item, answer)))));
 }
 
 const buttons = (item, answer) => el("div.row", {},
   el("button.quiet", { type: "button", "aria-label": `Items similar to ${nameOf(item)}`, onclick: () => similar(item) }, "Similar"),
   el("button.quiet", { type: "button", "aria-label": `Why ${nameOf(item)}`, onclick: () => explain(answer, item) }, "Why"));
 
-function profile({ user_id: user, user_info: info, profile: known, is_known_user: isKnown }) {
+function profile({ user_id: user, user_info: info, profile: known, is_known_user: isKnown, near, later_purchases: later }) {
   const facts = { Type: info.user_type, Spending: words(info.spending_segment), Purchases: count(info.total_purchases),
     "Different items": count(info.unique_items), "Mean price": info.avg_item_price === null ? "–" : money(info.avg_item_price),
     "Last purchase": day(info.last_purchase_date) };
+  const until = `Counted in the receipts until ${day(about.as_of)}${later ? ` and ${plural(later, "purchase")} since then` : ""}.`;
+  const told = Object.keys(known?.attributes ?? {}).length > 0;
   return el("section.panel", { "aria-label": "Profile" }, el("h2", {}, user, " ", isKnown ? null : el("span.badge.unknown", {}, "unknown shopper")),
-    isKnown ? pairs(facts, "dl.facts") : el("p.soft", {}, "No purchase of this shopper is known, so popularity answers."),
+    isKnown ? [pairs(facts, "dl.facts"), el("p.soft.small", {}, until)] : [el("p.soft", {}, "No purchase of this shopper is known."),
+      meant(near, (id) => { form.elements.user.value = id; form.requestSubmit(); })],
     known ? el("details", {}, el("summary", {}, "Attributes and what was bought"),
-      pairs(known.attributes, "dl.facts"), history(known.history, info.unique_items)) : null);
+      told ? [el("h3.apart", {}, "As the shop's file of clients has it"), pairs(known.attributes, "dl.facts")] : null,
+      known.history.length ? history(known.history, info.unique_items) : null) : null);
 }
 
 const pairs = (facts, spec) => el(spec, {}, Object.entries(facts).map(([name, value]) =>
@@ -92,13 +98,14 @@ const history = (bought, all) => el("div.scroll.history", { tabindex: 0, role: "
     el("td", {}, count(item.times)), el("td", {}, day(item.last_purchase_date)))))));
 
 function popular({ items }) {
-  const heads = ["Rank", "Product", "Price", "Popularity", "Purchases", "Shoppers", "Similar"];
+  const heads = ["Rank", "Product", "Price", "Popularity", "Confidence", "Purchases", "Shoppers", "Similar"];
   const rows = items.map((item, n) => el("tr", {}, el("td.soft", {}, String(n + 1)),
     el("th.left", { scope: "row" }, titled(item), " ", stock(item)),
-    el("td", {}, money(item.item_price)), el("td", {}, meter("Popularity", item.popularity_score)), el("td", {}, count(item.purchase_count)),
+    el("td", {}, money(item.item_price)), el("td", {}, meter("Popularity", item.popularity_score)),
+    el("td", {}, item.confidence_score === null ? "–" : percent(item.confidence_score)), el("td", {}, count(item.purchase_count)),
     el("td", {}, count(item.unique_buyers)), el("td", {}, el("button.quiet.icon", { type: "button", "aria-label": `Items similar to ${nameOf(item)}`,
       title: "Similar items", onclick: () => similar(item) }, lens()))));
-  return [el("div.heading", {}, el("h2", {}, "Popular items")), el("div.scroll", { tabindex: 0, role: "region", "aria-label": "Popular items" },
+  return [el("div.heading", {}, el("h2", {}, "Popular items")), el("div.swipe", { tabindex: 0, role: "region", "aria-label": "Popular items" },
     el("table.best", {}, el("caption", {}, "What most shoppers bought, most popular first"),
       el("thead", {}, el("tr", {}, heads.map((head) => el(head === "Product" ? "th.left" : "th", { scope: "col" }, head)))), el("tbody", {}, rows)))];
 }

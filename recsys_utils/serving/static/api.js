@@ -1,7 +1,7 @@
 // Talking to the service: one function for JSON, errors as sentences, and what the service says about itself.
 
 const KEY = "recsys-api-key";
-export const about = { currency: "", synthetic: false, title: "", default: "", models: [], categories: [], stocks: true };
+export const about = { currency: "", synthetic: false, title: "", default: "", page: "", models: [], categories: [], stocks: true };
 
 export class ServiceError extends Error {
   constructor(message, status = 0, requestId = "") {
@@ -56,11 +56,27 @@ export function money(value) {
   return `${about.currency}${digits}`;
 }
 
+/** A share in per cent, 0.1234 → 12.3 %; a change has its sign. */
+export const percent = (value, signed = false) =>
+  `${signed && value > 0 ? "+" : ""}${(100 * value).toLocaleString("en", { maximumFractionDigits: 1 }).replace("-", "−")} %`;
+
+export const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+
+/** Which model speaks, from what, and how fresh the receipts are. */
+export function speaks({ primary_model: model, user_info: { total_purchases: all, last_purchase_date: last } }) {
+  const since = last && new Date(last) > new Date(about.as_of) ? `, and a purchase of ${day(last)} since then` : "";
+  const from = all ? ` from ${plural(all, "purchase")}` : "";
+  return `${modelName(model)} chose these${from}. Receipts until ${day(about.as_of)}${since}.`;
+}
+
+/** The models that were tried, in their order; "" where the first had enough to say. */
+export const chain = ({ fallback }) => fallback.map(({ model, outcome }) => `${modelName(model)}: ${outcome}`).join(" → ");
+
 export const count = (value) => Number(value).toLocaleString("en", { maximumFractionDigits: 4 });
 export const day = (text) => (text ? new Date(text).toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" }) : "never");
 export const nameOf = (item) => item.item_name || item.item_id;
 
-/** A model's title by its name. */
+/** A model's title by its name; what people picked comes from the shop. */
 export const modelName = (name) => about.models.find((model) => model.name === name)?.title ?? words(name);
 
 /** low_average → low average. */

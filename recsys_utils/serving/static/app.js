@@ -1,13 +1,14 @@
 // The page: what the service says about itself, tabs, deep links (#analyst?user=…) and the API key.
 
 import { about, api, apiKey, day } from "./api.js";
-import { el, failed, wireDialogs } from "./ui.js";
+import { closeDialogs, el, failed, wireDialogs } from "./ui.js";
 import * as shopper from "./shopper.js";
 import * as analyst from "./analyst.js";
 import * as customer from "./customer.js";
 import * as queue from "./queue.js";
+import * as knobs from "./knobs.js";
 
-const views = { shopper, analyst, customer, queue };
+const views = { shopper, analyst, customer, queue, knobs };
 const tabs = [...document.querySelectorAll("[role=tab]")];
 const names = Object.keys(views);     // in the order of the tabs; no element has such an id, or the browser would scroll and focus it
 const panels = tabs.map((tab) => document.getElementById(tab.getAttribute("aria-controls")));
@@ -30,6 +31,7 @@ function route(again = false) {
   });
   if (!again && last[shown] === search) return;
   last[shown] = search;
+  closeDialogs();
   views[shown].open(new URLSearchParams(search));
 }
 
@@ -80,11 +82,11 @@ async function connect() {
   banner.hidden = !about.synthetic;
   banner.textContent = "Synthetic data: this shop, its products and its shoppers are made up.";
   const named = about.models.map((model) => [model.name, model.title]);
-  for (const id of ["shopper-model", "analyst-model"]) options(id, named, null, about.default);
-  options("analyst-versus", named, "none");
+  for (const id of ["shopper-model", "analyst-model"]) options(id, named, null, about.page);
+  options("analyst-versus", [["none", "none"], ...named]);
   for (const id of ["shopper-category", "analyst-category"]) options(id, categories.map((name) => [name, name]), "all");
   for (const select of document.querySelectorAll("[name=category]")) select.closest(".field").hidden = !categories.length;
-  for (const box of about.stocks ? [] : document.querySelectorAll("[name=stock], [name=in_stock_only]")) {
+  for (const box of about.stocks ? [] : document.querySelectorAll("[name=sold], [name=in_stock_only]")) {
     box.closest("label").hidden = true;
     box.closest(".checks").append(el("span.soft", {}, "Stock is not part of this shop's data."));
   }

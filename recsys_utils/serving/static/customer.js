@@ -29,7 +29,10 @@ function drawn({ available, fields, item_fields: itemFields }) {
   results.replaceChildren(empty("Nobody yet", "Fill in a profile, or leave it empty, and ask for products."));
   product = itemFields[0].field;
   rating.replaceChildren(rater(itemFields));
-  return [el("div.fields.grid", {}, fields.map((one) => field(one, "customer"))),
+  const [first, rest] = [fields.filter((one) => one.asked).sort((a, b) => b.weight - a.weight), fields.filter((one) => !one.asked)];
+  const drawnOf = (some) => el("div.fields.grid", {}, some.map((one) => field(one, "customer")));
+  return [drawnOf(first),
+    rest.length ? el("details", {}, el("summary", {}, `${count(rest.length)} more answers, which change less`), drawnOf(rest)) : null,
     el("div.row", {}, el("button.main", {}, "Recommend"), el("button.quiet", { type: "reset" }, "Clear"))];
 }
 
@@ -66,13 +69,9 @@ function filled(within) {
 
 function picks({ recommendations }) {
   if (!recommendations.length) return empty("Nothing to show", "The catalogue is empty.");
-  return [el("div.heading", {}, el("h2", {}, "For this profile")), cards(recommendations.map(({ item, rating: stars }, n) =>
-    card(described(item), n + 1, rated(stars))), "Products for this profile")];
-}
-
-/** A product's attributes as a card shows them. */
-function described({ [product]: name, ...rest }) {
-  return { item_name: name, category: Object.values(rest).join(" · ") };
+  const text = "The two towers chose these from the answers alone; the stars are the rating they expect.";
+  return [el("div.heading", {}, el("h2", {}, "For this profile"), el("p.soft", {}, text)), cards(recommendations.map((one, n) =>
+    card(one, n + 1, el("p.reason", {}, one.reason), rated(one.rating))), "Products for this profile")];
 }
 
 /** 3.8 of 5 as stars that fill by the fraction. */

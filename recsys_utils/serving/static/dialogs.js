@@ -1,12 +1,13 @@
 // Dialogs that several tabs open: similar items, and why an item stands where it does.
 
-import { api, at, modelName, money, nameOf, query, words } from "./api.js";
+import { about, api, at, modelName, money, nameOf, percent, query, words } from "./api.js";
 import { el, empty, kind, meter, show, stock, tile } from "./ui.js";
 
-/** The five items most like one. */
-export function similar(item) {
-  return show(`Similar to ${nameOf(item)}`, () => api(`items/${at(item.item_id)}/similar?n=5`), (answer) => (answer.similar_items.length
-    ? el("ol.lines", { "aria-label": "Similar items" }, answer.similar_items.map((near, place) => line(near, place + 1, bars(near))))
+/** The five items most like one; where products are offered, none that is sold out. */
+export function similar(item, offered = false) {
+  const asked = query(`items/${at(item.item_id)}/similar`, { n: 5, in_stock_only: offered && about.stocks });
+  return show(`Similar to ${nameOf(item)}`, () => api(asked), (answer) => (answer.similar_items.length
+    ? el("ol.lines", { "aria-label": "Similar items" }, answer.similar_items.map((near, place) => line(near, place + 1, bars(near, answer.similar_items, "Bought both"))))
     : empty("Nothing similar", "Too few shoppers bought it together with anything else.")));
 }
 
@@ -16,7 +17,7 @@ export function explain({ user, name: model, timestamp }, item) {
   return show(`Why ${nameOf(item)}?`, () => api(asked), (answer) => [
     el("p.big", {}, answer.recommendation_reason),
     el("p.soft", {}, `${modelName(answer.model)} puts it at ${answer.rank === null ? "no place: it is not recommended" : `place ${answer.rank}`}.`),
-    meter("Relevance", answer.relevance_score),
+    answer.relevance_score === null ? null : meter("Relevance", answer.relevance_score),
     answer.parts.length ? table("How the models add up", ["Model", "Weight", "Score", "Adds"], answer.parts.map((part) =>
       [modelName(part.model), part.weight, part.score, part.contribution])) : null,
     answer.rules.length ? table("What the shop's rules say", ["Rule", "Effect"], answer.rules.map((rule) =>
@@ -40,4 +41,16 @@ export function line(item, rank, ...more) {
     el("p.soft.small", {}, el("b", {}, money(item.item_price)), " ", stock(item), " ", kind(item))), ...more);
 }
 
-export const bars = (item) => el("div.bars", {}, meter("Relevance", item.relevance_score), meter("Confidence", item.confidence_score));
+/** Relevance and confidence, each where it tells the items of a list apart. */
+export const bars = (item, all, sure = "Confidence") => el("div.bars", {},
+  telling(all, "relevance_score") ? meter("Relevance", item.relevance_score) : null,
+  telling(all, "confidence_score") ? meter(sure, item.confidence_score) : null);
+
+/** Whether a number is known and differs down a list. */
+const telling = (all, name) => new Set(all.map((one) => one[name]).filter((value) => value !== null).map((value) => value.toFixed(2))).size > 1;
+
+/** The confidence that all items of a list share, in words; "" where it differs or is not known. */
+export function sharedConfidence(all) {
+  const known = all.map((one) => one.confidence_score).filter((value) => value !== null);
+  return known.length && !telling(all, "confidence_score") ? `about ${percent(known[0])} of suggestions like these are bought` : "";
+}

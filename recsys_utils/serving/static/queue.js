@@ -15,6 +15,7 @@ const user = form.elements.user;
 let shown = [];
 let before = new Map();      // item → [counter, score] as last seen, to show what moved
 let places = {};
+let cart = new Set();       // ids of what is in the cart: nothing else can be taken out of it
 
 export function start(go) {
   combobox(user, findUsers, () => form.requestSubmit());
@@ -44,7 +45,8 @@ function layout() {
       el("section.panel", {}, el("h3", {}, "What happened"), places.log)))];
 }
 
-function draw({ pool: stored, names, purchased, purchased_count: all, weights }) {
+function draw({ pool: stored, names, purchased, purchased_count: all, weights, cart: inCart }) {
+  cart = new Set(inCart);
   const items = stored.map(([id, counter, score]) => ({ item_id: id, item_name: names[id], counter, score }));
   const worth = Object.entries(weights).map(([kind, value]) => `${words(kind)} ${value > 0 ? "+" : "−"}${Math.abs(value)}`).join(", ");
   places.weights.textContent = `Score: ${worth}. A purchase takes the product out for good.`;
@@ -92,7 +94,8 @@ function note(text) {
   while (places.log.childElementCount > 12) places.log.lastElementChild.remove();
 }
 
-const actions = (item) => el("div.row", { role: "group", "aria-label": nameOf(item) }, Object.entries(ACTIONS).map(([kind, [name]]) =>
+const actions = (item) => el("div.row", { role: "group", "aria-label": nameOf(item) }, Object.entries(ACTIONS).filter(([kind]) =>
+  kind !== "remove_from_cart" || cart.has(item.item_id)).map(([kind, [name]]) =>
   el(`button.quiet.${kind}`, { type: "button", "aria-label": `${name}: ${nameOf(item)}`, onclick: () => post(item, kind) }, name)));
 
 const times = (n) => (n === 1 ? "once" : `${n} times`);

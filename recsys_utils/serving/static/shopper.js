@@ -1,14 +1,14 @@
 // Shopper: a client ID in, products as cards out. Who has none names a few products instead.
 
-import { about, api, count, modelName, nameOf, query, recommended } from "./api.js";
-import { card, cards, choose, el, empty, fill } from "./ui.js";
+import { about, api, chain, day, nameOf, query, recommended, speaks } from "./api.js";
+import { card, cards, choose, el, empty, fill, meant } from "./ui.js";
 import { combobox, findItems, findUsers } from "./search.js";
 import { similar } from "./dialogs.js";
 
 const root = document.querySelector("#view-shopper");
 const form = root.querySelector("form");
 const liked = root.querySelector(".liked");
-const { user, n, model, category, stock, fresh } = form.elements;
+const { user, n, model, category, sold, fresh } = form.elements;
 const named = new Map();        // names of the products that were picked, by id
 let likes = [];
 let go;
@@ -26,8 +26,8 @@ export function start(to) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!user.value.trim() && !likes.length) return warn();
-    go({ user: user.value.trim(), likes: user.value.trim() ? "" : likes.join("\n"), n: n.value === "5" ? "" : n.value, model: model.value,
-      category: category.value, stock: stock.checked, fresh: fresh.checked });
+    go({ user: user.value.trim(), likes: user.value.trim() ? "" : likes.join("\n"), n: n.value === "5" ? "" : n.value,
+      model: model.value === about.page ? "" : model.value, category: category.value, sold: sold.checked, fresh: fresh.checked });
   });
   user.addEventListener("input", () => warn(false));
 }
@@ -36,11 +36,12 @@ export function open(params) {
   user.value = params.get("user") ?? "";
   likes = (params.get("likes") ?? "").split("\n").filter(Boolean);
   liked.replaceChildren(...likes.map(chip));
-  if (likes.length) form.querySelector("details").open = true;
+  if (likes.length) form.querySelector(".likes").open = true;
+  if (params.has("model")) form.querySelector(".more").open = true;
   choose(n, params.get("n"), "5");
-  choose(model, params.get("model"), about.default);
+  choose(model, params.get("model"), about.page);
   choose(category, params.get("category"));
-  stock.checked = params.get("stock") === "true";
+  sold.checked = params.get("sold") === "true";
   fresh.checked = params.get("fresh") === "true";
   warn(false);
   return fill(root.querySelector(".results"), ask, picks);
@@ -63,7 +64,7 @@ async function learn() {
 }
 
 function ask() {
-  const filters = { category: category.value || null, in_stock_only: stock.checked };
+  const filters = { category: category.value || null, in_stock_only: about.stocks && !sold.checked };
   const own = { ...filters, exclude_purchased: fresh.checked };
   if (user.value) return recommended({ user: user.value, model: model.value, n: n.value, ...own });
   if (likes.length) return learn().then(() => api("recommendations/custom", { items: likes, n: Number(n.value), ...own }));
@@ -71,20 +72,32 @@ function ask() {
 }
 
 function picks(answer) {
-  if (!answer.recommendations.length) return empty("Nothing fits", "No product is left with these choices. Take one of them back.");
-  return [heading(answer), cards(answer.recommendations.map((item, place) => card(item, place + 1,
-    el("p.reason", {}, item.recommendation_reason), like(item))), "Products for you")];
+  const found = answer.recommendations;
+  if (!found.length) return [heading(answer), empty("Nothing fits", "No product is left with these choices. Take one of them back.")];
+  const placed = found.map((item, place) => [item, place + 1]);
+  const habits = placed.filter(([item]) => item.last_purchase_date);
+  const news = placed.filter(([item]) => !item.last_purchase_date);
+  return [heading(answer), habits.length ? group("Buys again", "Bought before, and due or liked", habits) : null,
+    news.length ? group(habits.length ? "New to try" : "", "Never bought by this client", news) : null];
 }
 
-const like = (item) => el("button.quiet", { type: "button", "aria-label": `More like ${nameOf(item)}`, onclick: () => similar(item) },
+/** Habits or discoveries, with a title where there are both. */
+const group = (title, text, placed) => el("section.group", {}, title ? el("div.heading", {}, el("h3", {}, title), el("p.soft.small", {}, text)) : null,
+  cards(placed.map(([item, place]) => card(item, place, el("p.reason", {}, item.recommendation_reason), last(item), like(item))),
+    title || "Products for you"));
+
+const last = (item) => (item.last_purchase_date ? el("p.small", {}, "Last bought ", el("b", {}, day(item.last_purchase_date))) : null);
+
+const like = (item) => el("button.quiet", { type: "button", "aria-label": `More like ${nameOf(item)}`, onclick: () => similar(item, true) },
   "More like this");
 
 function heading(answer) {
-  if (!user.value) return el("div.heading", {}, el("h2", {}, likes.length ? "With what you named in mind" : "What most people buy"));
-  const known = answer.user_info.user_type !== "unknown";
-  const text = known ? `Chosen by ${modelName(answer.primary_model)} from ${count(answer.user_info.total_purchases)} purchases.`
-    : "This client ID is new to us, so here is what most people buy.";
-  return el("div.heading", {}, el("h2", {}, `For ${answer.user_id}`), el("p.soft", {}, text));
+  const title = user.value ? `For ${answer.user_id}` : likes.length ? "With what you named in mind" : "What most people buy";
+  const isNew = user.value && answer.user_info.user_type === "unknown";
+  return el("div.heading", {}, el("h2", {}, title),
+    el("p.soft", {}, isNew ? "This client ID is new to us. " : "", user.value || likes.length ? speaks(answer) : ""),
+    isNew ? meant(answer.near, (id) => { user.value = id; form.requestSubmit(); }) : null,
+    isNew && chain(answer) ? el("p.soft.small.chain", {}, chain(answer)) : null);
 }
 
 function warn(on = true) {

@@ -95,16 +95,49 @@ export function tile(item) {
   const words = String(nameOf(item)).split(/\s+/).filter((word) => /^[\p{L}\p{N}]/u.test(word));
   const initials = words.length > 1 ? words[0][0] + words[1][0] : (words[0] ?? "?").slice(0, 2);
   const node = el("span.tile", { "aria-hidden": "true" }, initials.toUpperCase());
-  node.style.setProperty("--hue", [...String(item.category ?? nameOf(item))].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 360, 7));
+  node.style.setProperty("--hue", hue(item));
   return node;
 }
 
-/** One product as a card; foot: what stands below it. */
+/** The colour of a category: one of its own among the shop's; of the product itself where it has none. */
+function hue(item) {
+  const place = about.categories.indexOf(item.category);
+  if (place >= 0) return Math.round(15 + (360 * place) / about.categories.length);
+  return [...String(item.category ?? nameOf(item))].reduce((sum, c) => (sum * 31 + c.codePointAt(0)) % 360, 7);
+}
+
+/** Lists beside each other; on a phone they are swiped. */
+export const beside = (columns) => el(`div.beside.of${columns.length}${columns.length > 1 ? ".swipe" : ""}`,
+  columns.length > 1 ? { tabindex: 0, role: "region", "aria-label": "Lists side by side" } : {}, columns);
+
+/** How an item's place here differs from the other list's; other: places by id, or nothing to compare with. */
+export function moved(item, place, other) {
+  if (!other) return null;
+  const there = other.get(item.item_id);
+  if (there === undefined) return el("span.tag.only", {}, "only here");
+  if (there === place) return el("span.tag.both", {}, "same place");
+  return el("span.tag.both", {}, there > place ? `↑ ${there - place}` : `↓ ${place - there}`,
+    el("span.vh", {}, there > place ? " places higher than in the other" : " places lower than in the other"));
+}
+
+/** Places by id of a list. */
+export const places = (items) => new Map(items.map((item, n) => [item.item_id, n + 1]));
+
+/** Ids that may have been meant by an unknown one. */
+export const meant = (ids, pick) => (ids.length ? el("p.near", {}, "Did you mean ", ids.map((id) =>
+  el("button.chip", { type: "button", onclick: () => pick(id) }, id))) : null);
+
+/** A slip of the address or another shopper: what was open is of what was shown before. */
+export const closeDialogs = () => document.querySelectorAll("dialog[open]").forEach((box) => box.close());
+
+/** One product as a card, marked with its category's colour; foot: what stands below it. */
 export function card(item, rank, ...foot) {
-  return el("li.card", {}, el("div.top", {}, tile(item), el("span.rank", {}, el("span.vh", {}, "Rank "), String(rank))),
+  const node = el("li.card", {}, el("div.top", {}, tile(item), el("span.rank", {}, el("span.vh", {}, "Rank "), String(rank))),
     el("h3", {}, nameOf(item)),
     el("p.soft.small", {}, kind(item)),
     item.item_price === undefined ? null : el("p.price", {}, money(item.item_price), " ", stock(item)), ...foot);
+  node.style.setProperty("--hue", hue(item));
+  return node;
 }
 
 export const cards = (items, label) => el("ol.cards", { "aria-label": label }, items);
