@@ -10,6 +10,10 @@ import duckdb
 import numpy as np
 import pandas as pd
 
+from recsys_utils.data import registry
+from recsys_utils.data.files import install_command, package_folders
+
+GROCER = "complete_journey"
 PLAIN = "0"  # of place and mailer: nothing special
 KINDS = ("repeat", "first")
 STRATA = {
@@ -18,6 +22,21 @@ STRATA = {
 }
 GROUPS = 25  # of households and of stores, for the jackknife
 Z = 1.96
+
+
+def shop_to_study(dataset: str) -> tuple[str | None, str]:
+    """The data set whose displays are studied, and why: the shop's own, or the grocer's that pip
+    brings. None where there is none.
+    """
+    own = registry.spec(dataset)
+    if own.promotions is not None:
+        return dataset, f"{own.title}: its own promotions"
+    if not own.synthetic:
+        return None, "This shop's TOML has no [promotions], so there is nothing to study here."
+    grocer = registry.spec(GROCER)
+    if not package_folders(grocer):
+        return None, f"Skipped, {grocer.package} is not installed: {install_command(grocer)}"
+    return GROCER, f"{grocer.title}: the synthetic shop has no displays"
 
 
 def connect(tables: Path, share: float = 1.0, memory: str = "6GB") -> duckdb.DuckDBPyConnection:
@@ -70,7 +89,9 @@ def connect(tables: Path, share: float = 1.0, memory: str = "6GB") -> duckdb.Duc
     return con
 
 
-def compare(con: duckdb.DuckDBPyConnection, strata: str = "stores", ahead: int = 0) -> pd.DataFrame:
+def compare(
+    con: duckdb.DuckDBPyConnection, strata: str = "stores", ahead: int = 0, sold: int = 0
+) -> pd.DataFrame:
     """Purchases per visit with and without a display: a row for each stratum, store group and arm.
 
     Args:
@@ -78,8 +99,10 @@ def compare(con: duckdb.DuckDBPyConnection, strata: str = "stores", ahead: int =
         strata: a key of STRATA: what is held the same.
         ahead: 0 looks at displays of the week itself. With a number, at those of so many weeks
             later, in stores without one now: a placebo, which should find nothing.
+        sold: with a number, only stores that sold the product in so many weeks before, so that it
+            was on their shelves.
 
-    A store is compared only for products that it ever promoted, so that it sells them.
+    A store is compared only for products that it ever promoted, so that it sells them at times.
     Returns stratum, group (of the store), shown (bool), visits and bought, both for households that
     had bought the product before (repeat_…) and for the others (first_…).
     """
@@ -90,7 +113,7 @@ def compare(con: duckdb.DuckDBPyConnection, strata: str = "stores", ahead: int =
             here AS (
                 SELECT item, store, week, coalesce(now.place, '{PLAIN}') AS place,
                     coalesce(now.mailer, '{PLAIN}') AS mailer
-                FROM wanted JOIN listed USING (item)
+                FROM wanted JOIN listed USING (item) {_sold(sold)}
                 LEFT JOIN promoted now USING (item, store, week))
             SELECT here.item, here.store, here.week, here.mailer,
                 {_shown(ahead)} AS shown
@@ -222,6 +245,14 @@ def _jackknife(values: np.ndarray) -> float:
 def _shown(ahead: int) -> str:
     place = "later.place" if ahead else "here.place"
     return f"coalesce({place}, '{PLAIN}') <> '{PLAIN}'"
+
+
+def _sold(weeks: int) -> str:
+    if not weeks:
+        return ""
+    return f"""SEMI JOIN (
+            SELECT DISTINCT item, store, bought.week + step AS week
+            FROM bought, range(1, {weeks} + 1) steps(step)) sold USING (item, store, week)"""
 
 
 def _later(ahead: int) -> str:

@@ -131,8 +131,8 @@ class Worth(Strict):
     """
 
     incumbent: str = ""
-    uplift_repeats: tuple[float, float] = (0.15, 0.21)
-    uplift_first: tuple[float, float] = (0.42, 0.58)
+    uplift_repeats: tuple[float, float] = (0.16, 0.21)
+    uplift_first: tuple[float, float] = (0.30, 0.58)
     uplift_source: str = "displays on the shelves of a grocer (notebook 14), not your shop"
     seen: float = Field(1, gt=0, le=1)
     margin: float = Field(1, gt=0, le=1)

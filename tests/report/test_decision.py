@@ -68,7 +68,7 @@ def test_money_is_told_against_todays_list_with_its_interval(judged: Judged, spe
         assert re.search(r"€[\d,.]+ \(95 % interval −?€[\d,.]+ to −?€[\d,.]+\)", sentence)
     assert ("cannot be told from" in predicted) == gain.predicted.holds_zero
     assert ("nothing is claimed" in caused) == gain.caused.holds_zero
-    assert "Assumed: an item that is shown is bought 15 to 21" in caused
+    assert "Assumed: an item that is shown is bought 16 to 21" in caused
     assert f"{gain.shoppers:,} who bought before" in whose
     assert "A year is 17.4 such windows" in whose
 
