@@ -12,6 +12,8 @@ import pandas as pd
 
 from recsys_utils.data import registry
 from recsys_utils.data.files import install_command, package_folders
+from recsys_utils.memory import engine_limits
+from recsys_utils.store import home
 
 GROCER = "complete_journey"
 PLAIN = "0"  # of place and mailer: nothing special
@@ -39,20 +41,20 @@ def shop_to_study(dataset: str) -> tuple[str | None, str]:
     return GROCER, f"{grocer.title}: the synthetic shop has no displays"
 
 
-def connect(tables: Path, share: float = 1.0, memory: str = "6GB") -> duckdb.DuckDBPyConnection:
+def connect(tables: Path, share: float = 1.0) -> duckdb.DuckDBPyConnection:
     """The receipts and promotions of a shop as tables of small numbers.
 
     Args:
         tables: folder with purchases.parquet and promotions.parquet.
         share: of the products that are looked at, drawn by a hash of the id.
-        memory: that DuckDB may take; it spills beyond.
 
     Makes `bought(item, household, store, week, is_first)`, one row for a household, store and week;
     `known(item, household, since)`, when it was first bought; `visits(household, store, week)`; and
     `promoted(item, store, week, place, mailer)`. Only stores that promotions speak of are kept.
     """
     con = duckdb.connect()
-    con.execute(f"SET memory_limit = '{memory}'")
+    for limit in engine_limits(home() / "data"):
+        con.execute(limit)
     promotions = f"read_parquet('{tables / 'promotions.parquet'}')"
     purchases = f"read_parquet('{tables / 'purchases.parquet'}')"
     kept = f"hash(item_id) % 10000 < {round(10_000 * share)}"
