@@ -8,8 +8,6 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
@@ -19,7 +17,7 @@ from recsys_utils.data.registry import Spec, revised, spec
 from recsys_utils.store import data_dir, digest, read_json, read_parquet, write_json
 
 PARTS = ("train", "valid", "test")
-# Beside the folds: the name of each basket, whose number is its place.
+# Beside the parts: the name of each basket, whose number is its place.
 BASKETS = "baskets.parquet"
 EVENT_COLUMNS = ["user_id", "item_id", "event_type", "ts"]
 
@@ -49,7 +47,7 @@ class Fold:
     """Three disjoint parts of the receipts.
 
     `train` is before `valid`, which is before `test`, for each user. Baskets have numbers there,
-    in the order of their names, which `basket_names` gives.
+    whose names `basket_names` gives.
 
     listed, registered: items, users come from files of the shop's own, not from receipts. So items
     that nobody bought before the cut are on sale too, and users without a purchase before it have a
@@ -224,27 +222,6 @@ def cut(
     return borders, window_parts(purchases, borders)
 
 
-def with_basket_numbers(purchases: pd.DataFrame) -> tuple[pd.DataFrame, pd.Series]:
-    """Receipts whose baskets are int32 numbers, and the baskets' names, in the order of numbers.
-
-    Names are sorted, so that a higher number is a higher name. A shop has nearly as many baskets
-    as lines: their names would take more memory and time than all else.
-
-    >>> rows, names = with_basket_numbers(pd.DataFrame({"basket_id": ["b", "c", "a", "b"]}))
-    >>> rows["basket_id"].tolist(), names.tolist()
-    ([1, 2, 0, 1], ['a', 'b', 'c'])
-    """
-    ids = purchases["basket_id"].astype("category")
-    if ids.isna().any():
-        raise LabError(split.NO_BASKET.format(line=int(ids.isna().argmax()) + 1))
-    found = pa.array(ids.cat.categories, pa.string())
-    order = pc.sort_indices(found)
-    number = np.empty(len(found), np.int32)
-    number[order] = np.arange(len(found))
-    names = found.take(order).to_pandas().rename("basket_id")
-    return purchases.assign(basket_id=number[ids.cat.codes]), names
-
-
 def returning(parts: dict[str, pd.DataFrame]) -> set:
     """Shoppers of the test part with an earlier receipt: those that can be judged by a list."""
     before = set(parts["train"]["user_id"]) | set(parts["valid"]["user_id"])
@@ -261,9 +238,6 @@ def write_folds(dataset: str, **overrides: object) -> list[Path]:
     """
     result = revised(tables.ready(dataset), **overrides)
     bought = engine.read(data_dir(result.name, "tables", "purchases.parquet"), engine.connect())
-    bought, names = split.numbered(bought)
-    path = data_dir(result.name, "folds", BASKETS)
-    engine.write(names, path, ("number",), columns=("basket_id",))
     written = []
     for back in range(result.folds):
         borders, parts = _cut_tables(bought, result, back)
@@ -320,10 +294,9 @@ def fold_names(name: str, cure: str = "run ./run_all.sh") -> list[str]:
     return read_json(data_dir(name, "folds", "folds.json"), cure)["folds"]
 
 
-def basket_names(dataset: str) -> pd.Series:
-    """The names of the baskets that the folds of a data set number, by number."""
-    path = data_dir(spec(dataset).name, "folds", BASKETS)
-    return read_parquet(path)["basket_id"].astype(str)
+def basket_names(fold: Fold) -> pd.Series:
+    """The names of the baskets that a fold numbers, by number."""
+    return read_parquet(fold.folder() / BASKETS)["basket_id"].astype(str)
 
 
 def load_fold(dataset: str, name: str | None = None) -> Fold:
@@ -393,6 +366,8 @@ def _write_fold(
     folder: Path, made: Spec, borders: dict, parts: dict[str, Table], rows: dict[str, int]
 ) -> Path:
     (folder / "fold.json").unlink(missing_ok=True)
+    parts, names = split.numbered(parts)
+    engine.write(names, folder / BASKETS, ("number",), columns=("basket_id",))
     paths = [folder / f"{part}.parquet" for part in PARTS]
     for part, path in zip(PARTS, paths):
         engine.write(parts[part], path, (engine.PLACE,))

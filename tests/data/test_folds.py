@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from shops import Shop, receipts
 
 from recsys_utils import LabError
-from recsys_utils.data import tables
+from recsys_utils.data import engine, split, tables
 from recsys_utils.data.folds import (
     PARTS,
     basket_names,
@@ -21,7 +21,6 @@ from recsys_utils.data.folds import (
     load_folds,
     window_borders,
     window_parts,
-    with_basket_numbers,
     write_folds,
 )
 from recsys_utils.data.registry import revised
@@ -228,8 +227,8 @@ def test_baskets_are_numbers_and_the_parts_are_those_of_their_names(
 ) -> None:
     write_folds(own, protocol=protocol)
     fold = load_fold(own)
-    names = basket_names(own)
-    assert names.is_monotonic_increasing
+    names = basket_names(fold)
+    assert names.is_unique
     data = tables.load(own)
     _, parts = cut(data.purchases, revised(data.spec, protocol=protocol))
     for part in PARTS:
@@ -243,9 +242,9 @@ def test_baskets_are_numbers_and_the_parts_are_those_of_their_names(
 
 
 def test_a_line_without_a_basket_is_refused() -> None:
-    rows = pd.DataFrame({"basket_id": ["a", None]})
-    with pytest.raises(LabError, match="line 2 of the purchases has no basket_id"):
-        with_basket_numbers(rows)
+    rows = pd.DataFrame({"basket_id": ["a", None], "ts": pd.Timestamp("2024-01-01")})
+    with pytest.raises(LabError, match="a line of the purchases has no basket_id"):
+        split.numbered({"train": engine.given(rows, engine.connect())})
 
 
 def test_parts_may_be_changed_one_by_one(own: str) -> None:

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shops import Shop, receipts
 
-from recsys_utils.data.folds import with_basket_numbers
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.slices import warm
@@ -279,7 +278,9 @@ def test_upcf_with_a_high_power_listens_to_the_shopper_alone(tiny: pd.DataFrame)
 
 
 def test_numbered_baskets_have_the_places_that_named_ones_have(shop: Shop) -> None:
-    numbered, _ = with_basket_numbers(shop.history.purchases)
+    purchases = shop.history.purchases
+    number = np.unique(purchases["basket_id"].astype(str), return_inverse=True)[1]
+    numbered = purchases.assign(basket_id=number.astype(np.int32))
     other = replace(shop.history, purchases=numbered)
     for named, of_number in zip(basket_positions(shop.history), basket_positions(other)):
         assert np.array_equal(named, of_number)
