@@ -635,7 +635,10 @@ def walk_key(page: Page, served: Served) -> None:
         fits(page)
         dialog.get_by_role("button", name=press).click()
         expect(button).to_be_focused()
-        assert page.evaluate("sessionStorage.getItem('recsys-api-key')") == kept
+        # A dialog tells its page that it was closed a moment after it has gone.
+        page.wait_for_function(
+            "kept => sessionStorage.getItem('recsys-api-key') === kept", arg=kept, timeout=5000
+        )
 
 
 @pytest.mark.spec("S1-21")
