@@ -111,9 +111,8 @@ def _parser() -> argparse.ArgumentParser:
         "--lists",
         action="append",
         default=[],
-        metavar="FILE|NAME=FILE",
-        help="lists that others made, .csv or .parquet with user_id, item_id and rank or score,"
-        " judged beside our models (may be given several times)",
+        metavar="FILE",
+        help="judge others' lists too: FILE or NAME=FILE; once for each",
     )
     option(
         "-p",
