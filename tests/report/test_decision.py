@@ -3,13 +3,16 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from published import publish, write_toml
 
 from recsys_utils import LabError
 from recsys_utils.data import folds, registry
 from recsys_utils.data.registry import Guardrails, Spec, Worth
 from recsys_utils.evaluation.worth import lead, money_per_shopper
+from recsys_utils.models import OwnPurchases, Popular
 from recsys_utils.report.choice import Choice
 from recsys_utils.report.decision import decide, signed, todays_list
 from recsys_utils.report.judged import Judged, judge_fold
@@ -176,3 +179,25 @@ def test_the_page_opens_with_the_decision_and_folds_the_rest(shop: Path) -> None
     assert "Best of each family" in text
     frame = pd.read_csv(shop.with_name("leaderboard.csv"))
     assert frame["model"].nunique() == 3
+
+
+def test_next_baskets_with_prices_are_told_per_basket(home: Path) -> None:
+    rng = np.random.default_rng(3)
+    day = pd.to_timedelta(rng.integers(0, 90, 1500), "D")
+    frame = pd.DataFrame(
+        {
+            "who": rng.integers(0, 60, 1500),
+            "what": rng.integers(0, 30, 1500),
+            "when": pd.Timestamp("2024-01-01") + day,
+            "price": rng.uniform(1, 9, 1500).round(2),
+        }
+    )
+    columns = 'ts = "when"\nprice = "price"'
+    toml = str(write_toml(home, "baskets", frame, 'protocol = "next_basket"', columns))
+    models = {"popular_28d": Popular(28), "own_decayed": OwnPurchases(90)}
+    page = publish(Path(toml), models).read_text()
+    decision = decide(judge_fold(folds.load_fold(toml)), registry.spec(toml))
+    assert decision.unit == "per 1,000 baskets"
+    assert not any("A year is" in text for text in decision.worth)
+    assert all("spending" not in text for text in decision.next_step)
+    assert "per 1,000 baskets" in page
