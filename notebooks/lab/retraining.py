@@ -58,7 +58,8 @@ def by_age(
     Args:
         models: by name.
         fold: the warm shoppers of its test window judge every age.
-        ages: in days; 0 is added, the others are compared with it.
+        ages: in days; 0 is added, the others are compared with it. Those of which less than half
+            of the shop's history would be left are not judged.
         assumed: whose cap money is counted with; without prices there is no money.
 
     Returns model, days, precision, change (of precision against age 0) with its 95 % interval low
@@ -68,10 +69,11 @@ def by_age(
     stage = fold.testing
     truth = warm(stage.truth, stage.history)
     cap = (assumed or Worth()).cap
+    kept = [age for age in sorted({0, *ages}) if _is_known(fold, age)]
     rows = []
     for name, model in models.items():
         values, money = {}, {}
-        for age in tqdm(sorted({0, *ages}), desc=name, leave=False, disable=None):
+        for age in tqdm(kept, desc=name, leave=False, disable=None):
             older = fold.frozen(age)
             model.fit(older.history)
             recs = model.recommend(stage.users, k, older.exclude, profiles=older.profiles)
@@ -120,6 +122,12 @@ def _changes(
             row |= {"lost": mean[1], "lost_low": low[1], "lost_high": high[1]}
         rows.append(row)
     return rows
+
+
+def _is_known(fold: Fold, age: float) -> bool:
+    """Whether a model of this age has half of the history's days to learn from."""
+    cut = pd.Timestamp(fold.borders["test"])
+    return age == 0 or age <= (cut - fold.train["ts"].min()).days / 2
 
 
 def _weeks(fold: Fold) -> float:

@@ -75,3 +75,8 @@ def test_without_a_calendar_a_model_has_no_age(shop_fold: Fold) -> None:
         replace(shop_fold, protocol="next_basket").frozen(7)
     with pytest.raises(LabError, match="no purchase 9999 days"):
         shop_fold.frozen(9999)
+
+
+def test_an_age_that_leaves_too_little_history_is_not_judged(shop_fold: Fold) -> None:
+    table = retraining.by_age({"pop": Popular(28)}, shop_fold, [7, 5000])
+    assert table["days"].tolist() == [0, 7]
