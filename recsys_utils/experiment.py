@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from recsys_utils import LabError
 from recsys_utils.data import tables
+from recsys_utils.data.handed import ids_of, need_columns, numbers_of, read_rows, refuse
 from recsys_utils.evaluation.ab_test import ARMS, PLANNED, Reading, arms, critical_value, read
 from recsys_utils.evaluation.experiment import (
     CAP,
@@ -73,11 +74,11 @@ def plan(dataset: str, lead: float = 0.05) -> pd.DataFrame:
 def split(users: list[str], salt: str, share: float = 0.5) -> pd.DataFrame:
     """user_id and arm of all shoppers; see `arms` for how, in any language.
 
-    Raises LabError for an empty salt, an empty id and one that stands twice.
+    Raises LabError for an empty salt and an id that stands twice.
     """
     if not salt:
         raise LabError("--salt is empty: take a name for this test, such as spring-2026")
-    _check_ids(pd.Series(users, dtype=str), "the shoppers")
+    _refuse_twice(pd.Series(users, dtype=str), "the shoppers")
     return pd.DataFrame({"user_id": users, "arm": arms(users, salt, share)})
 
 
@@ -90,21 +91,17 @@ def load_results(
     Raises LabError, naming the file and the row, for a missing column, an id that is empty or
     stands twice, an unknown arm, an arm that is not the split's, and what is no number.
     """
-    table = _read_table(path)
-    for column in ("user_id", "arm", measure):
-        if column not in table:
-            raise LabError(f"{path} has no column {column}: it has {', '.join(table.columns)}")
-    _check_ids(table["user_id"], str(path))
-    _complain(table, ~table["arm"].isin(ARMS), "arm", path, f"write {' or '.join(ARMS)}")
+    table = read_rows(path)
+    need_columns(table, ("user_id", "arm", measure), path)
+    table["user_id"] = ids_of(table["user_id"], path)
+    _refuse_twice(table["user_id"], str(path))
+    refuse(~table["arm"].isin(ARMS).to_numpy(), table["arm"], path, f"not {' or '.join(ARMS)}")
     if salt is not None:
-        is_other = table["arm"] != arms(table["user_id"], salt, share)
-        _complain(table, is_other, "arm", path, f"the split by '{salt}' has the other one")
+        is_other = (table["arm"] != arms(table["user_id"], salt, share)).to_numpy()
+        refuse(is_other, table["arm"], path, f"but the split by '{salt}' has the other one")
     for column in (measure, f"{measure}_before"):
         if column in table:
-            numbers = pd.to_numeric(table[column], errors="coerce")
-            cure = "write a number such as 12.5, and 0 for who bought nothing"
-            _complain(table, ~np.isfinite(numbers), column, path, cure)
-            table[column] = numbers
+            table[column] = numbers_of(table[column], path)
     return table
 
 
@@ -192,10 +189,9 @@ def _split(options: argparse.Namespace) -> None:
     if options.users is None:
         users = sorted(tables.load(options.dataset).purchases["user_id"].astype(str).unique())
     else:
-        table = _read_table(options.users)
-        if "user_id" not in table:
-            raise LabError(f"{options.users} has no column user_id: it has {', '.join(table)}")
-        users = table["user_id"].tolist()
+        table = read_rows(options.users)
+        need_columns(table, ("user_id",), options.users)
+        users = ids_of(table["user_id"], options.users).tolist()
     drawn = split(users, options.salt, options.share)
     try:
         with atomic(options.out) as temporary:
@@ -258,41 +254,12 @@ def _size(test: tuple, reading: str, lead: float) -> dict[str, float]:
     }
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """The rows of a .csv or .parquet file as text."""
-    if not path.is_file():
-        raise LabError(f"{path} does not exist")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path).astype(str)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        raise LabError(f"{path} is no table: {error}: write a .csv or a .parquet") from error
-
-
-def _check_ids(users: pd.Series, where: str) -> None:
-    if (users == "").any():
-        row = int(np.argmax(users == "")) + 1
-        raise LabError(f"{where}: row {row} has no user_id: fill it in, or take the row out")
+def _refuse_twice(users: pd.Series, where: str) -> None:
     if users.duplicated().any():
         twice = users[users.duplicated()]
         raise LabError(
             f"{where}: user_id '{twice.iloc[0]}' stands more than once, as {twice.nunique():,} ids"
             " do: keep one row for each shopper"
-        )
-
-
-def _complain(
-    table: pd.DataFrame, is_bad: pd.Series | np.ndarray, column: str, path: Path, cure: str
-) -> None:
-    """LabError that names the first bad row and how many there are."""
-    is_bad = np.asarray(is_bad)
-    if is_bad.any():
-        first = int(is_bad.argmax())
-        value, user = table[column].iloc[first], table["user_id"].iloc[first]
-        raise LabError(
-            f"{path}: row {first + 1} (user_id '{user}') has {column} '{value}', one of"
-            f" {is_bad.sum():,} such rows: {cure}"
         )
 
 

@@ -16,7 +16,7 @@ from recsys_utils.data.folds import Fold, has_folds, load_fold
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.runs import has_runs, load_metas
 from recsys_utils.models import OwnPurchases, Recommender
-from recsys_utils.models.base import from_params, model_class
+from recsys_utils.models.base import recorded_model
 from recsys_utils.report.judged import judge_fold
 from recsys_utils.report.verdict import shipped
 from recsys_utils.store import atomic
@@ -184,9 +184,7 @@ def _fitted(dataset: str, data: tables.Tables, model: str | None) -> tuple[str, 
             f"the lists of {name} come from several models or from part of the catalogue, so it"
             f" cannot be fitted again here: take --model with one of {again}"
         )
-    module, kind = made_by.split(":")
-    found = model_class(module, kind, f"the run of {name}")
-    return name, from_params(found, metas.loc[name, "params"])
+    return name, recorded_model(made_by, metas.loc[name, "params"], f"the run of {name}")
 
 
 def _chosen(fold: Fold) -> str:

@@ -4,6 +4,8 @@
 """
 
 import os
+import shutil
+import socket
 from pathlib import Path
 from uuid import uuid4
 
@@ -52,7 +54,20 @@ def engine_limits(parent: Path) -> list[str]:
     own: their files have the same names.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    spill = parent / f".spill-{os.getpid()}-{uuid4().hex[:8]}"
+    spill = parent / f"{of_this_process(parent, 'spill')}-{uuid4().hex[:8]}"
     limit = max(ENGINE_LEAST, int(available_memory() * ENGINE_SHARE))
     folder = str(spill).replace("'", "''")
     return [f"SET memory_limit = '{limit}B'", f"SET temp_directory = '{folder}'"]
+
+
+def of_this_process(parent: Path, kind: str) -> str:
+    """The start of a name for this process's scratch below a folder: `.kind-<machine>-<pid>`.
+
+    What processes of this machine left there that were killed is removed.
+    """
+    start = f".{kind}-{socket.gethostname()}-"  # the folder may be shared
+    for left in parent.glob(f"{start}*"):
+        pid = left.name.removeprefix(start).split("-")[0]
+        if not Path("/proc", pid).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return f"{start}{os.getpid()}"

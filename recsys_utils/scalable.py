@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--dataset", default="synthetic", metavar="NAME|FILE.toml", help="as of ./run_all.sh")
     option(
         "--engine",
-        default=os.environ.get("RECSYS_ENGINE", "duckdb"),
+        default=engine.chosen(),
         help=", ".join(engine.ENGINES),
     )
     option(

@@ -162,13 +162,17 @@ def ratio(table: pd.DataFrame, kind: str) -> float:
     return _mantel_haenszel(*_sums(table, kind))
 
 
-def effects(con: duckdb.DuckDBPyConnection, table: pd.DataFrame) -> pd.DataFrame:
-    """Ratios for repeats and first purchases with their 95 % intervals.
+def effects(
+    con: duckdb.DuckDBPyConnection, strata: str = "stores", ahead: int = 0, sold: int = 0
+) -> pd.DataFrame:
+    """Ratios of a comparison for repeats and first purchases, with their 95 % intervals.
 
-    The variance of the log ratio is that between stores plus that between households: two
-    jackknives of groups, added, which is on the safe side (both hold what a visit varies by
-    chance). Returns kind, ratio, low, high, bought (purchases under a display).
+    strata, ahead, sold: as `compare` has them. The variance of the log ratio is that between stores
+    plus that between households: two jackknives of groups, added, which is on the safe side (both
+    hold what a visit varies by chance). Returns ratio, low, high, bought (purchases under a
+    display) and strata (how many were compared), by kind.
     """
+    table = compare(con, strata, ahead, sold)
     rows = []
     for kind in KINDS:
         value = ratio(table, kind)
@@ -177,10 +181,15 @@ def effects(con: duckdb.DuckDBPyConnection, table: pd.DataFrame) -> pd.DataFrame
         reach = np.exp(Z * np.sqrt(variance))
         bought = table.loc[table["shown"], f"{kind}_bought"].sum()
         rows.append(
-            {"kind": kind, "ratio": value, "low": value / reach, "high": value * reach}
-            | {"bought": int(bought)}
+            {
+                "ratio": value,
+                "low": value / reach,
+                "high": value * reach,
+                "bought": int(bought),
+                "strata": table["stratum"].nunique(),
+            }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, index=pd.Index(KINDS, name="kind"))
 
 
 def _sums(table: pd.DataFrame, kind: str, strata: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from recsys_utils.evaluation.significance import bootstrap
 from recsys_utils.evaluation.slices import warm
 from recsys_utils.evaluation.worth import SHOPPERS, money_per_shopper
 from recsys_utils.models import Recommender
-from recsys_utils.models.base import from_params, model_class
+from recsys_utils.models.base import recorded_model
 from recsys_utils.report.choice import choose, validation_values
 from recsys_utils.report.wording import display_name
 
@@ -36,11 +36,10 @@ def choice_and(fold: Fold, rivals: Iterable[str]) -> dict[str, Recommender]:
     models = {}
     for name in names:
         if name in metas.index:
-            module, kind = metas.loc[name, "made_by"].split(":")
             params = metas.loc[name, "params"]
             if "draws" in params:
                 params = params | {"draws": 1}
-            models[name] = from_params(model_class(module, kind, f"the run {name}"), params)
+            models[name] = recorded_model(metas.loc[name, "made_by"], params, f"the run of {name}")
     if not models:
         raise LabError(f"fold {fold.name} has no recorded model that can be fitted again")
     return models

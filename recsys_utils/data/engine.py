@@ -66,7 +66,7 @@ def reader(con: ibis.BaseBackend) -> ibis.BaseBackend:
 def keep(expression: Table) -> Table:
     """Compute an expression once, where its tables are; the result is there until the process ends.
 
-    DuckDB keeps it as a temporary table, a server as parquet below `data/.engine`.
+    DuckDB keeps it as a temporary table, a server as parquet below `data/.engine-…`.
     """
     con = expression.get_backend()
     if _is_local(con):

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from ibis.expr.types import Table
+from pandas.api.types import is_integer_dtype
 
 from recsys_utils import LabError
 from recsys_utils.data import engine, split, tables
@@ -192,21 +193,16 @@ def basket_parts(purchases: pd.DataFrame, back: int = 0) -> dict[str, pd.DataFra
     >>> {part: rows["basket_id"].tolist() for part, rows in basket_parts(buys).items()}
     {'train': ['a'], 'valid': ['b'], 'test': ['c']}
     """
-    baskets = purchases.groupby(["user_id", "basket_id"], observed=True)["ts"].min().reset_index()
-    baskets = baskets.sort_values(["user_id", "ts", "basket_id"])
-    baskets["left"] = baskets.groupby("user_id", observed=True).cumcount(ascending=False) - back
-    first = baskets["left"] == baskets.groupby("user_id", observed=True)["left"].transform("max")
-    # A user's only basket stays history: nobody is judged without a past.
-    baskets["part"] = (
-        baskets["left"].map({0: "test", 1: "valid"}).fillna("train").mask(first, "train")
+    rows = purchases[["user_id", "basket_id", "ts"]].assign(
+        **{engine.PLACE: np.arange(len(purchases))}
     )
-    rows = purchases.merge(
-        baskets[baskets["left"] >= 0][["user_id", "basket_id", "part"]], on=["user_id", "basket_id"]
-    )
-    return {
-        part: rows[rows["part"] == part].drop(columns="part").reset_index(drop=True)
-        for part in PARTS
-    }
+    ids = [name for name in ("user_id", "basket_id") if not is_integer_dtype(rows[name].dtype)]
+    t = engine.given(rows.astype(dict.fromkeys(ids, str)), engine.local())
+    result = {}
+    for name, part in split.basket_tables(t, back).items():
+        places = np.sort(part[engine.PLACE].to_pandas())
+        result[name] = purchases.iloc[places].reset_index(drop=True)
+    return result
 
 
 def cut(

@@ -7,20 +7,18 @@ be what the shop shows today.
 import re
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.data.folds import Fold
+from recsys_utils.data.handed import ids_of, need_columns, numbers_of, read_rows, refuse
 from recsys_utils.data.runs import COLUMNS, DEPTH, load_metas, load_outside
 from recsys_utils.store import digest, library_versions, write_json, write_parquet
 
-FAMILY = "outside"
-FOLDER = "outside"
+FAMILY = "outside"  # of these models, and the name of their folder
 # Places that the report judges: a list with fewer counts as short.
 FULL = 10
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-SUFFIXES = (".csv", ".parquet")
 
 
 def named_files(given: list[str]) -> dict[str, str]:
@@ -53,22 +51,18 @@ def read_lists(path: Path) -> pd.DataFrame:
     Raises LabError for a missing file, a missing column, an empty id, ids that are no whole
     numbers, and a rank or a score that cannot be one.
     """
-    table = _read(path)
-    missing = [name for name in ("user_id", "item_id") if name not in table]
-    if missing:
-        found = ", ".join(map(str, table.columns))
-        raise LabError(f"{path} has no column {missing[0]}: it has {found}")
+    table = read_rows(path)
+    need_columns(table, ("user_id", "item_id"), path)
     order = next((name for name in ("rank", "score") if name in table), None)
     if order is None:
         raise LabError(f"{path} has no column rank and none score: add the one or the other")
     if not len(table):
         raise LabError(f"{path} has no rows: write a row for each user_id and item_id")
-    result = pd.DataFrame({name: _ids(table[name], path) for name in ("user_id", "item_id")})
-    numbers = pd.to_numeric(table[order], errors="coerce").to_numpy(float)
-    _refuse(~np.isfinite(numbers), table[order], path, "which is no number")
+    result = pd.DataFrame({name: ids_of(table[name], path) for name in ("user_id", "item_id")})
+    numbers = numbers_of(table[order], path)
     if order == "rank":
-        wrong = (numbers < 1) | (numbers % 1 != 0)
-        _refuse(wrong, table[order], path, "but ranks are whole numbers from 1")
+        wrong = ((numbers < 1) | (numbers % 1 != 0)).to_numpy()
+        refuse(wrong, table[order], path, "but ranks are whole numbers from 1")
     result[order] = numbers
     return result
 
@@ -143,7 +137,7 @@ def record_lists(fold: Fold, files: dict[str, str]) -> dict[str, str]:
         if name in ours:
             raise LabError(f"--lists {name}: a model of this run has that name: take another one")
         made[name] = fitted_to(fold, read_lists(Path(path)), name)
-    folder = fold.folder(FOLDER)
+    folder = fold.folder(FAMILY)
     for old in folder.glob("*.*"):
         old.unlink()
     told = {}
@@ -175,39 +169,6 @@ def recorded_notes(fold: Fold) -> dict[str, str]:
     """What was counted when others' lists of this very fold were recorded, by name."""
     _, about = load_outside(fold)
     return about["note"].to_dict() if len(about) else {}
-
-
-def _read(path: Path) -> pd.DataFrame:
-    if path.suffix not in SUFFIXES:
-        raise LabError(f"--lists {path}: the file ends in {' or '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise LabError(f"--lists {path} does not exist: give the path of a file")
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise LabError(f"{path} cannot be read ({reason}): write it again") from error
-
-
-def _ids(column: pd.Series, path: Path) -> pd.Series:
-    """Ids as text. Decimals are refused: 7.0 is what is left of 7 beside an empty cell."""
-    if pd.api.types.is_float_dtype(column):
-        raise LabError(f"{path} has decimals as {column.name}: write ids as text")
-    text = column.astype("string").str.strip()
-    empty = (text.isna() | (text == "")).to_numpy(bool)
-    _refuse(empty, column, path, "which is empty")
-    return text.astype(object)
-
-
-def _refuse(wrong: np.ndarray, column: pd.Series, path: Path, why: str) -> None:
-    """Name the first wrong row; rows count from 1, below the heading."""
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise LabError(
-            f"{path}, row {row + 1}: {column.name} is '{column.iloc[row]}', {why}: mend the file"
-        )
 
 
 def _refuse_lost_zeros(ids: pd.Series, known: pd.Index, column: str, name: str) -> None:

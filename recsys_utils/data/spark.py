@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import sys
 import uuid
 import warnings
@@ -25,6 +24,7 @@ from ibis.backends.sql.compilers.pyspark import PySparkCompiler
 from ibis.common.exceptions import UnsupportedOperationError
 
 from recsys_utils import LabError
+from recsys_utils.memory import of_this_process
 from recsys_utils.store import home
 
 LEAST_VERSION = 4  # of Spark, at the server and here
@@ -91,12 +91,9 @@ def scratch() -> Path:
 
     Those of processes that were killed are removed too.
     """
-    machine = socket.gethostname()  # the folder may be shared
-    folder = home() / "data" / ".engine" / f"{machine}-{os.getpid()}"
+    parent = home() / "data"
+    folder = parent / of_this_process(parent, "engine")
     if not folder.exists():
-        for left in folder.parent.glob(f"{machine}-*"):
-            if not Path("/proc", left.name.removeprefix(f"{machine}-")).exists():
-                shutil.rmtree(left, ignore_errors=True)
         folder.mkdir(parents=True)
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

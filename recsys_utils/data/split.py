@@ -1,7 +1,4 @@
-"""The parts of a fold as expressions: cut by the engine, where the receipts lie.
-
-The same cuts of frames in memory are in `folds`.
-"""
+"""The parts of a fold as expressions: cut by the engine, where the receipts lie."""
 
 import ibis
 import pandas as pd

@@ -134,17 +134,28 @@ def recall_curve(
     users, row = np.unique(codes(truth["user_id"], data.user_ids), return_inverse=True)
     item = codes(truth["item_id"], data.item_ids)
     size = max(1, BLOCK_BYTES // (4 * data.shape[1]))
-    places = []
+    of_blocks = []
     for rows in (slice(start, start + size) for start in range(0, len(users), size)):
         mine = (row >= rows.start) & (row < rows.stop) & (item >= 0)
         at = row[mine] - rows.start, item[mine]
-        places.append(_places(generators, weights, users[rows], at, max(depths)))
-    place = np.concatenate(places, axis=1)
+        of_blocks.append(_places(generators, weights, users[rows], at, max(depths)))
+    place = np.concatenate(of_blocks, axis=1)
     table = []
     for n in depths:
         for name, of_generator in zip((*generators, TOGETHER), place):
             table.append((name, n, (of_generator < n).sum() / len(truth)))
     return pd.DataFrame(table, columns=["generator", "n", "recall"])
+
+
+def places(user: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """(pairs,) place of each candidate among its user's, from 0; pairs are sorted by user.
+
+    >>> places(np.array([0, 0, 1]), np.array([1.0, 2.0, 1.0])).tolist()
+    [1, 0, 0]
+    """
+    place = np.empty(len(user), np.int64)
+    place[np.lexsort((-score, user))] = np.arange(len(user)) - np.searchsorted(user, user)
+    return place
 
 
 def _places(
@@ -158,8 +169,8 @@ def _places(
     scores = {
         name: np.asarray(model._scores(users), np.float32) for name, model in generators.items()
     }
-    places = [_ranks(each, n)[at] for each in scores.values()]
-    return np.stack([*places, _ranks(fused(scores, weights, n), n)[at]])
+    of_each = [_ranks(each, n)[at] for each in scores.values()]
+    return np.stack([*of_each, _ranks(fused(scores, weights, n), n)[at]])
 
 
 def _ranks(scores: np.ndarray, n: int) -> np.ndarray:

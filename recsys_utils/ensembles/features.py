@@ -17,7 +17,7 @@ from recsys_utils.data.attributes import blocks, vocabulary
 from recsys_utils.data.attributes import codes as attribute_codes
 from recsys_utils.data.engine import connect, drop, given, keep
 from recsys_utils.data.interactions import Interactions, codes
-from recsys_utils.ensembles.candidates import Candidates
+from recsys_utils.ensembles.candidates import Candidates, places
 from recsys_utils.ensembles.discovery import momentum, words
 from recsys_utils.models.item_cf import normalize_rows
 from recsys_utils.models.next_basket import basket_positions
@@ -389,11 +389,9 @@ def _generators(pairs: Candidates) -> dict[str, np.ndarray]:
     result = {}
     for name, score in pairs.scores.items():
         best = np.repeat(np.maximum.reduceat(score, starts), sizes)
-        rank = np.empty(len(pairs))
-        rank[np.lexsort((-score, pairs.user))] = np.arange(len(pairs)) - np.repeat(starts, sizes)
         result |= {
             f"score_{name}": score,
             f"share_{name}": score / np.where(best > 0, best, 1),
-            f"rank_{name}": rank,
+            f"rank_{name}": places(pairs.user, score),
         }
     return result

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recsys_utils.ensembles.candidates import Candidates
+from recsys_utils.ensembles.candidates import Candidates, places
 
 SHARES = (0, 0.25, 0.5, 0.75, 1)  # of the ranker's vote in the order
 USUAL = 0.75  # that other shares have to beat beyond the noise
@@ -54,17 +54,6 @@ def voted(pairs: Candidates, score: np.ndarray, single: str, share: float) -> np
     """
     votes = [1 / (PLACES + 1 + places(pairs.user, each)) for each in (score, pairs.scores[single])]
     return share * votes[0] + (1 - share) * votes[1]
-
-
-def places(user: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """(pairs,) place of each candidate among its user's, from 0; pairs are sorted by user.
-
-    >>> places(np.array([0, 0, 1]), np.array([1.0, 2.0, 1.0])).tolist()
-    [1, 0, 0]
-    """
-    place = np.empty(len(user), np.int64)
-    place[np.lexsort((-score, user))] = np.arange(len(user)) - np.searchsorted(user, user)
-    return place
 
 
 def precision(window: LeftOut, score: np.ndarray) -> np.ndarray:

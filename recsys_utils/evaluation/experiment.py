@@ -9,7 +9,6 @@ POWER = 0.8
 WEEKS = (3, 6, 12)
 ACTIVE_WEEKS = 12  # who bought in so many weeks before a test takes part in it
 CAP = 0.99  # quantile of the shoppers' spending
-READINGS = ("plain", "capped", "cuped")
 
 
 def shoppers_needed(sd: float, effect: float, alpha: float = ALPHA, power: float = POWER) -> float:
@@ -67,40 +66,6 @@ def first_purchase_tests(
     return _tests(purchases, is_first.to_numpy(float), weeks, cap)
 
 
-def size_of_test(
-    during: np.ndarray,
-    before: np.ndarray,
-    lead: float,
-    cap: float = CAP,
-    alpha: float = ALPHA,
-    power: float = POWER,
-) -> pd.DataFrame:
-    """How many shoppers a 50/50 test needs to see a lead, and the smallest lead that these show.
-
-    Args:
-        during, before: what each shopper of the shop spent in a time as long as the test, and in
-            the same time before it; 0 for who bought nothing.
-        lead: as a share of the mean, such as 0.05.
-
-    Rows plain, capped and cuped, with mean, sd, needed (shoppers of both arms) and smallest (lead
-    as a share of the mean, with all these shoppers).
-
-    >>> sizes = size_of_test(np.array([0.0, 10, 20]), np.array([20.0, 20, 20]), lead=0.5)
-    >>> sizes["needed"].round().tolist()
-    [126.0, 125.0, 125.0]
-    """
-    during, before = np.asarray(during, float), np.asarray(before, float)
-    spread = _spread(during, before, cap)
-    rows = []
-    for reading in READINGS:
-        mean = spread["mean" if reading == "plain" else "capped_mean"]
-        sd = spread[reading]
-        needed = shoppers_needed(sd, lead * mean, alpha, power)
-        smallest = smallest_lead(sd, len(during), alpha, power) / mean if mean else np.inf
-        rows.append({"mean": mean, "sd": sd, "needed": needed, "smallest": smallest})
-    return pd.DataFrame(rows, index=list(READINGS))
-
-
 def _tests(
     purchases: pd.DataFrame, money: np.ndarray, weeks: tuple[float, ...], cap: float
 ) -> pd.DataFrame:
@@ -127,7 +92,6 @@ def _tests(
 
 def _sums(money: np.ndarray, user: pd.Series, rows: np.ndarray, users: np.ndarray) -> np.ndarray:
     """Money of some rows by shopper, in the order of `users`; 0 without a row."""
-    rows = np.asarray(rows)
     totals = pd.Series(money[rows]).groupby(user[rows].to_numpy()).sum()
     return totals.reindex(users, fill_value=0.0).to_numpy()
 

@@ -1,5 +1,6 @@
 """How sure a number or a lead is: bootstrap intervals, paired permutation tests, Holm, letters."""
 
+from dataclasses import dataclass
 from string import ascii_lowercase
 
 import numpy as np
@@ -9,6 +10,30 @@ RESAMPLES = 1000
 MIN_FLIPS = 10_000
 FLIPS_PER_PAIR = 60  # with fewer, Holm's correction would swallow the smallest p
 CHUNK = 4_000_000  # random numbers held at once
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over shoppers with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether chance alone explains the value."""
+        return self.low <= 0 <= self.high
+
+
+def intervals(columns: np.ndarray, seed: int = 0) -> list[Interval]:
+    """The bootstrap interval of each column of (users, columns); all share their resamples.
+
+    >>> intervals(np.array([[0.0], [0.2], [0.4]]))[0].holds_zero
+    True
+    """
+    ends = bootstrap(columns, np.random.default_rng(seed))
+    return [Interval(*map(float, each)) for each in zip(*ends)]
 
 
 def bootstrap(

@@ -9,26 +9,12 @@ from recsys_utils import LabError
 from recsys_utils.data.folds import Stage
 from recsys_utils.data.registry import Worth
 from recsys_utils.evaluation.metrics import per_user
-from recsys_utils.evaluation.significance import bootstrap
+from recsys_utils.evaluation.significance import Interval, intervals
 from recsys_utils.evaluation.slices import bought_before, warm
 
 K = 5
 DAYS_OF_YEAR = 365.25
 SHOPPERS = 1000  # amounts are told for so many
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over shoppers with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def holds_zero(self) -> bool:
-        """Whether chance alone explains the value."""
-        return self.low <= 0 <= self.high
 
 
 @dataclass(frozen=True)
@@ -117,9 +103,7 @@ def lead(money: pd.DataFrame, other: pd.DataFrame | None, assumed: Worth, seed: 
         for uplift_first in assumed.uplift_first
     ]
     columns = np.column_stack([repeats + first, repeats, first, *corners])
-    mean, low, high = bootstrap(columns, np.random.default_rng(seed))
-    intervals = [Interval(*map(float, ends)) for ends in zip(mean, low, high)]
-    predicted, of_repeats, of_first, *caused = intervals
+    predicted, of_repeats, of_first, *caused = intervals(columns, seed)
     return Lead(
         predicted,
         of_repeats,

@@ -350,6 +350,15 @@ def from_params(kind: type[Recommender], params: dict) -> Recommender:
     return kind(**{n: tuple(v) if isinstance(v, list) else v for n, v in kept.items()})
 
 
+def recorded_model(made_by: str, params: dict, where: str) -> Recommender:
+    """The unfitted model of a run, from what the run's file says of it.
+
+    made_by: module:class. where: names the run in the LabError for an unknown class.
+    """
+    module, kind = made_by.split(":")
+    return from_params(model_class(module, kind, where), params)
+
+
 def _check_k(k: int) -> None:
     if k < 1:
         raise LabError(f"k is {k}: ask for 1 or more items")

@@ -61,9 +61,9 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
     """The options of `./run_all.sh`; argparse ends the process where they are wrong."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    common = (options.dataset, options.fast, options.seed)
-    is_default_run = common == ("synthetic", False, 42)
-    is_default_run = is_default_run and not options.overrides and not options.lists
+    common = {"DATASET": options.dataset, "FAST": options.fast, "SEED": options.seed}
+    changed = [name for name, value in common.items() if value != DEFAULTS[name]]
+    is_default_run = not (changed or options.overrides or options.lists)
     if options.save_outputs and not is_default_run:
         parser.error(
             "--save-outputs keeps the outputs of the default run only: leave out the other options"
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--seed", type=int, default=42, metavar="N", help="seed of the models (default 42)")
     option(
         "--engine",
-        default=os.environ.get("RECSYS_ENGINE", "duckdb"),
+        default=engine.chosen(),
         metavar="NAME",
         help=f"where tables and folds are made: {', '.join(engine.ENGINES)}",
     )

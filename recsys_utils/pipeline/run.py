@@ -68,17 +68,17 @@ def inputs(task: Task) -> str:
         if state.exists():
             earlier[name] = read_json(state)["inputs"]
     described = registry.spec(task.params.get("DATASET", "synthetic"))
-    raw_files = None
+    of_data_set = None
     if not task.needs:
-        raw_files = tables.fingerprint(described)
+        of_data_set = tables.fingerprint(described)
     elif writes_report(task):
-        raw_files = described.model_dump(mode="json", include={"worth", "guardrails"})
+        of_data_set = described.model_dump(mode="json", include={"worth", "guardrails"})
     everything = [
         [cell["source"] for cell in cells],
         {str(path): path.read_text() for path in sorted(files)},
         task.params,
         earlier,
-        raw_files,
+        of_data_set,
         os.environ.get("RECSYS_ENGINE"),
         [digest(Path(path)) for path in task.params.get("LISTS", {}).values()],
     ]

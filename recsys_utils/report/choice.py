@@ -8,7 +8,7 @@ import pandas as pd
 from recsys_utils.data.folds import Stage
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.significance import paired_tests
-from recsys_utils.evaluation.slices import warm
+from recsys_utils.evaluation.slices import bought_before, restrict, warm
 
 K = 5
 ALPHA = 0.05
@@ -52,14 +52,22 @@ def choose(values: pd.DataFrame) -> Choice | None:
     return Choice(best, float(means.iloc[0]), len(values), len(means), ties)
 
 
-def validation_values(lists: dict[str, pd.DataFrame], stage: Stage) -> pd.DataFrame:
-    """Precision@5 of each model's validation lists: warm shoppers × models."""
+def validation_values(
+    lists: dict[str, pd.DataFrame], stage: Stage, k: int = K, scope: str = "any"
+) -> pd.DataFrame:
+    """Precision at k of each model's validation lists: warm shoppers × models.
+
+    scope: "any" purchase, or only what is "new" to the shopper, in lists and in what was bought.
+    """
     truth = warm(stage.truth, stage.history)
+    if scope == "new":
+        truth = truth[~bought_before(truth, stage.history)]
     if not len(truth):
         return pd.DataFrame()
-    return pd.DataFrame(
-        {model: per_user(recs, truth, K)["precision"] for model, recs in lists.items()}
-    )
+    columns = {}
+    for model, recs in lists.items():
+        columns[model] = per_user(restrict(recs, scope, stage.history), truth, k)["precision"]
+    return pd.DataFrame(columns)
 
 
 def regret(choices: Iterable[tuple[str, pd.Series]]) -> tuple[int, int, float]:

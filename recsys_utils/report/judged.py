@@ -52,9 +52,14 @@ class Judged:
         return best_first(self.board).set_index("model")["family"].to_dict()
 
     @cached_property
+    def lists_before(self) -> dict[str, pd.DataFrame]:
+        """Each model's lists for the validation window."""
+        return load_validation(self.fold)
+
+    @cached_property
     def choice(self) -> Choice | None:
         """The model that the validation window speaks for; None where no list was recorded."""
-        return choose(validation_values(load_validation(self.fold), self.fold.tuning))
+        return choose(validation_values(self.lists_before, self.fold.tuning))
 
     def precision(self, scope: str = "any", k: int = 5, users: str = "warm") -> pd.DataFrame:
         """Precision at k of a group's users: users × models."""

@@ -10,7 +10,8 @@ from recsys_utils.data import folds, tables
 from recsys_utils.data.registry import Spec
 from recsys_utils.data.runs import failed_notebooks, load_left_out, load_studies
 from recsys_utils.report import board_tables, figures
-from recsys_utils.report.decision import decide, todays_list
+from recsys_utils.report.compared import todays_list
+from recsys_utils.report.decision import decide
 from recsys_utils.report.explorer import explorer
 from recsys_utils.report.html import notebook_links, render, write, write_index
 from recsys_utils.report.judged import Judged, judge_folds

@@ -104,3 +104,15 @@ def money(value: float, currency: str) -> str:
     """An amount, the sign before the currency."""
     sign = "−" if value < 0 else ""
     return f"{sign}{currency}{num(abs(value))}"
+
+
+def signed(value: float) -> str:
+    """A difference with its sign.
+
+    >>> signed(3.21), signed(-0.5), signed(0)
+    ('+3.21', '−0.500', '0')
+    """
+    if value == 0:
+        return "0"
+    sign = "−" if value < 0 else "+"
+    return f"{sign}{num(abs(value))}"

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 KIND = "service"
 CURE = "run python -m recsys_utils.serving train --dataset NAME"
-# of stock
 LETTERS = 100  # characters that slips of the hand are tried with
+# of stock
 UNKNOWN = -1
 OUT = 0
 IN = 1

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,18 +12,40 @@ from recsys_utils.serving.answers import KnobChange, PreviewResponse
 from recsys_utils.serving.lists import Query
 from recsys_utils.serving.service import Loaded, compute_answer
 
-# What the study calls a rule, and the value of it that a tuning has.
-STUDIED: dict[str, Callable[[Tuning], str | float]] = {
-    "Repurchase, × cycle": lambda knobs: (
-        knobs.repurchase_cycle.exclusion_factor if knobs.repurchase_cycle.enabled else "off"
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule that the study varied: the value of it that a tuning has, and the knobs it is of."""
+
+    value: Callable[[Tuning], str | float]
+    knobs: tuple[str, ...]
+
+
+PRICE = ("price_sensitivity.mode", "price_sensitivity.budget_tolerance")
+# By what the study calls them.
+STUDIED: dict[str, Rule] = {
+    "Repurchase, × cycle": Rule(
+        lambda knobs: (
+            knobs.repurchase_cycle.exclusion_factor if knobs.repurchase_cycle.enabled else "off"
+        ),
+        ("repurchase_cycle.enabled", "repurchase_cycle.exclusion_factor"),
     ),
-    "Upsell factor": lambda knobs: knobs.upsell.factor if knobs.upsell.enabled else 0.0,
-    "Segment filter": lambda knobs: "on" if knobs.user_segments.enabled else "off",
-    "Price cap, × mean price": lambda knobs: _tolerance(knobs, "cap"),
-    "Price penalty, × mean price": lambda knobs: _tolerance(knobs, "penalty"),
-    "Weight of ALS": lambda knobs: knobs.model_weights.als,
-    "Weight of item-item": lambda knobs: knobs.model_weights.item_cf,
-    "Weight of popularity": lambda knobs: knobs.model_weights.popularity,
+    "Upsell factor": Rule(
+        lambda knobs: knobs.upsell.factor if knobs.upsell.enabled else 0.0,
+        ("upsell.enabled", "upsell.factor"),
+    ),
+    "Segment filter": Rule(
+        lambda knobs: "on" if knobs.user_segments.enabled else "off", ("user_segments.enabled",)
+    ),
+    "Price cap, × mean price": Rule(lambda knobs: _tolerance(knobs, "cap"), PRICE),
+    "Price penalty, × mean price": Rule(lambda knobs: _tolerance(knobs, "penalty"), PRICE),
+    "Weight of ALS": Rule(lambda knobs: knobs.model_weights.als, ("model_weights.als",)),
+    "Weight of item-item": Rule(
+        lambda knobs: knobs.model_weights.item_cf, ("model_weights.item_cf",)
+    ),
+    "Weight of popularity": Rule(
+        lambda knobs: knobs.model_weights.popularity, ("model_weights.popularity",)
+    ),
 }
 MEASURES = ("precision", "revenue_share")
 
@@ -97,20 +120,12 @@ def expected(costs: pd.DataFrame, rule: str, value: str | float) -> np.ndarray |
 
 def _changes(before: Tuning, after: Tuning, costs: pd.DataFrame | None) -> Iterator[KnobChange]:
     """Each studied rule that differs, then every other knob that differs."""
-    for rule, value_of in STUDIED.items():
-        old, new = value_of(before), value_of(after)
+    for name, rule in STUDIED.items():
+        old = rule.value(before)
+        new = rule.value(after)
         if old != new:
-            yield _change(rule, old, new, costs)
-    covered = {
-        "repurchase_cycle.enabled",
-        "repurchase_cycle.exclusion_factor",
-        "upsell.enabled",
-        "upsell.factor",
-        "user_segments.enabled",
-        "price_sensitivity.mode",
-        "price_sensitivity.budget_tolerance",
-        *(f"model_weights.{name}" for name in vars(before.model_weights)),
-    }
+            yield _change(name, old, new, costs)
+    covered = {knob for rule in STUDIED.values() for knob in rule.knobs}
     old = _leaves(before.to_dict())
     for knob, new in _leaves(after.to_dict()).items():
         if new != old[knob] and knob not in covered:

@@ -573,8 +573,8 @@ def test_what_engines_hand_over_goes_with_the_process(on: Callable, place: str) 
     """Also of a process that was killed. And `python -c` may use a server, and ends."""
     with sail_server() as address:
         home = on("sail" if place == "in this process" else address, "home")
-        of_killed = home / "data" / ".engine" / f"{socket.gethostname()}-999999999"
-        of_another_machine = of_killed.with_name("elsewhere-999999999")
+        of_killed = home / "data" / f".engine-{socket.gethostname()}-999999999"
+        of_another_machine = of_killed.with_name(".engine-elsewhere-999999999")
         of_killed.mkdir(parents=True)
         of_another_machine.mkdir()
         ended = subprocess.run(
@@ -585,4 +585,4 @@ def test_what_engines_hand_over_goes_with_the_process(on: Callable, place: str) 
             timeout=60,
         )
     assert ended.stdout.split() == ["1", "2"], ended.stderr
-    assert list(of_killed.parent.iterdir()) == [of_another_machine]
+    assert list(of_killed.parent.glob(".engine-*")) == [of_another_machine]

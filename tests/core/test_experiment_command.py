@@ -65,11 +65,11 @@ def test_another_measure_decides(
 
 BAD = {
     "a shopper twice": ("user_id", "00002", "'00002' stands more than once"),
-    "no id": ("user_id", "", "row 4 has no user_id"),
-    "an unknown arm": ("arm", "control", "row 4 (user_id '00003') has arm 'control'"),
-    "a number with a comma": ("spend", "12,50", "has spend '12,50', one of 1 such rows"),
-    "nothing": ("spend", "", "has spend ''"),
-    "infinity": ("spend_before", "inf", "has spend_before 'inf'"),
+    "no id": ("user_id", "", "row 4: user_id is '', which is empty"),
+    "an unknown arm": ("arm", "control", "row 4: arm is 'control', not new or today"),
+    "a number with a comma": ("spend", "12,50", "row 4: spend is '12,50', which is no number (1 such"),
+    "nothing": ("spend", "", "row 4: spend is '', which is no number"),
+    "infinity": ("spend_before", "inf", "row 4: spend_before is 'inf', which is no number"),
 }
 
 
@@ -85,6 +85,19 @@ def test_bad_rows_are_refused_by_name(
     said = capsys.readouterr().err
     assert str(file) in said
     assert message in said
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [(["a", None], "row 2: user_id is 'None', which is empty"), ([7.0, 8.0], "has decimals")],
+)
+def test_a_missing_id_or_a_decimal_in_parquet_is_refused(
+    ids: list, message: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "results.parquet"
+    pd.DataFrame({"user_id": ids, "arm": ["new", "today"], "spend": 1.0}).to_parquet(file)
+    assert experiment.main(["read", str(file)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_arms_that_are_not_the_splits_are_refused(

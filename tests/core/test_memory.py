@@ -1,5 +1,6 @@
 """One setting tells how much memory there is; the engine keeps within it, and spills the rest."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,16 @@ def test_what_does_not_fit_is_spilled_and_the_result_is_the_same(
     con.raw_sql("SET temp_directory = ''")
     with pytest.raises(Exception, match="Out of Memory"):
         con.raw_sql(QUERY).fetchone()
+
+
+def test_what_a_killed_process_has_spilled_is_removed_by_the_next(home: Path) -> None:
+    of_killed = home / "data" / f".spill-{socket.gethostname()}-999999999-abc"
+    of_another_machine = of_killed.with_name(".spill-elsewhere-999999999-abc")
+    for folder in (of_killed, of_another_machine):
+        folder.mkdir(parents=True)
+    connect()
+    assert not of_killed.exists()
+    assert of_another_machine.exists()
 
 
 @pytest.mark.parametrize("given", ["much", "0", "-1", "nan", "inf"])

@@ -124,7 +124,7 @@ def test_names_come_from_files_or_are_given_and_stand_once(tmp_path: Path, shop_
         named_files([str(path), str(path)])
     with pytest.raises(LabError, match="does not exist"):
         named_files([str(tmp_path / "none.csv")])
-    with pytest.raises(LabError, match="ends in .csv or .parquet"):
+    with pytest.raises(LabError, match="is no .csv or .parquet"):
         named_files([str(tmp_path / "vendor.xlsx")])
     with pytest.raises(LabError, match="give a name of letters"):
         named_files([f"a/b={path}"])

@@ -8,7 +8,6 @@ from scipy.stats import ttest_ind
 from recsys_utils.evaluation.experiment import (
     first_purchase_tests,
     shoppers_needed,
-    size_of_test,
     smallest_lead,
     spending_tests,
 )
@@ -62,13 +61,6 @@ def test_capping_takes_spread_away_and_who_bought_nothing_counts_as_zero() -> No
 
 def test_receipts_that_hold_no_window_before_plan_no_test() -> None:
     assert spending_tests(receipts_of(20, 4), weeks=(3, 6)).empty
-
-
-def test_the_size_for_a_share_of_the_mean_by_hand() -> None:
-    """Spending 0, 10 and 20: mean 10, sd 10. A lead of 5 needs 4 · 100 · 7.849 / 25."""
-    sizes = size_of_test(np.array([0.0, 10, 20]), np.array([7.0, 7, 7]), lead=0.5, cap=1)
-    assert sizes["needed"].tolist() == pytest.approx([125.58] * 3, abs=0.01)
-    assert sizes["smallest"].tolist() == pytest.approx([0.5 * np.sqrt(125.58 / 3)] * 3, rel=1e-4)
 
 
 def test_first_purchases_count_an_item_once_for_each_shopper() -> None:

@@ -9,7 +9,8 @@ from recsys_utils import LabError
 from recsys_utils.data.folds import Stage
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.registry import Worth
-from recsys_utils.evaluation.worth import Interval, lead, money_per_shopper, per_year
+from recsys_utils.evaluation.significance import Interval
+from recsys_utils.evaluation.worth import lead, money_per_shopper, per_year
 
 HISTORY = """
 ann milk  a1 2024-01-01 1 1.0

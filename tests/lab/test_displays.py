@@ -85,7 +85,7 @@ def con(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 @pytest.mark.parametrize("strata", list(displays.STRATA))
 def test_a_known_effect_is_found(con: object, strata: str) -> None:
-    found = displays.effects(con, displays.compare(con, strata)).set_index("kind")
+    found = displays.effects(con, strata)
     if strata == "weeks":
         # Over weeks the season is in the way, as a price cut would be: it finds too much.
         assert found.loc["repeat", "ratio"] > 1.2
@@ -96,7 +96,7 @@ def test_a_known_effect_is_found(con: object, strata: str) -> None:
 
 
 def test_the_placebo_finds_nothing(con: object) -> None:
-    placebo = displays.effects(con, displays.compare(con, ahead=3))
+    placebo = displays.effects(con, ahead=3)
     assert (placebo["low"] < 1).all()
     assert (placebo["high"] > 1).all()
 
@@ -129,7 +129,7 @@ def test_the_interval_holds_the_truth_in_90_of_100_shops(tmp_path: Path, sold: i
     held = {"repeat": 0, "first": 0}
     for seed in range(100):
         con = displays.connect(town(tmp_path, seed))
-        found = displays.effects(con, displays.compare(con, sold=sold)).set_index("kind")
+        found = displays.effects(con, sold=sold)
         con.close()
         for kind, truth in (("repeat", 1.3), ("first", 1.8)):
             held[kind] += bool(found.loc[kind, "low"] <= truth <= found.loc[kind, "high"])

@@ -1,0 +1,69 @@
+"""The test to run next: whether the shop has the shoppers to see what a list causes."""
+
+import numpy as np
+import pandas as pd
+
+from recsys_utils.data.folds import Fold
+from recsys_utils.evaluation.experiment import shoppers_needed, smallest_lead, spending_tests
+from recsys_utils.evaluation.worth import K
+from recsys_utils.report.compared import Compared
+from recsys_utils.report.wording import num, percent
+
+WEEK = 7  # days
+
+
+def next_tests(compared: Compared) -> list[str]:
+    """A test of spending where there are dates and prices, and one of the list's own items."""
+    sentences = []
+    if compared.has_prices and compared.days:
+        sentences.append(_of_spending(compared))
+    return [*sentences, _of_hits(compared)]
+
+
+def _of_spending(compared: Compared) -> str:
+    """Whether a test of spending can see what the list may cause; spending is cut, as in worth."""
+    tests = spending_tests(_receipts(compared.judged.fold), cap=compared.spec.worth.cap)
+    if tests.empty:
+        return "The receipts are too short to plan a test of spending."
+    gain = compared.lead_of(compared.model, compared.incumbent)
+    # Of those who take part, only who buys in the window can be moved by it.
+    caused_in_a_week = gain.caused.value * gain.shoppers / compared.days * WEEK
+    tests["effect"] = caused_in_a_week * tests["weeks"] / tests["shoppers"]
+    tests["share"] = tests["effect"] / tests["capped_mean"]
+    tests["needed"] = [shoppers_needed(test.cuped, test.effect) for test in tests.itertuples()]
+    enough = tests[(tests["needed"] <= tests["shoppers"]) & (tests["effect"] > 0)]
+    if len(enough):
+        test = enough.iloc[0]
+        return (
+            f"Test it: show half of your {test['shoppers']:,.0f} active shoppers this list and"
+            f" half today's, for {num(test['weeks'])} weeks. That is enough to see the lead in"
+            f" spending that the list may cause, {percent(test['share'])} (80 % power;"
+            f" {test['needed']:,.0f} shoppers are needed)."
+        )
+    test = tests.iloc[-1]
+    smallest = smallest_lead(test["cuped"], test["shoppers"]) / test["capped_mean"]
+    return (
+        f"Your shop cannot confirm this by a test of spending: with all {test['shoppers']:,.0f}"
+        f" active shoppers the smallest lead that {num(test['weeks'])} weeks can show is"
+        f" {percent(smallest)}, and the list may cause {percent(max(0.0, test['share']))}."
+    )
+
+
+def _of_hits(compared: Compared) -> str:
+    """The test of how many of the new list's items are bought, by both arms, shown or not."""
+    hits = K * compared.judged.precision()[compared.model]
+    added = compared.spec.worth.uplift_repeats[0] * compared.spec.worth.seen
+    needed = shoppers_needed(hits.std(), added * hits.mean())
+    if not np.isfinite(needed):
+        return "No shopper bought any of the five items, so there is nothing to test yet."
+    weeks = f"{num(compared.days / WEEK)} weeks" if compared.days else "one basket each"
+    return (
+        "Test this too: how many of the five items that the new list holds for a shopper they buy,"
+        f" whether they saw it or not. It is {num(hits.mean())} without the list, and"
+        f" {needed:,.0f} buying shoppers in {weeks} show a lead of {percent(added)}."
+    )
+
+
+def _receipts(fold: Fold) -> pd.DataFrame:
+    columns = ["user_id", "ts", "quantity", "price"]
+    return pd.concat([part[columns] for part in (fold.train, fold.valid, fold.test)])
