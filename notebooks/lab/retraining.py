@@ -11,7 +11,7 @@ from recsys_utils.data.folds import Fold
 from recsys_utils.data.registry import Worth
 from recsys_utils.data.runs import load_metas, load_validation
 from recsys_utils.evaluation.metrics import per_user
-from recsys_utils.evaluation.significance import bootstrap
+from recsys_utils.evaluation.significance import intervals
 from recsys_utils.evaluation.slices import warm
 from recsys_utils.evaluation.worth import SHOPPERS, money_per_shopper
 from recsys_utils.models import Recommender
@@ -20,6 +20,7 @@ from recsys_utils.report.choice import choose, validation_values
 from recsys_utils.report.wording import display_name
 
 DAYS_OF_WEEK = 7
+Lists = dict[tuple[str, float], pd.DataFrame]  # by model and age
 
 
 def choice_and(fold: Fold, rivals: Iterable[str]) -> dict[str, Recommender]:
@@ -45,42 +46,70 @@ def choice_and(fold: Fold, rivals: Iterable[str]) -> dict[str, Recommender]:
     return models
 
 
-def by_age(
-    models: dict[str, Recommender],
-    fold: Fold,
-    ages: Iterable[float],
-    assumed: Worth | None = None,
-    k: int = 5,
-) -> pd.DataFrame:
-    """Precision of models that were fitted so many days before the test window, and not since.
+def lists_by_age(
+    models: dict[str, Recommender], fold: Fold, ages: Iterable[float], k: int = 5
+) -> Lists:
+    """Lists for the test window of models that were fitted so many days before it, and not since.
 
-    Args:
-        models: by name.
-        fold: the warm shoppers of its test window judge every age.
-        ages: in days; 0 is added, the others are compared with it. Those of which less than half
-            of the shop's history would be left are not judged.
-        assumed: whose cap money is counted with; without prices there is no money.
-
-    Returns model, days, precision, change (of precision against age 0) with its 95 % interval low
-    and high, and where there are prices lost: predicted money per 1,000 shoppers and week, with
-    lost_low and lost_high. Intervals are of paired differences over shoppers.
+    models: by name. ages: in days; 0 is added. Those of which less than half of the shop's history
+    would be left are left out. Returns lists by model and age.
     """
     stage = fold.testing
-    truth = warm(stage.truth, stage.history)
-    cap = (assumed or Worth()).cap
     kept = [age for age in sorted({0, *ages}) if _is_known(fold, age)]
-    rows = []
+    lists = {}
     for name, model in models.items():
-        values, money = {}, {}
         for age in tqdm(kept, desc=name, leave=False, disable=None):
             older = fold.frozen(age)
             model.fit(older.history)
             recs = model.recommend(stage.users, k, older.exclude, profiles=older.profiles)
-            values[age] = per_user(recs, truth, k)["precision"].to_numpy()
-            if "price" in truth:
-                table = money_per_shopper(recs, stage, k, cap)
-                money[age] = (table["repeats"] + table["first"]).to_numpy()
-        rows += _changes(name, values, money, _weeks(fold))
+            lists[name, age] = recs
+    return lists
+
+
+def by_age(lists: Lists, fold: Fold, assumed: Worth | None = None, k: int = 5) -> pd.DataFrame:
+    """Precision of each model by its age, over the warm shoppers of the test window.
+
+    lists: what `lists_by_age` gave. assumed: whose cap money is counted with; without prices there
+    is no money. Returns model, days, precision, change (of precision against age 0) with its 95 %
+    interval low and high, and where there are prices lost: predicted money per 1,000 shoppers and
+    week, with lost_low and lost_high. Intervals are of paired differences over shoppers.
+    """
+    stage = fold.testing
+    truth = warm(stage.truth, stage.history)
+    cap = (assumed or Worth()).cap
+    values = {at: per_user(recs, truth, k)["precision"].to_numpy() for at, recs in lists.items()}
+    money = {}
+    if "price" in truth:
+        for at, recs in lists.items():
+            table = money_per_shopper(recs, stage, k, cap)
+            money[at] = (table["repeats"] + table["first"]).to_numpy()
+    rows = []
+    for model, age in lists:
+        columns = [values[model, age] - values[model, 0]]
+        if money:
+            columns.append(SHOPPERS / _weeks(fold) * (money[model, 0] - money[model, age]))
+        change, *lost = intervals(np.stack(columns, axis=1))
+        row = {"model": model, "days": age, "precision": values[model, age].mean()}
+        row |= {"change": change.value, "low": change.low, "high": change.high}
+        for each in lost:
+            row |= {"lost": each.value, "lost_low": each.low, "lost_high": each.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def old_against_fresh(lists: Lists, fold: Fold, old: str, fresh: str, k: int = 5) -> pd.DataFrame:
+    """Precision of a model of each age minus that of another one that is fresh, paired.
+
+    Returns days, change, low, high, over the warm shoppers of the test window.
+    """
+    truth = warm(fold.testing.truth, fold.testing.history)
+    rival = per_user(lists[fresh, 0], truth, k)["precision"].to_numpy()
+    rows = []
+    for model, age in lists:
+        if model == old:
+            mine = per_user(lists[model, age], truth, k)["precision"].to_numpy()
+            lead = intervals((mine - rival)[:, None])[0]
+            rows.append({"days": age, "change": lead.value, "low": lead.low, "high": lead.high})
     return pd.DataFrame(rows)
 
 
@@ -103,24 +132,6 @@ def advice(table: pd.DataFrame, model: str) -> str:
     first = later.iloc[0]
     lost = f"{-first['change']:.3f} of precision@5 (interval {-first['high']:.3f} to"
     return f"{name} that is {first['days']:g} days old has lost {lost} {-first['low']:.3f})."
-
-
-def _changes(
-    model: str, values: dict[float, np.ndarray], money: dict[float, np.ndarray], weeks: float
-) -> list[dict]:
-    """A row for each age, compared with age 0."""
-    rows = []
-    for age, precision in values.items():
-        columns = [precision - values[0]]
-        if money:
-            columns.append(SHOPPERS / weeks * (money[0] - money[age]))
-        mean, low, high = bootstrap(np.stack(columns, axis=1), np.random.default_rng(0))
-        row = {"model": model, "days": age, "precision": precision.mean()}
-        row |= {"change": mean[0], "low": low[0], "high": high[0]}
-        if money:
-            row |= {"lost": mean[1], "lost_low": low[1], "lost_high": high[1]}
-        rows.append(row)
-    return rows
 
 
 def _is_known(fold: Fold, age: float) -> bool:

@@ -108,11 +108,16 @@ def _worth(compared: Compared) -> list[str]:
         gain = compared.lead_of(compared.model, None)
         return [_caused(compared, gain, "over showing nothing"), _shoppers(compared, gain)]
     gain = compared.lead_of(compared.model, compared.incumbent)
-    return [
-        _predicted(compared, gain),
-        _caused(compared, gain, "over today's list"),
-        _shoppers(compared, gain),
-    ]
+    sentences = [_predicted(compared, gain), _caused(compared, gain, "over today's list")]
+    runner_up = _runner_up(compared)
+    if runner_up not in (None, compared.incumbent):
+        rival = compared.lead_of(compared.model, runner_up).predicted
+        sentences.append(
+            f"Over the best other model of the test weeks, “{display_name(runner_up)}”, it predicts"
+            f" {compared.amount(rival)} {compared.unit}"
+            f"{', which may be chance' if rival.holds_zero else ''}."
+        )
+    return [*sentences, _shoppers(compared, gain)]
 
 
 def _predicted(compared: Compared, gain: Lead) -> str:
@@ -214,16 +219,20 @@ def _other_choice(aim: str, other: Choice, model: str) -> str:
     return f"If {aim}: {name}, ahead on the weeks before the test by more than chance."
 
 
+def _runner_up(compared: Compared) -> str | None:
+    """The best model of the test weeks that is not the choice."""
+    return next((model for model in compared.ranking.index if model != compared.model), None)
+
+
 def _rows(compared: Compared, best_new: Choice | None) -> list[dict]:
     """The choice, the runner-up, today's list, the cheapest tie and the best for new items."""
     ranking = compared.ranking
-    runner_up = next((model for model in ranking.index if model != compared.model), None)
     roles: dict[str, list[str]] = {}
     for role, model in (
         ("the choice" if not compared.gaps else "best so far", compared.model),
         ("today's list", compared.incumbent),
         ("cheapest that ties", _cheapest_tie(compared)),
-        ("best other in the test weeks", runner_up),
+        ("best other in the test weeks", _runner_up(compared)),
         ("choice for new items", best_new.model if best_new else None),
     ):
         if model in ranking.index:

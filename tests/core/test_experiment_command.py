@@ -67,7 +67,11 @@ BAD = {
     "a shopper twice": ("user_id", "00002", "'00002' stands more than once"),
     "no id": ("user_id", "", "row 4: user_id is '', which is empty"),
     "an unknown arm": ("arm", "control", "row 4: arm is 'control', not new or today"),
-    "a number with a comma": ("spend", "12,50", "row 4: spend is '12,50', which is no number (1 such"),
+    "a number with a comma": (
+        "spend",
+        "12,50",
+        "row 4: spend is '12,50', which is no number (1 such",
+    ),
     "nothing": ("spend", "", "row 4: spend is '', which is no number"),
     "infinity": ("spend_before", "inf", "row 4: spend_before is 'inf', which is no number"),
 }

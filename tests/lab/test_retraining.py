@@ -45,7 +45,9 @@ def test_what_is_bought_after_the_freeze_changes_no_list(shop: Shop) -> None:
 
 def test_own_purchases_lose_by_age_and_a_fresh_model_loses_nothing() -> None:
     fold = fold_of(cut_shop(lines=60_000, seed=3))
-    table = retraining.by_age({"own": OwnPurchases(60), "pop": Popular(28)}, fold, [7, 112])
+    models = {"own": OwnPurchases(60), "pop": Popular(28)}
+    lists = retraining.lists_by_age(models, fold, [7, 112])
+    table = retraining.by_age(lists, fold)
     assert table["days"].tolist() == [0, 7, 112] * 2
     fresh = table[table["days"] == 0]
     assert (fresh[["change", "low", "high", "lost"]] == 0).all(axis=None)
@@ -53,6 +55,9 @@ def test_own_purchases_lose_by_age_and_a_fresh_model_loses_nothing() -> None:
     assert oldest["high"] < 0
     assert oldest["lost_low"] > 0
     assert retraining.still_fresh(table, "own") < 112
+    against = retraining.old_against_fresh(lists, fold, "own", "own").set_index("days")
+    assert (against.loc[0] == 0).all()
+    assert against.loc[112].tolist() == pytest.approx(oldest[["change", "low", "high"]].tolist())
 
 
 def test_the_age_that_is_still_fresh_is_the_last_before_the_first_loss() -> None:
@@ -78,5 +83,5 @@ def test_without_a_calendar_a_model_has_no_age(shop_fold: Fold) -> None:
 
 
 def test_an_age_that_leaves_too_little_history_is_not_judged(shop_fold: Fold) -> None:
-    table = retraining.by_age({"pop": Popular(28)}, shop_fold, [7, 5000])
-    assert table["days"].tolist() == [0, 7]
+    lists = retraining.lists_by_age({"pop": Popular(28)}, shop_fold, [7, 5000])
+    assert list(lists) == [("pop", 0), ("pop", 7)]

@@ -28,6 +28,7 @@ MODELS = {
     "PreferencePairs": {"negatives": 4, "learning_rate": 0.02, "epochs": 3},
     "TwoTower": {"windows": 4, "epochs": 3},
     "TwoStage": {"windows": 2, "rounds": 10, "leaves": 7, "min_leaf": 5},
+    "TwoStage, new items": {"target": "new", "windows": 2, "rounds": 10, "min_leaf": 5},
     "Progressive": {},
 }
 NETWORKS = {"PreferencePairs", "TwoTower", "Progressive"}
@@ -81,7 +82,7 @@ from recsys_utils.ensembles.two_stage import TwoStage
 shop, digests = cut_shop(lines=3_000, seed=1), {}
 digest = lambda column: hashlib.sha256(column.to_numpy().tobytes()).hexdigest()[:12]
 for name, params in json.loads(sys.argv[1]).items():
-    kind = TwoStage if name == "TwoStage" else getattr(models, name)
+    kind = TwoStage if name.startswith("TwoStage") else getattr(models, name)
     table = kind(**params).fit(shop.history).recommend(shop.history.user_ids, 10)
     digests[name] = [digest(table["item_id"].cat.codes), digest(table["score"])]
 blas = {p["architecture"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"}

@@ -67,10 +67,11 @@ def test_money_is_told_against_todays_list_with_its_interval(judged: Judged, spe
         for model in ("own_decayed", "popular_28d")
     ]
     gain = lead(*money, Worth())
-    predicted, caused, whose = decision.worth
+    predicted, caused, rival, whose = decision.worth
+    assert rival.startswith("Over the best other model of the test weeks, “")
     assert "“Popular, 28 days”" in predicted
     assert decision.unit == "per 1,000 shoppers and year"
-    for sentence in (predicted, caused):
+    for sentence in (predicted, caused, rival):
         assert re.search(r"€[\d,.]+ \(95 % interval −?€[\d,.]+ to −?€[\d,.]+\)", sentence)
     assert ("cannot be told from" in predicted) == gain.predicted.holds_zero
     assert ("cannot be told from nothing" in caused) == gain.caused.holds_zero
