@@ -113,8 +113,8 @@ def _worth(compared: Compared) -> list[str]:
     if runner_up not in (None, compared.incumbent):
         rival = compared.lead_of(compared.model, runner_up).predicted
         sentences.append(
-            f"Over the best other model of the test weeks, “{display_name(runner_up)}”, it predicts"
-            f" {compared.amount(rival)} {compared.unit}"
+            f"Against the best other model of the test weeks, “{display_name(runner_up)}”, the"
+            f" difference is {compared.amount(rival)} {compared.unit}"
             f"{', which may be chance' if rival.holds_zero else ''}."
         )
     return [*sentences, _shoppers(compared, gain)]

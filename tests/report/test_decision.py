@@ -68,7 +68,7 @@ def test_money_is_told_against_todays_list_with_its_interval(judged: Judged, spe
     ]
     gain = lead(*money, Worth())
     predicted, caused, rival, whose = decision.worth
-    assert rival.startswith("Over the best other model of the test weeks, “")
+    assert rival.startswith("Against the best other model of the test weeks, “")
     assert "“Popular, 28 days”" in predicted
     assert decision.unit == "per 1,000 shoppers and year"
     for sentence in (predicted, caused, rival):
