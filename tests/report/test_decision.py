@@ -82,10 +82,9 @@ def test_money_is_told_against_todays_list_with_its_interval(judged: Judged, spe
 def test_money_is_told_against_the_best_other_model_too(judged: Judged, spec: Spec) -> None:
     """Unless that is today's list, of which it is told already."""
     chosen(judged, "own_decayed", [])
-    best_other = next(model for model in judged.families if model != "own_decayed")
-    worst = list(judged.families)[-1]
+    best_other, other = (model for model in judged.families if model != "own_decayed")
     told = f"Against the best other model of the test weeks, “{display_name(best_other)}”, the"
-    for incumbent in (best_other, worst):
+    for incumbent in (best_other, other):
         worth = decide(judged, spec_with(spec, incumbent=incumbent)).worth
         assert any(text.startswith(told) for text in worth) == (incumbent != best_other)
 
