@@ -57,8 +57,11 @@ export function money(value) {
 }
 
 /** A share in per cent, 0.1234 → 12.3 %; a change has its sign. */
-export const percent = (value, signed = false) =>
-  `${signed && value > 0 ? "+" : ""}${(100 * value).toLocaleString("en", { maximumFractionDigits: 1 }).replace("-", "−")} %`;
+export const percent = (value) => `${(100 * value).toLocaleString("en", { maximumFractionDigits: 1 }).replace("-", "−")} %`;
+
+/** A change in points of per cent, with its sign and one decimal, so that a column lines up; "–" for none. */
+const SIGNED = { signDisplay: "always", minimumFractionDigits: 1, maximumFractionDigits: 1 };
+export const points = (value) => value === null ? "–" : `${(100 * value).toLocaleString("en", SIGNED).replace("-", "−")} pts`;
 
 export const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 

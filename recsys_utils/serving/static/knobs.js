@@ -1,6 +1,6 @@
 // Knobs: weights and rules tried on one shopper, what a study expects of them, and the file that makes them last.
 
-import { about, api, count, nameOf, percent, words } from "./api.js";
+import { about, api, count, nameOf, points, words } from "./api.js";
 import { beside, el, empty, fill, moved, places } from "./ui.js";
 import { combobox, findItems, findUsers } from "./search.js";
 import { line } from "./dialogs.js";
@@ -158,7 +158,6 @@ function cost(changes, study) {
 }
 
 const figure = (name, value) => el("div", {}, el("p.soft.small", {}, name), el(`p.number${value < 0 ? ".less" : value > 0 ? ".more" : ""}`, {}, points(value)));
-const points = (value) => (value === null ? "–" : percent(value, true).replace(" %", " pts"));
 
 function said(value) {
   if (Array.isArray(value)) return value.length ? `${count(value.length)} products` : "none";
