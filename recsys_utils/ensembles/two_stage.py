@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
-from recsys_utils.data.interactions import Interactions
+from recsys_utils.data.interactions import Interactions, fixed_sample
 from recsys_utils.ensembles.candidates import Candidates, held, together
 from recsys_utils.ensembles.features import Aggregates, aggregates, build
 from recsys_utils.ensembles.trust import USUAL, LeftOut, trusted, voted
@@ -65,6 +65,7 @@ class Examples:
     pairs: Candidates
     table: pd.DataFrame
     bought: np.ndarray | None = None
+    returned: int = 0  # shoppers of before who bought within the window, sampled or not
     axes: pd.DataFrame | None = None  # items × factors whose coordinates the embeddings have
 
     @property
@@ -87,7 +88,8 @@ class TwoStage(Recommender):
     is held out, and boosting stops when they gain nothing for so many rounds.
     few: what becomes of lists on any purchase where there is little to learn from. "shrink" makes
     smaller trees, and the order is the rankers' and the best generator's, by shares that windows
-    left out tell (see `trust`); "plain" does nothing.
+    left out tell (see `trust`); "plain" does nothing. learners: shoppers of each window from whom
+    the rankers learn, drawn at random where more returned; everybody gets a list.
     Everything is ranked once, at the end of fitting. Where nobody bought both before and within a
     window there is nothing to learn from: the first generator's order stays.
     """
@@ -108,6 +110,7 @@ class TwoStage(Recommender):
     learning_rate: float = 0.1
     min_leaf: int = 100
     few: Literal["shrink", "plain"] = "shrink"
+    learners: int = 10_000
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -123,6 +126,18 @@ class TwoStage(Recommender):
             leaves=(2, 10_000),
             learning_rate=(1e-6, 10),
             min_leaf=(1, 1e6),
+            learners=(1, 1e9),
+        )
+
+    @property
+    def note(self) -> str:
+        """That the rankers learnt from a sample of the shoppers, where they did."""
+        returned = self.returned_[0]
+        if returned <= self.learners:
+            return ""
+        return (
+            f"The rankers learn from {self.learners:,} shoppers of each window, drawn from"
+            f" {returned:,} or fewer who returned."
         )
 
     @property
@@ -143,6 +158,7 @@ class TwoStage(Recommender):
         examples = self.__dict__.pop("_examples", None)
         if examples is None:
             examples = self.examples(data)
+        self.returned_ = np.array([max((e.returned for e in examples), default=0)])
         model = self.sized(examples)
         self.single_, self.share_ = np.array([]), np.array([1.0])
         if model is not self:
@@ -262,11 +278,12 @@ class TwoStage(Recommender):
         rows = data.purchases
         past = rows[rows["ts"] < start]
         then = rows[(rows["ts"] >= start) & (rows["ts"] < end)]
-        users = np.intersect1d(
+        returned = np.intersect1d(
             past["user_id"].unique().astype(str), then["user_id"].unique().astype(str)
         )
-        if not len(users):
+        if not len(returned):
             return None
+        users = returned[fixed_sample(len(returned), self.learners)]
         people = data.users.reset_index() if len(data.users.columns) else None
         history = Interactions.of(
             past.reset_index(drop=True), data.items.reset_index(), people, as_of=start
@@ -274,6 +291,7 @@ class TwoStage(Recommender):
         codes = history.user_ids.get_indexer(users)
         result = self.asked(history, self.fitted_generators(history), codes, axes)
         result.bought = held(result.pairs, then, history)
+        result.returned = len(returned)
         return result
 
     def _ranked(

@@ -4,14 +4,19 @@ TIFU-KNN, UP-CF.
 """
 
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from recsys_utils.data.interactions import Interactions, codes, distinct, pair_ids
+from recsys_utils.data.interactions import (
+    Interactions,
+    codes,
+    distinct,
+    fixed_sample,
+    pair_ids,
+)
 from recsys_utils.models.base import Recommender, check_params
 from recsys_utils.topk import BLOCK_BYTES, top_k
 
@@ -35,17 +40,6 @@ def basket_positions(data: Interactions) -> tuple[np.ndarray, np.ndarray]:
     place = np.empty(len(keys), np.int64)
     place[order] = np.arange(len(keys)) - np.searchsorted(user, user)  # keys, hence users, ascend
     return place[row], np.bincount(user, minlength=data.shape[0])[data.user]
-
-
-@lru_cache(maxsize=8)
-def references(shoppers: int, most: int) -> np.ndarray:
-    """Codes of the shoppers among whom neighbours are sought, ascending.
-
-    All of them, or a sample of so many, which is the same for every shop of this size.
-    """
-    if shoppers <= most:
-        return np.arange(shoppers)
-    return np.sort(np.random.default_rng(0).choice(shoppers, most, replace=False))
 
 
 @dataclass
@@ -72,7 +66,7 @@ class UserNeighbours(Recommender):
     @property
     def asked(self) -> np.ndarray:
         """Codes of the shoppers among whom neighbours are sought, ascending."""
-        return references(len(self.user_ids_), self.references)
+        return fixed_sample(len(self.user_ids_), self.references)
 
     def _likeness(self, users: np.ndarray) -> np.ndarray:
         """(len(users), len(self.asked)) float64, higher is closer."""

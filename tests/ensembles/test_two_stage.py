@@ -4,6 +4,7 @@ and serves from its files.
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,22 @@ def test_a_window_in_which_nobody_returned_is_left_out(tiny: pd.DataFrame) -> No
     model = TwoStage(windows=1, days=0.5).fit(data)
     assert not len(model.rankers_)
     assert len(model.recommend(["ann"], 4)) == 4
+
+
+@pytest.mark.spec("S1-01")
+def test_rankers_of_a_large_shop_learn_from_a_sample_and_everybody_gets_a_list(shop: Shop) -> None:
+    every = TwoStage(**SMALL)
+    few = replace(every, learners=10).fit(shop.history)
+    whole = every._window(shop.history, 1, None)
+    part = few._window(shop.history, 1, None)
+    assert len(part.sizes) == 10 < len(whole.sizes) == part.returned
+    assert set(part.pairs.user) < set(whole.pairs.user)
+    same = np.isin(whole.pairs.user, part.pairs.user)
+    pd.testing.assert_frame_equal(whole.table[same].reset_index(drop=True), part.table)
+    assert np.array_equal(whole.bought[same], part.bought)
+    assert (np.diff(few.lists_.indptr) > 0).all()
+    assert few.note.startswith("The rankers learn from 10 shoppers of each window, drawn from")
+    assert not every.fit(shop.history).note
 
 
 @pytest.mark.spec("C6")

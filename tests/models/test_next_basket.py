@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shops import Shop, receipts
 
-from recsys_utils.data.interactions import Interactions
+from recsys_utils.data.interactions import Interactions, fixed_sample
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.slices import warm
 from recsys_utils.models import (
@@ -308,7 +308,7 @@ def test_neighbours_of_a_large_shop_are_sought_in_a_fixed_sample(
     n = shop.history.shape[0]
     everybody = np.arange(n)
     few = replace(model, references=n // 3).fit(shop.history)
-    asked = next_basket.references(n, n // 3)
+    asked = fixed_sample(n, n // 3)
     assert len(set(asked)) == n // 3
     near, like = few._nearest(everybody, 5)
     assert set(near.ravel()) <= set(asked)
