@@ -12,7 +12,7 @@ from recsys_utils.report.choice import Choice, choose, validation_values
 from recsys_utils.report.compared import Compared
 from recsys_utils.report.guardrails import Check, checks
 from recsys_utils.report.judged import Judged
-from recsys_utils.report.next_test import next_tests
+from recsys_utils.report.next_test import before_a_test, next_tests
 from recsys_utils.report.verdict import total_seconds
 from recsys_utils.report.wording import display_name, num, percent, signed
 
@@ -60,6 +60,7 @@ def decide(judged: Judged, spec: Spec) -> Decision:
         rows=_rows(compared, choose(values[NEW_ITEMS])),
     )
     if compared.gaps:
+        result.next_step = before_a_test(compared)
         return result
     result.worth = _worth(compared)
     result.sure = _sure(compared)
@@ -224,22 +225,30 @@ def _runner_up(compared: Compared) -> str | None:
     return next((model for model in compared.ranking.index if model != compared.model), None)
 
 
+def _first_role(compared: Compared) -> str:
+    if not compared.gaps:
+        return "the choice"
+    return "ahead before the test" if compared.judged.choice else "best in the test weeks"
+
+
 def _rows(compared: Compared, best_new: Choice | None) -> list[dict]:
     """The choice, the runner-up, today's list, the cheapest tie and the best for new items."""
     ranking = compared.ranking
-    roles: dict[str, list[str]] = {}
-    for role, model in (
-        ("the choice" if not compared.gaps else "best so far", compared.model),
+    named = [
+        (_first_role(compared), compared.model),
         ("today's list", compared.incumbent),
-        ("cheapest that ties", _cheapest_tie(compared)),
         ("best other in the test weeks", _runner_up(compared)),
-        ("choice for new items", best_new.model if best_new else None),
-    ):
+    ]
+    if not compared.gaps:
+        named.insert(2, ("cheapest that ties", _cheapest_tie(compared)))
+        named.append(("choice for new items", best_new.model if best_new else None))
+    roles: dict[str, list[str]] = {}
+    for role, model in named:
         if model in ranking.index:
             roles.setdefault(model, []).append(role)
     new = best_first(compared.judged.board, scope="new").set_index("model")["value"]
     result = []
-    for model, named in roles.items():
+    for model, roles_of in roles.items():
         row = ranking.loc[model]
         money = None
         if compared.has_prices and compared.incumbent not in (None, model):
@@ -249,7 +258,7 @@ def _rows(compared: Compared, best_new: Choice | None) -> list[dict]:
             {
                 "name": display_name(model),
                 "family": row["family"],
-                "roles": ", ".join(named),
+                "roles": ", ".join(roles_of),
                 "precision": row["value"],
                 "low": row["lo"],
                 "high": row["hi"],

@@ -7,9 +7,43 @@ from recsys_utils.data.folds import Fold
 from recsys_utils.evaluation.experiment import shoppers_needed, smallest_lead, spending_tests
 from recsys_utils.evaluation.worth import K
 from recsys_utils.report.compared import Compared
+from recsys_utils.report.verdict import LEAST_SHOPPERS
 from recsys_utils.report.wording import num, percent
 
 WEEK = 7  # days
+
+
+def before_a_test(compared: Compared) -> list[str]:
+    """What to change where too few shoppers were judged for a choice."""
+    fold = compared.judged.fold
+    if len(compared.judged.groups["warm"]) >= LEAST_SHOPPERS or not compared.days:
+        return []
+    weeks = longer_window(fold, compared.days / WEEK, LEAST_SHOPPERS)
+    if weeks is None:
+        return [
+            f"No window of up to half of the receipts has {LEAST_SHOPPERS} shoppers who bought"
+            " before it: gather receipts for longer, of more shoppers, and run again."
+        ]
+    return [
+        f"Set test_weeks = {weeks} in the shop's TOML and run again: as many weeks have at least"
+        f" {LEAST_SHOPPERS} shoppers who bought before them."
+    ]
+
+
+def longer_window(fold: Fold, weeks: float, least: int) -> int | None:
+    """The fewest whole weeks above `weeks` at the end of the receipts with so many shoppers of
+    before; None where not even half of the receipts have them.
+    """
+    receipts = _receipts(fold, ["user_id", "ts"])
+    end = pd.Timestamp(fold.borders["end"])
+    span = (end - receipts["ts"].min()).days / WEEK
+    of_shopper = receipts.groupby("user_id", observed=True)["ts"]
+    first, last = of_shopper.min(), of_shopper.max()
+    for longer in range(int(weeks) + 1, int(span / 2) + 1):
+        cut = end - pd.Timedelta(weeks=longer)
+        if ((first < cut) & (last >= cut)).sum() >= least:
+            return longer
+    return None
 
 
 def next_tests(compared: Compared) -> list[str]:
@@ -22,7 +56,8 @@ def next_tests(compared: Compared) -> list[str]:
 
 def _of_spending(compared: Compared) -> str:
     """Whether a test of spending can see what the list may cause; spending is cut, as in worth."""
-    tests = spending_tests(_receipts(compared.judged.fold), cap=compared.spec.worth.cap)
+    receipts = _receipts(compared.judged.fold, ["user_id", "ts", "quantity", "price"])
+    tests = spending_tests(receipts, cap=compared.spec.worth.cap)
     if tests.empty:
         return "The receipts are too short to plan a test of spending."
     gain = compared.lead_of(compared.model, compared.incumbent)
@@ -64,6 +99,5 @@ def _of_hits(compared: Compared) -> str:
     )
 
 
-def _receipts(fold: Fold) -> pd.DataFrame:
-    columns = ["user_id", "ts", "quantity", "price"]
+def _receipts(fold: Fold, columns: list[str]) -> pd.DataFrame:
     return pd.concat([part[columns] for part in (fold.train, fold.valid, fold.test)])

@@ -74,7 +74,7 @@ def lacking(board: pd.DataFrame, model: str, choice: Choice | None) -> str:
         shoppers = "shopper" if row["users"] == 1 else "shoppers"
         gaps.append(
             f"only {row['users']:,} {shoppers} with an earlier purchase bought in the test window,"
-            f" and at least {LEAST_SHOPPERS} are needed (longer windows have more: test_weeks)"
+            f" and at least {LEAST_SHOPPERS} are needed"
         )
     if choice is None:
         gaps.append(
@@ -83,10 +83,12 @@ def lacking(board: pd.DataFrame, model: str, choice: Choice | None) -> str:
         )
     if not gaps:
         return ""
+    name = display_name(model)
+    favoured = f"The weeks before the test favour {name}" if choice else f"Best there is {name}"
     return (
-        f"Not yet: {'; '.join(gaps)}. The best so far is {display_name(model)},"
-        f" {percent(row['value'])} of whose five suggestions were bought"
-        f" (95 % interval {num(100 * row['lo'])} to {percent(row['hi'])})."
+        f"Not yet: {'; '.join(gaps)}. {favoured}; in the test window {percent(row['value'])} of"
+        f" its five suggestions were bought (95 % interval {num(100 * row['lo'])} to"
+        f" {percent(row['hi'])})."
     )
 
 

@@ -13,10 +13,12 @@ from recsys_utils.data import folds, registry
 from recsys_utils.data.registry import Guardrails, Spec, Worth
 from recsys_utils.evaluation.worth import lead, money_per_shopper
 from recsys_utils.models import OwnPurchases, Popular
+from recsys_utils.report import next_test, verdict
 from recsys_utils.report.choice import Choice
 from recsys_utils.report.compared import todays_list
 from recsys_utils.report.decision import decide
 from recsys_utils.report.judged import Judged, judge_fold
+from recsys_utils.report.next_test import longer_window
 from recsys_utils.report.wording import display_name, signed
 
 
@@ -55,7 +57,35 @@ def test_without_a_choice_nothing_is_shipped(judged: Judged, spec: Spec) -> None
     assert decision.headline.startswith("Not yet: no model could be chosen")
     claims = (decision.worth, decision.sure, decision.checks, decision.changes, decision.next_step)
     assert not any(claims)
-    assert decision.rows[0]["roles"].startswith("best so far")
+    assert decision.rows[0]["roles"].startswith("best in the test weeks")
+
+
+def test_too_few_shoppers_are_told_how_long_a_window_would_do(
+    judged: Judged, spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold = judged.fold
+    end = pd.Timestamp(fold.borders["end"])
+    rows = pd.concat([fold.train, fold.valid, fold.test])
+
+    def returned(weeks: int) -> int:
+        cut = end - pd.Timedelta(weeks=weeks)
+        late = rows["ts"] >= cut
+        return len(set(rows["user_id"][late]) & set(rows["user_id"][~late]))
+
+    now = len(judged.groups["warm"])
+    wanted = returned(4) + 1
+    weeks = longer_window(fold, 3, wanted)
+    assert returned(weeks) >= wanted > returned(weeks - 1)
+    assert longer_window(fold, 3, 10**6) is None
+    for module in (next_test, verdict):
+        monkeypatch.setattr(module, "LEAST_SHOPPERS", wanted)
+    decision = decide(chosen(judged, "own_decayed", ["popular_28d"]), spec)
+    assert decision.headline.startswith(f"Not yet: only {now:,} shoppers with an earlier purchase")
+    assert "The weeks before the test favour Own purchases, decayed;" in decision.headline
+    assert decision.next_step[0].startswith(f"Set test_weeks = {weeks} in the shop's TOML")
+    roles = {row["roles"] for row in decision.rows}
+    assert "ahead before the test" in roles
+    assert not any("ties" in role or "choice" in role for role in roles)
 
 
 def test_money_is_told_against_todays_list_with_its_interval(judged: Judged, spec: Spec) -> None:
