@@ -17,7 +17,9 @@ from recsys_utils.report.verdict import total_seconds
 from recsys_utils.report.wording import display_name, num, percent, signed
 
 NEW_ITEMS = "only items that are new to the shopper are shown"  # an aim
-CHEAPER = 2  # a model that ties is worth naming where it costs so many times less
+# A model that ties is worth naming where it costs so many times less, and spares so many seconds.
+CHEAPER = 2
+SPARED = 5
 
 
 @dataclass
@@ -98,7 +100,9 @@ def _cheapest_tie(compared: Compared) -> str | None:
     if not tied:
         return None
     cheapest = cost[tied].idxmin()
-    return cheapest if CHEAPER * cost[cheapest] < cost[compared.model] else None
+    ours = cost[compared.model]
+    is_clear = CHEAPER * cost[cheapest] < ours and ours - cost[cheapest] > SPARED
+    return cheapest if is_clear else None
 
 
 def _worth(compared: Compared) -> list[str]:

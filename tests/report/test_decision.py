@@ -48,6 +48,10 @@ def test_the_headline_ships_one_or_either_or_keeps_what_is_shown(
     assert decide(chosen(judged, costly, []), spec).headline == f"Ship {display_name(costly)}."
     either = decide(chosen(judged, costly, others), spec).headline
     assert either.startswith(f"Ship either {display_name(costly)} or ")
+    # Less than five seconds are no reason.
+    judged.__dict__["board"] = judged.board.assign(fit_seconds=fit_seconds / 3)
+    alone = decide(chosen(judged, costly, others), spec).headline
+    assert alone == f"Ship {display_name(costly)}."
     assert decide(chosen(judged, "popular_28d", []), spec).headline.startswith("Keep Popular")
 
 
