@@ -24,6 +24,7 @@ import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.data.folds import Stage, load_fold, write_folds
+from recsys_utils.ensembles.two_stage import TwoStage
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.slices import scopes
 from recsys_utils.models import TIFUKNN, UPCF, OwnPurchases, Popular, Recommender
@@ -42,7 +43,7 @@ item_id = "item_id"
 basket_id = "concat_ws('-', user_id, order_number)"
 order = "order_number"
 """
-# There are no dates: nothing may go by days.
+# There are no dates: a shopper's baskets stand a day apart, and nothing is weighted by days.
 PAPER = {"tau": None, "tau_neighbours": None, "pooling": "mean", "similarity": "euclidean"}
 AS_THEY_ARE = {
     "Popular": Popular(None),
@@ -51,6 +52,8 @@ AS_THEY_ARE = {
     "TIFU-KNN, published values": TIFUKNN(300, 7, 0.9, 0.7, 0.7, **PAPER),
     "TIFU-KNN, ours without dates": TIFUKNN(tau=None, tau_neighbours=None),
     "UP-CF, ours without dates": UPCF(tau=None),
+    # Learnt from everybody's last basket before the one that is judged.
+    "Two stages": TwoStage(days=1, windows=1),
 }
 TUNED = {  # as many tries for each
     "TIFU-KNN, tuned": [

@@ -72,7 +72,7 @@ def recommendations(
     recs = fitted.recommend(everybody, k, exclude, profiles=clients)
     if min_score is not None:
         recs = recs[recs["score"] >= min_score]
-    table = _described(recs, receipts, _is_dated(data))
+    table = _described(recs, receipts, data.spec.is_dated)
     is_told = table["user_id"].isin(clients.index[fitted.told(clients)])
     table["reason"] = table["reason"].mask(is_told, BY_PROFILE)
     return table.assign(model=name)[COLUMNS]
@@ -192,11 +192,6 @@ def _chosen(fold: Fold) -> str:
     judged = judge_fold(fold)
     # The leaderboard takes half a minute, and is asked only where validation does not choose.
     return judged.choice.model if judged.choice else shipped(judged.board, None)
-
-
-def _is_dated(data: tables.Tables) -> bool:
-    """Whether the receipts have dates, and not only an order."""
-    return data.spec.purchases is None or "ts" in data.spec.purchases.columns
 
 
 def _described(recs: pd.DataFrame, receipts: Interactions, dated: bool) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from recsys_utils.data.readers import NOTHING, Selected, with_numbers, with_read
 from recsys_utils.data.registry import Source
 
 ORDER_MOST = 1e6
+MADE_UP_DAY = ibis.timestamp("2000-01-01 00:00:00")
 OUTSIDE = "date before 1970 or after today"
 # Trading has ended where so many days follow without a receipt, twice as many as ever before, and
 # then less than this share of the lines.
@@ -257,7 +258,7 @@ def audit(t: Table) -> list[dict]:
     return rows
 
 
-def merge(t: Table) -> Table:
+def merge(t: Table, is_dated: bool = True) -> Table:
     """One line per (user, item, basket): quantities add up, the price is their money by them."""
     measures: dict[str, Callable | Column] = {"ts": t.ts.min(), "quantity": t.quantity.sum()}
     if "price" in t.columns:
@@ -268,7 +269,20 @@ def merge(t: Table) -> Table:
             measures[name] = t[name].mean().round(4)
     if "store_id" in t.columns:
         measures["store_id"] = t.store_id.min()
-    return t.group_by("user_id", "item_id", "basket_id").agg(**measures)
+    merged = t.group_by("user_id", "item_id", "basket_id").agg(**measures)
+    return merged if is_dated else _on_own_clocks(merged)
+
+
+def _on_own_clocks(t: Table) -> Table:
+    """Baskets that have an order and no dates: every shopper's last one is on the same day, the one
+    before it a day earlier.
+
+    What goes by days then goes by a shopper's baskets, and nobody seems to have bought longer ago
+    for having bought less often.
+    """
+    ago = ibis.dense_rank().over(group_by="user_id", order_by=ibis.desc("ts"))
+    t = t.mutate(ago=ago.cast("int64"))
+    return t.mutate(ts=MADE_UP_DAY - t.ago.as_interval("D")).drop("ago")
 
 
 def _made_up_calendar(t: Table, selected: Selected) -> Table:
@@ -286,7 +300,7 @@ def _made_up_calendar(t: Table, selected: Selected) -> Table:
             " basket, 1, 2, 3, …; without any order nothing can be held out for the judgement"
         )
     days = t.order.cast("int64").as_interval("D")
-    return t.mutate(ts=ibis.timestamp("2000-01-01 00:00:00") + days).drop("order")
+    return t.mutate(ts=MADE_UP_DAY + days).drop("order")
 
 
 def _check_seconds(t: Table, selected: Selected) -> None:

@@ -18,6 +18,7 @@ from recsys_utils.data.registry import Spec, revised, spec
 from recsys_utils.store import data_dir, digest, read_json, read_parquet, write_json
 
 PARTS = ("train", "valid", "test")
+LIST_DAYS = 21
 # Beside the parts: the name of each basket, whose number is its place.
 BASKETS = "baskets.parquet"
 EVENT_COLUMNS = ["user_id", "item_id", "event_type", "ts"]
@@ -72,6 +73,16 @@ class Fold:
         None  # views, carts, removals, purchases, where the shop keeps a log of them
     )
 
+    @cached_property
+    def is_dated(self) -> bool:
+        """Whether receipts have dates, and not only an order."""
+        return spec(self.dataset).is_dated
+
+    @property
+    def list_days(self) -> int:
+        """Days that a list is for: where there are no dates, one, on which the next basket is."""
+        return LIST_DAYS if self.is_dated else 1
+
     def folder(
         self,
         kind: Literal["folds", "runs", "validation", "studies", "left_out", "outside"] = "folds",
@@ -116,6 +127,9 @@ class Fold:
     def _stage(
         self, history: pd.DataFrame, truth: pd.DataFrame, as_of: pd.Timestamp | None
     ) -> Stage:
+        if not self.is_dated and self.events is None:
+            history = _on_own_clocks(history)
+            as_of = history["ts"].max() + pd.Timedelta(days=1)  # of the next basket
         catalogue = self.items["item_id"] if self.listed else None
         profiles = (
             self.users.astype({"user_id": str}).set_index("user_id") if self.registered else None
@@ -136,6 +150,12 @@ class Fold:
             return self.events if self.events is None else self.events[self.events["ts"] < as_of]
         last = history.groupby(history["user_id"].astype(str))["ts"].max()
         return self.events[self.events["ts"] <= self.events["user_id"].astype(str).map(last)]
+
+
+def _on_own_clocks(history: pd.DataFrame) -> pd.DataFrame:
+    """Every shopper's last basket of a history on the same day, however many were cut off."""
+    last = history.groupby("user_id", observed=True)["ts"].transform("max")
+    return history.assign(ts=history["ts"] + (last.max() - last))
 
 
 def window_borders(

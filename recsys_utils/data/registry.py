@@ -196,6 +196,11 @@ class Spec(Strict):
     requirement: str | None = None  # what pip installs to bring it; else the package's name
     folder: Path | None = None  # of a shop's own TOML: its files may lie beside it
 
+    @property
+    def is_dated(self) -> bool:
+        """Whether receipts have dates, and not only an order."""
+        return self.purchases is None or "ts" in self.purchases.columns
+
 
 def names() -> list[str]:
     """Names of the built-in data sets."""

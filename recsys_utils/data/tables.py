@@ -303,7 +303,7 @@ def _purchases(
             f" '{made.name}'"
         )
     write(
-        cleaning.merge(cleaned.filter(cleaned.rejected.isnull())),
+        cleaning.merge(cleaned.filter(cleaned.rejected.isnull()), made.is_dated),
         folder / "purchases.parquet",
         ("ts", "basket_id", "user_id", "item_id"),
     )

@@ -295,6 +295,33 @@ def test_next_basket_protocol_from_disk(own: str) -> None:
 
 
 @pytest.mark.spec("C7")
+@pytest.mark.parametrize("gap", [1, 3])
+def test_without_dates_every_shopper_has_a_clock_of_baskets(home: Path, gap: int) -> None:
+    """The last basket of a history is a day old for everybody, however many they have and
+    whatever their numbers; a list is for one such day.
+    """
+    baskets = {"ann": 5, "bob": 3, "cat": 2, "dan": 1}
+    rows = [
+        {"who": who, "what": f"i{n}", "nth": n * gap + 7}
+        for who, count in baskets.items()
+        for n in range(count)
+    ]
+    pd.DataFrame(rows).to_csv(home / "orders.csv", index=False)
+    columns = 'user_id = "who"\nitem_id = "what"\norder = "nth"\n'
+    start = 'title = "orders"\nprotocol = "next_basket"\n[purchases]\nfiles = ["orders.csv"]\n'
+    (home / "orders.toml").write_text(f"{start}[purchases.columns]\n{columns}")
+    write_folds(str(home / "orders.toml"))
+    fold = load_fold(str(home / "orders.toml"))
+    assert not fold.is_dated
+    assert fold.list_days == 1
+    for stage, cut_off in ((fold.testing, 1), (fold.tuning, 2)):
+        history = stage.history
+        ages = pd.Series(history.age).groupby(history.purchases["user_id"].astype(str)).agg(sorted)
+        for who, count in baskets.items():
+            left = 1 if count <= cut_off else count - cut_off
+            assert ages[who] == list(range(1, left + 1)), who
+
+
 def test_writing_twice_gives_the_same_hash(own: str) -> None:
     assert [read_json(write_folds(own)[0] / "fold.json")["hash"] for _ in range(2)] == [
         load_fold(own).hash
