@@ -29,7 +29,7 @@ from scipy import stats
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "scale"
-MODELS = ("OwnPurchases", "ItemCF", "CoPurchase", "ALS", "EASE", "TIFUKNN", "UPCF")
+MODELS = ("OwnPurchases", "ItemCF", "CoPurchase", "ALS", "EASE", "TIFUKNN", "UPCF", "TwoStage")
 GENERATE = "generate and write"
 STEPS = (
     GENERATE,
@@ -130,6 +130,7 @@ def _prepared(step: str, dataset: str) -> Work:
     from recsys_utils.data import folds, tables
     from recsys_utils.data.prefilter import prefilter
     from recsys_utils.ensembles.features import aggregates
+    from recsys_utils.ensembles.two_stage import TwoStage
 
     if step in (GENERATE, "read tables"):
         return lambda: tables.load(dataset)
@@ -149,7 +150,7 @@ def _prepared(step: str, dataset: str) -> Work:
         return _features(history)
     if step == "judge one model":
         return _judge(fold)
-    model = getattr(models, step)()
+    model = TwoStage() if step == "TwoStage" else getattr(models, step)()
     users = _known_users(fold)
     return lambda: model.fit(history).recommend(users, 10)
 

@@ -41,6 +41,7 @@ class Decision:
     rows: list[dict]
     worth: list[str] = field(default_factory=list)
     sure: list[tuple[str, str]] = field(default_factory=list)
+    caution: str = ""
     checks: list[Check] = field(default_factory=list)
     changes: list[str] = field(default_factory=list)
     next_step: list[str] = field(default_factory=list)
@@ -67,10 +68,20 @@ def decide(judged: Judged, spec: Spec) -> Decision:
     result.worth = _worth(compared)
     result.sure = _sure(compared)
     result.checks = checks(compared)
+    result.caution = _caution(result.checks)
     result.changes = _changes(compared, values)
     if compared.has_rival:
         result.next_step = next_tests(compared)
     return result
+
+
+def _caution(found: list[Check]) -> str:
+    """The guardrails that fail, in a sentence; "" where all hold."""
+    failed = [f"{check.name}, {check.found} ({check.limit})" for check in found if not check.passed]
+    if not failed:
+        return ""
+    verb = "A guardrail fails" if len(failed) == 1 else f"{len(failed)} guardrails fail"
+    return f"{verb}: {'; '.join(failed)}. Look at it first, or change the limit ([guardrails])."
 
 
 def _headline(compared: Compared) -> str:

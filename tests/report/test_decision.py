@@ -165,8 +165,12 @@ def test_guardrails_pass_and_fail_by_their_limits(judged: Judged, spec: Spec) ->
         most_fit_seconds=0.0001,
     )
     loose = Guardrails(least_coverage=0, most_top20_share=1, most_price_change=99, most_repeats=1)
-    failed = decide(judged, spec.model_copy(update={"guardrails": strict})).checks
-    passed = decide(judged, spec.model_copy(update={"guardrails": loose})).checks
+    risky = decide(judged, spec.model_copy(update={"guardrails": strict}))
+    safe = decide(judged, spec.model_copy(update={"guardrails": loose}))
+    failed, passed = risky.checks, safe.checks
+    first = next(check for check in failed if not check.passed)
+    assert f"fail: {first.name}, {first.found} ({first.limit});" in risky.caution
+    assert not safe.caution
     assert len(failed) == len(passed) == 7
     assert "12 cold shoppers" in failed[0].name
     held = [check.name for check in failed[1:] if check.passed]
