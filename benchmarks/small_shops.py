@@ -34,18 +34,15 @@ PLACES = (1, 5)
 
 
 def main(datasets: list[str]) -> None:
-    """Print the table, and write it to small_shops.csv."""
-    rows = []
+    """Print a line for each data set, and write all lines to small_shops.csv."""
+    table = pd.DataFrame()
     for dataset in datasets:
         fold = load_fold(dataset)
-        for n in tqdm(range(SHOPS), desc=dataset):
-            rows.append(shop_row(fold, n))
-    shops = pd.DataFrame([row for row in rows if row])
-    table = pd.DataFrame(
-        {name: summary(group) for name, group in shops.groupby("dataset", sort=False)}
-    ).T
-    print(table.to_string())
-    table.to_csv(HERE / "small_shops.csv")
+        rows = [shop_row(fold, n) for n in tqdm(range(SHOPS), desc=dataset)]
+        shops = pd.DataFrame([row for row in rows if row])
+        table[dataset] = pd.Series(summary(shops), dtype=object)
+        print(table.T.to_string(), flush=True)
+        table.T.rename_axis("data set").to_csv(HERE / "small_shops.csv")
 
 
 def shop_row(fold: Fold, n: int) -> dict | None:
@@ -59,7 +56,7 @@ def shop_row(fold: Fold, n: int) -> dict | None:
     models = {"two_stage": two_stage} | two_stage.fitted_generators(stage.history)
     lists = {name: model.recommend(users, max(PLACES)) for name, model in models.items()}
     single = two_stage.single_[0] if len(two_stage.single_) else best_before(fold, n)
-    row = {"dataset": fold.dataset, "shoppers": SIZES[n % len(SIZES)], "judged": len(users)}
+    row = {"judged": len(users)}
     for k in PLACES:
         values = pd.DataFrame(
             {name: per_user(recs, truth, k)["precision"] for name, recs in lists.items()}
