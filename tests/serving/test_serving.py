@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from fastapi.testclient import TestClient
+from test_purchase_probability import older
 from test_serving_shop import MODELS, NOW, Clock, current, serving
 
 from recsys_utils.data import tables
 from recsys_utils.ensembles.hybrid import Hybrid
+from recsys_utils.online.queue import DATABASE, Queue
+from recsys_utils.online.update import load_net
 from recsys_utils.serving.answers import RecommendationResponse
 from recsys_utils.serving.app import THREADS
 from recsys_utils.serving.artifacts import KIND, Artifacts, service_manifest
@@ -21,6 +24,7 @@ from recsys_utils.serving.settings import Settings
 from recsys_utils.store import read_parquet, write_manifest
 
 API = "/api/v1"
+USER = "U000003"
 LIVE = ("als", "item_cf", "popularity", "hybrid")
 
 
@@ -1181,6 +1185,30 @@ def test_the_queue_rotates_and_counts(client: TestClient) -> None:
     }
     assert set(shown["names"]) == {item for item, _, _ in shown["pool"]}
     assert shown["weights"]["cart"] == 3
+
+
+def test_the_queue_tells_the_calibrated_probability_of_purchase(
+    client: TestClient, folder: Path
+) -> None:
+    shown = sent(client, f"{API}/queue/{USER}/next?n=5")["shown"]
+    with Queue(folder / "online" / DATABASE, read_only=True) as queue:
+        net = load_net(queue, folder / "online")
+    wanted = net.purchase_probability([USER] * 5, [row["item_id"] for row in shown])
+    np.testing.assert_allclose([row["purchase_probability"] for row in shown], wanted, atol=1e-6)
+    assert ((wanted > 0) & (wanted < 1)).all()
+
+
+def test_a_queue_s_model_of_an_older_version_is_told_with_the_cure(folder: Path) -> None:
+    """Its output was no probability of purchase: queues go without it until it is trained again."""
+    state = folder / "online"
+    with Queue(state / DATABASE) as queue:
+        queue.set("model", older(state, queue.get("model")))
+    with serving(folder) as api:
+        parts = got(api, f"{API}/health")["parts"]
+        shown = sent(api, f"{API}/queue/{USER}/next")["shown"]
+    assert "of an older version" in parts["queue_model"]
+    assert "run python -m recsys_utils.online train again" in parts["queue_model"]
+    assert [row["purchase_probability"] for row in shown] == [None] * 3
 
 
 def test_the_purchases_of_a_queue_come_in_pages(client: TestClient) -> None:
