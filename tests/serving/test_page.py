@@ -343,13 +343,31 @@ def walk_shopper(page: Page, served: Served) -> None:
     )
     panel = opened(page, served, "shopper", user=user, n=10)
     wanted = served.listed(user, num_recommendations=10)
-    told(served, panel.locator("li.card"), wanted, "recommendation_reason")
+    told(served, panel.locator(".results li.card"), wanted, "recommendation_reason")
+    walk_discoveries(panel, served, user, wanted)
     fits(page)
     button = panel.get_by_role("button", name="More like").first
     near(page, served, button, wanted[0], in_stock_only=served.stocked)
     panel = opened(page, served, "shopper", user="walker-1")
     told(served, panel.locator("li.card"), served.listed("walker-2"))
     expect(panel.locator(".heading")).to_contain_text("new to us")
+
+
+def walk_discoveries(panel: Locator, served: Served, user: str, listed: list[dict]) -> None:
+    """A row of what the shopper never bought, below the list and without what it holds."""
+    models = {model["name"] for model in served.about["models"]}
+    asked = {
+        "model_type": "two_stage_new" if "two_stage_new" in models else served.about["page"],
+        "exclude_items": [item["item_id"] for item in listed],
+    }
+    promise = {"new_items": 5, "exclude_purchased": True, "in_stock_only": served.stocked}
+    answer = served.post("recommendations", user_id=user, **asked, **promise)
+    row = panel.locator(".discoveries")
+    expect(row.get_by_role("heading", level=3).first).to_have_text("New for you")
+    told(served, row.locator("li.card"), answer["recommendations"], "recommendation_reason")
+    assert {item["last_purchase_date"] for item in answer["recommendations"]} == {None}
+    for note in answer["notes"]:
+        expect(row).to_contain_text(note)
 
 
 def best_sellers(served: Served, query: str = "") -> list[dict]:
@@ -662,7 +680,20 @@ def test_the_shopper_tab(page: Page, served: Served) -> None:
 def test_a_model_of_the_leaderboard_can_be_chosen(page: Page, served: Served) -> None:
     panel = opened(page, served, "shopper", user=served.known[0], model="item_bm25")
     wanted = served.listed(served.known[0], model_type="item_bm25")
-    told(served, panel.locator("li.card"), wanted, "recommendation_reason")
+    told(served, panel.locator(".results li.card"), wanted, "recommendation_reason")
+
+
+def test_a_known_client_sees_a_row_of_new_products_and_who_chose_it(
+    page: Page, served: Served
+) -> None:
+    """This shop was trained without the model for them, and the row says so; a stranger has none."""
+    panel = opened(page, served, "shopper", user=served.known[0])
+    walk_discoveries(panel, served, served.known[0], served.listed(served.known[0]))
+    row = panel.locator(".discoveries")
+    expect(row).to_contain_text("was not trained for this shop: Item neighbours (BM25) chose")
+    expect(row.get_by_role("list", name="New for you").locator("li")).to_have_count(5)
+    panel = opened(page, served, "shopper", user="walker-3")
+    expect(panel.locator(".discoveries li")).to_have_count(0)
 
 
 @pytest.mark.spec("S5-62")
