@@ -686,7 +686,7 @@ def test_a_model_of_the_leaderboard_can_be_chosen(page: Page, served: Served) ->
 def test_a_known_client_sees_a_row_of_new_products_and_who_chose_it(
     page: Page, served: Served
 ) -> None:
-    """This shop was trained without the model for them, and the row says so; a stranger has none."""
+    """This shop was trained without the model for them, as the row says; a stranger has none."""
     panel = opened(page, served, "shopper", user=served.known[0])
     walk_discoveries(panel, served, served.known[0], served.listed(served.known[0]))
     row = panel.locator(".discoveries")
