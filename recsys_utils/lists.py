@@ -38,6 +38,8 @@ COLUMNS = [
 WITHOUT_RUN = "own_decayed"
 # A spreadsheet takes a text that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t")
+# The model that learnt from attributes, for clients without a receipt, where a run chose it.
+BY_ATTRIBUTES = "preference_pairs"
 # The model that is judged on what is new to the shopper.
 NEW_FOR_YOU = "two_stage_new"
 BOUGHT = "You bought it"
@@ -59,11 +61,11 @@ def recommendations(
 
     dataset: a name, or the path of a TOML. k: items per shopper at most. users: ids, by default of
     all that have a receipt. Who never bought anything gets a list by what the shop's file of users
-    says, if the model learnt from that, else the bestsellers. model: a name from the leaderboard,
-    its best one by default. new_only: nothing that the shopper bought before. min_score: of the
-    model's own scale. new_items: so many of each list are new to the shopper, as far as there are
-    any; they come from the model that is judged on new items, or from the same model where it has
-    no run, and with them the score is only the order.
+    says, if the model or the recorded preference pairs learnt from that, else the bestsellers.
+    model: a name from the leaderboard, its best one by default. new_only: nothing that the shopper
+    bought before. min_score: of the model's own scale. new_items: so many of each list are new to
+    the shopper, as far as there are any; they come from the model that is judged on new items, or
+    from the same model where it has no run, and with them the score is only the order.
     Returns user_id, rank, item_id, name, price, reason, last_bought, score, model.
     Raises LabError where no run says which model to take, or the model cannot be fitted again.
     """
@@ -76,14 +78,16 @@ def recommendations(
     exclude = "bought" if new_only or not data.spec.repeats else None
     clients = data.clients(receipts)
     clients = clients[clients.index.isin(everybody)]
-    recs = fitted.recommend(everybody, k, exclude, profiles=clients).assign(model=name)
+    recs = fitted.recommend(everybody, k, exclude).assign(model=name)
+    by_profile = _by_profile(dataset, data, name, fitted, clients, k)
+    recs = pd.concat([recs[~recs["user_id"].isin(by_profile["user_id"])], by_profile])
     if new_items:
         found = _discoveries(dataset, data, name, fitted, everybody, k + new_items)
         recs = _promised(recs, found, receipts, new_items, k)
     if min_score is not None:
-        recs = recs[recs["score"] >= min_score]
+        recs = recs[(recs["score"] >= min_score) | (recs["model"] != name)]
     table = _described(recs, receipts, _is_dated(data))
-    is_told = table["user_id"].isin(clients.index[fitted.told(clients)])
+    is_told = table["user_id"].isin(by_profile["user_id"])
     table["reason"] = table["reason"].mask(is_told, BY_PROFILE)
     return table[COLUMNS]
 
@@ -145,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
     told = table.loc[table["reason"] == BY_PROFILE, "user_id"].nunique()
     print(
         f"{options.out}: {len(table):,} rows for {table['user_id'].nunique():,} shoppers from"
-        f" {table['model'].iloc[0]}"
+        f" {' and '.join(table['model'].unique())}"
     )
     if options.new_items:
         _report_promise(table, options, table["user_id"].unique() if users is None else users)
@@ -235,6 +239,28 @@ def _fitted(dataset: str, data: tables.Tables, model: str | None) -> tuple[str, 
     return name, recorded_model(made_by, metas.loc[name, "params"], f"the run of {name}")
 
 
+def _by_profile(
+    dataset: str, data: tables.Tables, name: str, fitted: Recommender, clients: pd.DataFrame, k: int
+) -> pd.DataFrame:
+    """Lists of those clients without a receipt whose attributes tell something.
+
+    By the fitted model; by one whose parameters a run chose where that one learnt no attributes.
+    """
+    if len(clients) and not fitted.learns_attributes and _has_run(dataset, data, BY_ATTRIBUTES):
+        name, fitted = _fitted(dataset, data, BY_ATTRIBUTES)
+        fitted.fit(data.interactions())
+    told = clients[fitted.told(clients)]
+    return (
+        fitted.recommend(told.index, k, profiles=told).astype({"user_id": str}).assign(model=name)
+    )
+
+
+def _has_run(dataset: str, data: tables.Tables, name: str) -> bool:
+    """Whether a notebook recorded a model for the newest cut of a data set."""
+    fold = load_fold(dataset) if has_folds(data.spec.name) else None
+    return fold is not None and has_runs(fold) and name in load_metas(fold).index
+
+
 def _discoveries(
     dataset: str,
     data: tables.Tables,
@@ -244,8 +270,7 @@ def _discoveries(
     depth: int,
 ) -> pd.DataFrame:
     """Lists of what the users never bought, by the model for that; by the fitted one without it."""
-    fold = load_fold(dataset) if has_folds(data.spec.name) else None
-    if fold is None or not has_runs(fold) or NEW_FOR_YOU not in load_metas(fold).index:
+    if not _has_run(dataset, data, NEW_FOR_YOU):
         told = f"{NEW_FOR_YOU} has no run, so {name} chose the new items too"
         print(f"{told}: run ./run_all.sh --dataset {dataset} for its own", file=sys.stderr)
     elif name != NEW_FOR_YOU:
