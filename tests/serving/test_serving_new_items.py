@@ -29,12 +29,6 @@ def new(answer: dict) -> list[str]:
     return [row["item_id"] for row in rows if row["last_purchase_date"] is None]
 
 
-@pytest.fixture(scope="module")
-def user(art: Artifacts) -> str:
-    """The shopper with the longest history."""
-    return str(art.hybrid.user_ids_[np.diff(art.hybrid.line_start_).argmax()])
-
-
 @pytest.fixture
 def without(folder: Path) -> Path:
     """The same shop, trained without the model for what is new."""
