@@ -112,7 +112,8 @@ class PurchaseNet:
         """Train from scratch on (user_id, item_id, label) until the loss of a tenth of the pairs,
         held out, stops falling. On this tenth the probability of purchase is calibrated.
 
-        Without a column `bought`, bought is what has the label 1.
+        Without a column `bought`, bought is what has the label 1; where it is missing in a row,
+        the row tells no outcome.
         """
         net = cls(**params)
         if not len(pairs):
@@ -146,7 +147,7 @@ class PurchaseNet:
             coded[:, ~held_out], seen, rng, net.epochs, net.learning_rate, batch, valid
         )
         net._remember(coded, rng)
-        net.platt = Platt().learnt(net._interest(coded[:, held_out]), bought[held_out], COLD)
+        net.platt = Platt().learnt(*net._outcomes(coded[:, held_out], bought[held_out]), COLD)
         return net
 
     def updated(self, pairs: pd.DataFrame, seed: int = 0) -> Self:
@@ -162,7 +163,7 @@ class PurchaseNet:
         net.user_ids, net.weights = _grown(self.user_ids, self.weights, "user", pairs["user_id"])
         net.item_ids, net.weights = _grown(self.item_ids, net.weights, "item", pairs["item_id"])
         new, bought = net._coded(pairs)
-        net.platt = self.platt.learnt(net._interest(new), bought)
+        net.platt = self.platt.learnt(*net._outcomes(new, bought))
         net.kept = self.kept.copy()
         net._reconcile(new)
         seen = np.concatenate([_keys(*new[:2]), _keys(*net.kept[:2])])
@@ -278,7 +279,7 @@ class PurchaseNet:
         return net
 
     def _coded(self, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """(3, n) user codes, item codes, labels, in the order of the codes; (n,) bool: bought."""
+        """(3, n) user codes, item codes, labels, in the order of the codes; (n,) bought, or NaN."""
         result = np.stack(
             [
                 codes(pairs["user_id"], self.user_ids),
@@ -288,7 +289,12 @@ class PurchaseNet:
         )
         order = np.lexsort(result[1::-1])
         bought = pairs["bought"] if "bought" in pairs else pairs["label"] == 1
-        return result[:, order], bought.to_numpy(bool)[order]
+        return result[:, order], bought.to_numpy(float)[order]
+
+    def _outcomes(self, rows: np.ndarray, bought: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) interest z of the rows that tell an outcome, and whether they were bought."""
+        told = ~np.isnan(bought)
+        return self._interest(rows[:, told]), bought[told] > 0
 
     def _interest(self, rows: np.ndarray) -> np.ndarray:
         """(n,) float32 interest z of rows of user and item codes."""

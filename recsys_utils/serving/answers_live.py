@@ -19,8 +19,8 @@ class EventsResponse(Answer):
 class Shown(Answer):
     """A product of the queue whose turn it is.
 
-    purchase_probability: of buying it within a day or so of coming across it, as the network has
-    seen what was bought and what was passed over; null where it has seen only one of them.
+    purchase_probability: of buying it, once it is come across, as the network has seen what was
+    bought and what was passed over; null where it has seen only one of them.
     """
 
     rank: int

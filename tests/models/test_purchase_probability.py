@@ -18,6 +18,7 @@ from recsys_utils.evaluation.calibration import calibration_error, reliability
 from recsys_utils.models.platt import Platt
 from recsys_utils.models.purchase_net import PurchaseNet, labels, model_path
 from recsys_utils.online.queue import Queue
+from recsys_utils.online.update import PAIRS
 
 SMALL = {"dim": 8, "hidden": 16, "epochs": 6, "update_rate": 3e-3}
 WARM_UP = 5  # days after which the line has seen the stream's outcomes
@@ -130,6 +131,25 @@ def test_one_kind_of_outcome_tells_no_probability() -> None:
     assert np.isnan(net.purchase_probability(["u00"], ["i00"])).all()
     looked = net.updated(views("i01"))
     assert not np.isnan(looked.purchase_probability(["u00", "who"], ["i00", "what"])).any()
+
+
+def test_years_without_looks_do_not_make_everything_likely(tmp_path: Path) -> None:
+    """Outcomes count from the first look on: before it, nothing passed over was logged."""
+    rows = [(u, f"i{n:02d}", "purchase", "2024-01-01") for u in SHOPPERS for n in range(15)]
+    for place, user in enumerate(SHOPPERS):
+        kinds = ["purchase" if (place + n) % 4 == 0 else "view" for n in range(15, 20)]
+        rows += [(user, f"i{n:02d}", kind, "2025-01-01") for n, kind in enumerate(kinds, 15)]
+    log = pd.DataFrame(rows, columns=["user_id", "item_id", "event_type", "ts"])
+    log = log.assign(ts=pd.to_datetime(log["ts"]), event_id=range(len(log)), category="")
+    with Queue(tmp_path / "years.db") as queue:
+        queue.post(log)
+        pairs = queue.read(PAIRS, (2**62,))
+    assert pairs["label"].mean() > 0.8
+    assert pairs["bought"].notna().sum() == 5 * len(SHOPPERS)
+    net = PurchaseNet.cold(pairs, **SMALL)
+    assert net.platt.bought + net.platt.passed < 60
+    chance = net.purchase_probability(SHOPPERS, ["i17"] * len(SHOPPERS))
+    assert 0.1 < chance.mean() < 0.5
 
 
 def test_saved_and_loaded_the_line_is_the_same_and_nothing_is_pickled(
