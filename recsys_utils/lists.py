@@ -80,7 +80,8 @@ def recommendations(
     clients = clients[clients.index.isin(everybody)]
     recs = fitted.recommend(everybody, k, exclude).assign(model=name)
     by_profile = _by_profile(dataset, data, name, fitted, clients, k)
-    recs = pd.concat([recs[~recs["user_id"].isin(by_profile["user_id"])], by_profile])
+    if len(by_profile):
+        recs = pd.concat([recs[~recs["user_id"].isin(by_profile["user_id"])], by_profile])
     if new_items:
         found = _discoveries(dataset, data, name, fitted, everybody, k + new_items)
         recs = _promised(recs, found, receipts, new_items, k)
