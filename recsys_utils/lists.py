@@ -5,6 +5,7 @@ The model that the report ships, with the parameters that its run recorded, fitt
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from recsys_utils.data import tables
 from recsys_utils.data.folds import Fold, has_folds, load_fold
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.runs import has_runs, load_metas
+from recsys_utils.ensembles.new_for_you import with_new
 from recsys_utils.models import OwnPurchases, Recommender
 from recsys_utils.models.base import recorded_model
 from recsys_utils.report.judged import judge_fold
@@ -36,6 +38,11 @@ COLUMNS = [
 WITHOUT_RUN = "own_decayed"
 # A spreadsheet takes a text that begins so for a formula.
 FORMULA = ("=", "+", "-", "@", "\t")
+# The model that learnt from attributes, for clients without a receipt, where a run chose it.
+BY_ATTRIBUTES = "preference_pairs"
+# The model that is judged on what is new to the shopper.
+NEW_FOR_YOU = "two_stage_new"
+BOUGHT = "You bought it"
 STRANGER = "A bestseller of these weeks"
 BY_PROFILE = "Liked by shoppers with a similar profile"
 WRITERS = (".csv", ".parquet", ".xlsx")
@@ -48,19 +55,21 @@ def recommendations(
     model: str | None = None,
     new_only: bool = False,
     min_score: float | None = None,
+    new_items: int = 0,
 ) -> pd.DataFrame:
     """Lists of a data set's shoppers from one model that knows all receipts.
 
     dataset: a name, or the path of a TOML. k: items per shopper at most. users: ids, by default of
     all that have a receipt. Who never bought anything gets a list by what the shop's file of users
-    says, if the model learnt from that, else the bestsellers. model: a name from the leaderboard,
-    its best one by default. new_only: nothing that the shopper bought before. min_score: of the
-    model's own scale.
+    says, if the model or the recorded preference pairs learnt from that, else the bestsellers.
+    model: a name from the leaderboard, its best one by default. new_only: nothing that the shopper
+    bought before. min_score: of the model's own scale. new_items: so many of each list are new to
+    the shopper, as far as there are any; they come from the model that is judged on new items, or
+    from the same model where it has no run, and with them the score is only the order.
     Returns user_id, rank, item_id, name, price, reason, last_bought, score, model.
     Raises LabError where no run says which model to take, or the model cannot be fitted again.
     """
-    if k < 1:
-        raise LabError(f"-k {k}: take 1 or more items for each shopper")
+    _check(k, new_items, new_only, min_score)
     data = tables.load(dataset)
     name, fitted = _fitted(dataset, data, model)
     receipts = data.interactions()
@@ -69,13 +78,26 @@ def recommendations(
     exclude = "bought" if new_only or not data.spec.repeats else None
     clients = data.clients(receipts)
     clients = clients[clients.index.isin(everybody)]
-    recs = fitted.recommend(everybody, k, exclude, profiles=clients)
+    recs = fitted.recommend(everybody, k, exclude).assign(model=name)
+    by_profile = _by_profile(dataset, data, name, fitted, clients, k)
+    if len(by_profile):
+        recs = pd.concat([recs[~recs["user_id"].isin(by_profile["user_id"])], by_profile])
+    if new_items:
+        found = _discoveries(dataset, data, name, fitted, everybody, k + new_items)
+        recs = _promised(recs, found, receipts, new_items, k)
     if min_score is not None:
-        recs = recs[recs["score"] >= min_score]
+        recs = recs[(recs["score"] >= min_score) | (recs["model"] != name)]
     table = _described(recs, receipts, data.spec.is_dated)
-    is_told = table["user_id"].isin(clients.index[fitted.told(clients)])
+    is_told = table["user_id"].isin(by_profile["user_id"])
     table["reason"] = table["reason"].mask(is_told, BY_PROFILE)
-    return table.assign(model=name)[COLUMNS]
+    return table[COLUMNS]
+
+
+def lacking(table: pd.DataFrame, users: Iterable[str], n: int) -> int:
+    """How many of these users have fewer than n new items in a table of `recommendations`."""
+    is_new = ~table["reason"].str.startswith(BOUGHT)
+    found = table.loc[is_new, "user_id"].value_counts()
+    return int((found.reindex(pd.Index(users).unique(), fill_value=0) < n).sum())
 
 
 def write_lists(table: pd.DataFrame, path: Path) -> None:
@@ -110,7 +132,13 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         users = _users(options.users)
         table = recommendations(
-            options.dataset, options.k, users, options.model, options.new_only, options.min_score
+            options.dataset,
+            options.k,
+            users,
+            options.model,
+            options.new_only,
+            options.min_score,
+            options.new_items,
         )
         if not len(table):
             raise LabError("nothing is left to recommend: lower --min-score")
@@ -122,13 +150,23 @@ def main(arguments: list[str] | None = None) -> int:
     told = table.loc[table["reason"] == BY_PROFILE, "user_id"].nunique()
     print(
         f"{options.out}: {len(table):,} rows for {table['user_id'].nunique():,} shoppers from"
-        f" {table['model'].iloc[0]}"
+        f" {' and '.join(table['model'].unique())}"
     )
+    if options.new_items:
+        _report_promise(table, options, table["user_id"].unique() if users is None else users)
     if told:
         print(f"Without any receipt, chosen by what is known of them: {told:,}", file=sys.stderr)
     if strangers:
         print(f"Without any receipt, given the bestsellers: {strangers:,}", file=sys.stderr)
     return 0
+
+
+def _report_promise(table: pd.DataFrame, options: argparse.Namespace, users: Iterable[str]) -> None:
+    """Say how many shoppers could not get what was promised."""
+    n = options.new_items
+    short = lacking(table, users, n)
+    of_all = f"{short:,} of {pd.Index(users).nunique():,} shoppers"
+    print(f"At least {n} of {options.k} items new to the shopper: not so for {of_all}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -142,8 +180,23 @@ def _parser() -> argparse.ArgumentParser:
     option("-k", type=int, default=10, help="items for each shopper, at most (default 10)")
     option("--model", help="a model of the leaderboard (default: its best one)")
     option("--new-only", action="store_true", help="nothing that the shopper bought before")
+    option(
+        "--new-items", type=int, default=0, metavar="N", help="at least N items of each list new"
+    )
     option("--min-score", type=float, help="leave out items below this score of the model")
     return parser
+
+
+def _check(k: int, new_items: int, new_only: bool, min_score: float | None) -> None:
+    """Refuse what contradicts itself."""
+    if k < 1:
+        raise LabError(f"-k {k}: take 1 or more items for each shopper")
+    if not 0 <= new_items <= k:
+        raise LabError(f"--new-items {new_items}: of {k} items between 0 and {k} can be new")
+    if new_items and new_only:
+        raise LabError("--new-only lists nothing but new items: leave --new-items out")
+    if new_items and min_score is not None:
+        raise LabError("--min-score is of one model, --new-items mixes two: take one of them")
 
 
 def _users(given: str | None) -> list[str] | None:
@@ -187,6 +240,55 @@ def _fitted(dataset: str, data: tables.Tables, model: str | None) -> tuple[str, 
     return name, recorded_model(made_by, metas.loc[name, "params"], f"the run of {name}")
 
 
+def _by_profile(
+    dataset: str, data: tables.Tables, name: str, fitted: Recommender, clients: pd.DataFrame, k: int
+) -> pd.DataFrame:
+    """Lists of those clients without a receipt whose attributes tell something.
+
+    By the fitted model; by one whose parameters a run chose where that one learnt no attributes.
+    """
+    if len(clients) and not fitted.learns_attributes and _has_run(dataset, data, BY_ATTRIBUTES):
+        name, fitted = _fitted(dataset, data, BY_ATTRIBUTES)
+        fitted.fit(data.interactions())
+    told = clients[fitted.told(clients)]
+    return (
+        fitted.recommend(told.index, k, profiles=told).astype({"user_id": str}).assign(model=name)
+    )
+
+
+def _has_run(dataset: str, data: tables.Tables, name: str) -> bool:
+    """Whether a notebook recorded a model for the newest cut of a data set."""
+    fold = load_fold(dataset) if has_folds(data.spec.name) else None
+    return fold is not None and has_runs(fold) and name in load_metas(fold).index
+
+
+def _discoveries(
+    dataset: str,
+    data: tables.Tables,
+    name: str,
+    fitted: Recommender,
+    users: list[str],
+    depth: int,
+) -> pd.DataFrame:
+    """Lists of what the users never bought, by the model for that; by the fitted one without it."""
+    if not _has_run(dataset, data, NEW_FOR_YOU):
+        told = f"{NEW_FOR_YOU} has no run, so {name} chose the new items too"
+        print(f"{told}: run ./run_all.sh --dataset {dataset} for its own", file=sys.stderr)
+    elif name != NEW_FOR_YOU:
+        name, fitted = _fitted(dataset, data, NEW_FOR_YOU)
+        fitted.fit(data.interactions())
+    return fitted.recommend(users, depth, "bought").assign(model=name)
+
+
+def _promised(
+    best: pd.DataFrame, new: pd.DataFrame, receipts: Interactions, n: int, k: int
+) -> pd.DataFrame:
+    """Mixed lists, each item with the model that chose it."""
+    pair = ["user_id", "item_id"]
+    chose = pd.concat([best, new]).astype(dict.fromkeys(pair, str)).drop_duplicates(pair)
+    return with_new(best, new, receipts, n, k).merge(chose[[*pair, "model"]], "left", on=pair)
+
+
 def _chosen(fold: Fold) -> str:
     """The model that the report ships."""
     judged = judge_fold(fold)
@@ -199,7 +301,9 @@ def _described(recs: pd.DataFrame, receipts: Interactions, dated: bool) -> pd.Da
     item = codes(recs["item_id"], receipts.item_ids)
     user = codes(recs["user_id"], receipts.user_ids)
     names = receipts.items.get("name", None)
-    table = recs[["user_id", "rank", "item_id", "score"]].astype({"item_id": str, "user_id": str})
+    table = recs[["user_id", "rank", "item_id", "score", "model"]].astype(
+        {"item_id": str, "user_id": str}
+    )
     table["name"] = "" if names is None else names.fillna("").astype(str).to_numpy()[item]
     table["price"] = receipts.price[item].round(2)
     pairs = receipts.purchases.groupby(["user_id", "item_id"], observed=True)
@@ -223,7 +327,7 @@ def _reasons(times: pd.Series, day: pd.Series, user: np.ndarray, lately: np.ndar
     when = (", last on " + day.astype("string")).fillna("")
     buyers = pd.Series(lately, times.index).map("{:,}".format).astype(str)
     selling = ("; sold in these four weeks: " + buyers).where(lately > 0, "")
-    reason = ("You bought it " + often + when).where(times.notna(), "New for you" + selling)
+    reason = (f"{BOUGHT} " + often + when).where(times.notna(), "New for you" + selling)
     return reason.where(user >= 0, STRANGER).to_numpy()
 
 

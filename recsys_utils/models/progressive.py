@@ -14,15 +14,15 @@ from tqdm import tqdm
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.registry import EVENT_WEIGHTS
 from recsys_utils.models.base import Recommender, check_params, cosines, standardised
-from recsys_utils.models.purchase_net import INTEREST, PurchaseNet, labels, log_odds
+from recsys_utils.models.purchase_net import INTEREST, PurchaseNet, interest_of_all, labels
 
 
 @dataclass
 class Progressive(Recommender):
-    """A network of purchase probability, trained on `days` of history, then updated with each of
+    """A network of interest in products, trained on `days` of history, then updated with each of
     the last `online_days`; and the queue.
 
-    The score is the network's log-odds standardised per shopper, plus `own` times what they buy
+    The score is the network's interest standardised per shopper, plus `own` times what they buy
     anyway, plus `queue` times the queue's score (view +1, cart +3, removal −1; none once it is
     bought), which fades with `fade` days; None: it never does. The rule never to recommend what was
     bought is `recommend(…, exclude="bought")`. A shop that keeps receipts only has purchases for
@@ -97,7 +97,7 @@ class Progressive(Recommender):
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
         w = {"w1": self.w1_, "b1": self.b1_, "w2": self.w2_, "b2": self.b2_}
-        standard = standardised(log_odds(w, self.user_vectors_[users], self.item_vectors_))
+        standard = standardised(interest_of_all(w, self.user_vectors_[users], self.item_vectors_))
         return np.asarray(
             standard + self.own * self.taste_[users] + self.queue * self.pool_[users], np.float32
         )

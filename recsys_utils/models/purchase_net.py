@@ -1,7 +1,8 @@
 """The network of progressive online.
 
-Embeddings of shoppers and products, fully connected layers, a probability of purchase. It grows and
-keeps learning.
+Embeddings of shoppers and products, fully connected layers, and two outputs: interest, which orders
+lists and learns from looks too, and the probability of purchase, which learns from outcomes alone.
+It grows and keeps learning.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 from recsys_utils import LabError
 from recsys_utils.data.interactions import codes, pair_ids
+from recsys_utils.models.platt import Platt
 from recsys_utils.models.torch_training import small_batches, step
 from recsys_utils.store import atomic, model_path
 
@@ -38,23 +40,28 @@ COUNTS = (
     "update_epochs",
 )  # of which there must be one
 KEY = 1 << 32  # user code × KEY + item code names a pair
-# what a look is worth, as part of a purchase, while its outcome is open: the knob of notebook 12
+# the interest that a look tells, where a purchase tells 1, while its outcome is open: the knob of
+# notebook 12; the probability of purchase knows nothing of it
 INTEREST = 1.0
 # batches of an epoch's pairs, without negatives: at least of a cold model's, at most of an update's
 STEPS = 48
 VALID = 0.1  # share of the cold pairs that say when to stop
+# Outcomes that those of the cold pairs weigh for the probability's next step at most: histories
+# tell of few products that were passed over.
+COLD = 30
 
 
 def labels(
     events: pd.DataFrame, bought: pd.MultiIndex | None = None, interest: float = INTEREST
 ) -> pd.DataFrame:
-    """(user_id, item_id, label).
+    """(user_id, item_id, label, bought).
 
-    One row per pair of events, 1 where it was ever purchased, in them or in `bought` before.
+    One row per pair of events. label: of interest, 1 where it was ever purchased, in them or in
+    `bought` before. bought: whether these events hold its purchase.
 
     One row per pair, so the views before a purchase do not contradict it. A pair that was not
-    purchased is 0 if it was removed from the cart, else `interest`, the part of a purchase that a
-    pair is worth whose outcome is open. For a window that is over it is 0.
+    purchased has the label 0 if it was removed from the cart, else `interest`, as its outcome is
+    open. For a window that is over it is 0.
     """
     kinds = pd.DataFrame(
         {
@@ -63,16 +70,18 @@ def labels(
         }
     )
     pairs = kinds.groupby([events["user_id"].astype(str), events["item_id"].astype(str)]).any()
-    pairs["bought"] |= bought is not None and pairs.index.isin(bought)
-    pairs["label"] = np.where(pairs["bought"], 1.0, np.where(pairs["removed"], 0.0, interest))
-    return pairs["label"].rename_axis(["user_id", "item_id"]).reset_index()
+    is_bought = pairs["bought"] | (bought is not None and pairs.index.isin(bought))
+    pairs["label"] = np.where(is_bought, 1.0, np.where(pairs["removed"], 0.0, interest))
+    return pairs[["label", "bought"]].rename_axis(["user_id", "item_id"]).reset_index()
 
 
 @dataclass
 class PurchaseNet:
-    """P(purchase) = σ(w₂·relu(W₁[u.
+    """Interest z = w₂·relu(W₁[u, v] + b₁) + b₂ of a shopper's and a product's embedding.
 
-    V] + b₁) + b₂) of a shopper's and a product's embedding (He et al. 2017).
+    (He et al. 2017.) It orders lists. P(purchase) = σ(slope · z + offset), with a slope above 0, is
+    calibrated on what was bought and what was passed over (`Platt`): a look raises z, and not this
+    line.
 
     Pairs are trained beside `negatives` random unseen pairs per purchase. `memory` pairs met so
     far, a uniform sample of all (Vitter 1985), are replayed 1:1 with every update, so that what is
@@ -101,7 +110,10 @@ class PurchaseNet:
     @classmethod
     def cold(cls, pairs: pd.DataFrame, seed: int = 42, **params: object) -> Self:
         """Train from scratch on (user_id, item_id, label) until the loss of a tenth of the pairs,
-        held out, stops falling.
+        held out, stops falling. On this tenth the probability of purchase is calibrated.
+
+        Without a column `bought`, bought is what has the label 1; where it is missing in a row,
+        the row tells no outcome.
         """
         net = cls(**params)
         if not len(pairs):
@@ -124,7 +136,7 @@ class PurchaseNet:
         net.weights = {name: w.astype(np.float32) for name, w in net.weights.items()}
         net.met = 0
         net.kept = np.zeros((3, 0))
-        coded = net._coded(pairs)
+        coded, bought = net._coded(pairs)
         held_out = rng.random(coded.shape[1]) < VALID
         seen = _keys(*coded[:2])
         valid = net._beside_negatives(coded[:, held_out], seen, rng)
@@ -135,12 +147,14 @@ class PurchaseNet:
             coded[:, ~held_out], seen, rng, net.epochs, net.learning_rate, batch, valid
         )
         net._remember(coded, rng)
+        net.platt = Platt().learnt(*net._outcomes(coded[:, held_out], bought[held_out]), COLD)
         return net
 
     def updated(self, pairs: pd.DataFrame, seed: int = 0) -> Self:
         """A new network that has also learnt `pairs`, beside as many remembered ones.
 
-        New ids start as the mean of the known. This one stays.
+        New ids start as the mean of the known. This one stays. The probability of purchase learns
+        the outcomes of `pairs` by the interest from before them, as it would be asked.
         """
         net = copy(self)
         if not len(pairs):
@@ -148,7 +162,8 @@ class PurchaseNet:
         rng = np.random.default_rng(seed)
         net.user_ids, net.weights = _grown(self.user_ids, self.weights, "user", pairs["user_id"])
         net.item_ids, net.weights = _grown(self.item_ids, net.weights, "item", pairs["item_id"])
-        new = net._coded(pairs)
+        new, bought = net._coded(pairs)
+        net.platt = self.platt.learnt(*net._outcomes(new, bought))
         net.kept = self.kept.copy()
         net._reconcile(new)
         seen = np.concatenate([_keys(*new[:2]), _keys(*net.kept[:2])])
@@ -161,7 +176,7 @@ class PurchaseNet:
         return net
 
     def scores(self, user_ids: Sequence[str], item_ids: Sequence[str] | None = None) -> np.ndarray:
-        """(n, items) float32 probabilities of all products or the named ones.
+        """(n, items) float32 interest in all products or the named ones, σ(z): no probability.
 
         Unknown ids are the mean of the known.
         """
@@ -172,10 +187,24 @@ class PurchaseNet:
             if item_ids is not None
             else slice(-1)
         )
-        return torch.sigmoid(torch.as_tensor(log_odds(w, w["user"][user], w["item"][item]))).numpy()
+        return torch.sigmoid(
+            torch.as_tensor(interest_of_all(w, w["user"][user], w["item"][item]))
+        ).numpy()
 
     def pairs(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> np.ndarray:
-        """(n,) float32 probabilities of pairs; unknown ids are the mean of the known."""
+        """(n,) float32 interest of pairs, σ(z); unknown ids are the mean of the known."""
+        return torch.sigmoid(torch.as_tensor(self._of_pairs(user_ids, item_ids))).numpy()
+
+    def purchase_probability(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> np.ndarray:
+        """(n,) probability that a shopper who comes across the product buys it.
+
+        Within what one update learns, such as a day. NaN while the log has told only purchases, or
+        none. Unknown ids are the mean of the known.
+        """
+        return self.platt.probability(self._of_pairs(user_ids, item_ids))
+
+    def _of_pairs(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> np.ndarray:
+        """(n,) float32 interest z of pairs."""
         w = {name: torch.as_tensor(x) for name, x in self.with_mean().items()}
         user, item = (
             torch.as_tensor(known.get_indexer(pd.Index(ids, dtype=object)))
@@ -185,10 +214,10 @@ class PurchaseNet:
         user = user % len(w["user"])
         item = item % len(w["item"])
         with torch.no_grad():
-            return torch.sigmoid(_logits(w, user, item)).numpy()
+            return _logits(w, user, item).numpy()
 
     def loss(self, pairs: pd.DataFrame) -> float:
-        """Mean binary cross-entropy of (user_id, item_id, label)."""
+        """Mean binary cross-entropy of the interest in (user_id, item_id, label)."""
         p = np.clip(self.pairs(pairs["user_id"], pairs["item_id"]).astype(float), 1e-7, 1 - 1e-7)
         return float(-np.mean(np.where(pairs["label"] > 0, np.log(p), np.log1p(-p))))
 
@@ -200,6 +229,7 @@ class PurchaseNet:
         about = {
             "params": asdict(self),
             "met": self.met,
+            "platt": asdict(self.platt),
             "users": list(self.user_ids),
             "items": list(self.item_ids),
         }
@@ -219,7 +249,10 @@ class PurchaseNet:
 
     @classmethod
     def load(cls, folder: Path, sha: str) -> Self:
-        """Read the file of a digest; one that is missing or changed is refused by name."""
+        """Read the file of a digest.
+
+        One that is missing, changed or without a probability of purchase is refused by name.
+        """
         path = model_path(folder, sha)
         content = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(content).hexdigest() != sha:
@@ -229,8 +262,14 @@ class PurchaseNet:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = dict(file)
         about = json.loads(arrays.pop("about").tobytes())
+        if "platt" not in about:
+            raise LabError(
+                f"{path} is of an older version, whose probability of purchase counted looks as"
+                " purchases: train the cold model again"
+            )
         net = cls(**about["params"])
         net.met = about["met"]
+        net.platt = Platt(**about["platt"] | {"information": tuple(about["platt"]["information"])})
         net.kept = arrays.pop("kept")
         net.weights = arrays
         net.user_ids, net.item_ids = (
@@ -239,8 +278,8 @@ class PurchaseNet:
         )
         return net
 
-    def _coded(self, pairs: pd.DataFrame) -> np.ndarray:
-        """(3, n) int32 user codes, item codes, labels, in the order of the codes."""
+    def _coded(self, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """(3, n) user codes, item codes, labels, in the order of the codes; (n,) bought, or NaN."""
         result = np.stack(
             [
                 codes(pairs["user_id"], self.user_ids),
@@ -248,7 +287,20 @@ class PurchaseNet:
                 pairs["label"].to_numpy(),
             ]
         )
-        return result[:, np.lexsort(result[1::-1])]
+        order = np.lexsort(result[1::-1])
+        bought = pairs["bought"] if "bought" in pairs else pairs["label"] == 1
+        return result[:, order], bought.to_numpy(float)[order]
+
+    def _outcomes(self, rows: np.ndarray, bought: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) interest z of the rows that tell an outcome, and whether they were bought."""
+        told = ~np.isnan(bought)
+        return self._interest(rows[:, told]), bought[told] > 0
+
+    def _interest(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) float32 interest z of rows of user and item codes."""
+        user, item = torch.as_tensor(rows[:2].astype(np.int64))
+        with torch.no_grad():
+            return _logits({n: torch.as_tensor(w) for n, w in self.weights.items()}, user, item)
 
     def _descend(
         self,
@@ -337,16 +389,8 @@ class PurchaseNet:
         self.weights = result | {"user": everyone}
 
     def _bce(self, rows: np.ndarray) -> float:
-        with torch.no_grad():
-            user, item = torch.as_tensor(rows[:2].astype(np.int64))
-            logits = _logits(
-                {name: torch.as_tensor(w) for name, w in self.weights.items()}, user, item
-            )
-            return float(
-                binary_cross_entropy_with_logits(
-                    logits, *torch.as_tensor(rows[2:], dtype=torch.float32)
-                )
-            )
+        goal, weight = torch.as_tensor(rows[2:], dtype=torch.float32)
+        return float(binary_cross_entropy_with_logits(self._interest(rows), goal, weight))
 
     def _reconcile(self, new: np.ndarray) -> None:
         """A pair has one label.
@@ -386,8 +430,10 @@ class PurchaseNet:
         }
 
 
-def log_odds(weights: dict[str, np.ndarray], users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """(users, items) float32 log-odds of purchase of every pair of two tables of embeddings."""
+def interest_of_all(
+    weights: dict[str, np.ndarray], users: np.ndarray, items: np.ndarray
+) -> np.ndarray:
+    """(users, items) float32 interest z of every pair of two tables of embeddings."""
     w = {name: torch.as_tensor(x) for name, x in weights.items()}
     dim = users.shape[1]
     # once per id, not once per pair

@@ -19,7 +19,7 @@ ASCENDING = {
     "user_id": True,
     "counter": True,
     "score": False,
-    "probability": False,
+    "interest": False,
     "item_id": True,
 }
 
@@ -27,19 +27,19 @@ ASCENDING = {
 def next_products(pool: pd.DataFrame, n: int, net: PurchaseNet | None) -> pd.DataFrame:
     """The n products of each user whose turn it is.
 
-    First the lowest counter, then the highest score, the highest probability, the first item_id.
+    First the lowest counter, then the highest score, the highest interest, the first item_id.
 
-    pool: user_id, item_id, counter, score, and other columns. net: gives the probabilities.
+    pool: user_id, item_id, counter, score, and other columns. net: gives the interest.
     Returns rows of the pool with `rank` from 1, users in the order of their ids.
     """
-    probability = 0.0
+    interest = 0.0
     if net and len(pool):
-        probability = net.pairs(pool["user_id"], pool["item_id"])
-    ordered = pool.assign(probability=probability).sort_values(
+        interest = net.pairs(pool["user_id"], pool["item_id"])
+    ordered = pool.assign(interest=interest).sort_values(
         list(ASCENDING), ascending=list(ASCENDING.values())
     )
     rank = ordered.groupby("user_id", sort=False).cumcount() + 1
-    return ordered.assign(rank=rank)[rank <= n].drop(columns="probability")
+    return ordered.assign(rank=rank)[rank <= n].drop(columns="interest")
 
 
 def fill_products(
@@ -81,8 +81,8 @@ def _fill_block(
 ) -> pd.DataFrame:
     """One block of users.
 
-    One value orders the whole chain: from 0 up a probability, between −1 and 0 a product of the
-    favourite category, from −1 down a popular one.
+    One value orders the whole chain: from 0 up the network's interest, between −1 and 0 a product
+    of the favourite category, from −1 down a popular one.
     """
     users = missing.index
     item_ids = category.index

@@ -32,8 +32,12 @@ SELECT user_id, item_id, SUM(event_type = 'view') AS view, SUM(event_type = 'car
 FROM events WHERE user_id IN (SELECT value FROM json_each(?))
 GROUP BY user_id, item_id ORDER BY user_id, item_id
 """
+# bought: NULL where the pair was met only before looks were logged, when nothing passed over was.
 PAIRS = """
-SELECT user_id, item_id, MAX(event_type = 'purchase') AS label FROM events WHERE event_time <= ?
+WITH looks AS (SELECT MIN(event_time) AS first FROM events WHERE event_type <> 'purchase')
+SELECT user_id, item_id, MAX(event_type = 'purchase') AS label,
+    MAX(CASE WHEN event_time >= first THEN event_type = 'purchase' END) AS bought
+FROM looks CROSS JOIN events WHERE event_time <= ?
 GROUP BY user_id, item_id ORDER BY user_id, item_id
 """
 LEARNT = """

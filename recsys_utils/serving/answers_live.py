@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from recsys_utils.serving.answers import Answer, Stock
+from recsys_utils.serving.answers import Answer, Share, Stock
 
 
 class EventsResponse(Answer):
@@ -17,7 +17,11 @@ class EventsResponse(Answer):
 
 
 class Shown(Answer):
-    """A product of the queue whose turn it is."""
+    """A product of the queue whose turn it is.
+
+    purchase_probability: of buying it, once it is come across, as the network has seen what was
+    bought and what was passed over; null where it has seen only one of them.
+    """
 
     rank: int
     item_id: str
@@ -28,6 +32,7 @@ class Shown(Answer):
     score: int
     counter: int
     source: Literal["events", "cf", "category", "popular"]
+    purchase_probability: Share | None
 
 
 class QueueResponse(Answer):

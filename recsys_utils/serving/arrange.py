@@ -90,6 +90,18 @@ class RankedList:
             self.fallback_used,
         )
 
+    def followed_by(self, other: "RankedList") -> "RankedList":
+        """The same with another list's rows behind it."""
+        pairs = zip(self._numbers(), other._numbers(), strict=True)
+        return RankedList(
+            np.append(self.item, other.item).astype(int),
+            *(np.append(*pair) for pair in pairs),
+            self.reason + other.reason,
+            self.source + other.source,
+            self.primary_model,
+            self.fallback_used,
+        )
+
     def _numbers(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.relevance, self.score, self.place
 
@@ -127,6 +139,25 @@ def known_codes(field: str, ids: tuple[str, ...], hybrid: Hybrid) -> np.ndarray:
             " /api/v1/items?q="
         )
     return codes
+
+
+def with_new(
+    ranked: RankedList, others: RankedList, is_bought: np.ndarray, new: int, n: int
+) -> RankedList:
+    """The n first items of a list, `new` of them new to the shopper as far as `others` has any.
+
+    What was bought before and stands lowest makes room for the first new items of `others`, at the
+    end of the list. is_bought: (items,) bool.
+    """
+    ranked = ranked.at(np.arange(min(n, len(ranked.item))))
+    habits = is_bought[ranked.item]
+    lacking = max(0, new - int((~habits).sum()))
+    is_offered = ~is_bought[others.item] & ~np.isin(others.item, ranked.item)
+    added = others.at(np.flatnonzero(is_offered)[:lacking])
+    leaving = max(0, len(ranked.item) + len(added.item) - n)
+    stays = np.ones(len(habits), bool)
+    stays[np.flatnonzero(habits)[len(habits[habits]) - leaving :]] = False
+    return ranked.at(np.flatnonzero(stays)).followed_by(added)
 
 
 def arrange(

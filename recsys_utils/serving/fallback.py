@@ -4,7 +4,7 @@ import numpy as np
 
 from recsys_utils.ensembles.hybrid import MODELS
 from recsys_utils.serving.arrange import SHOP, RankedList
-from recsys_utils.serving.lists import TITLES, Target
+from recsys_utils.serving.lists import NEW_FOR_YOU, TITLES, Target
 
 
 def notes(target: Target, ranked: RankedList) -> list[str]:
@@ -18,6 +18,22 @@ def notes(target: Target, ranked: RankedList) -> list[str]:
     for count, what in ((pinned, "picked"), (boosted, "moved up")):
         if count:
             told.append(f"{count} of {len(ranked.item)} were {what} by the shop.")
+    return told + _promise(target, ranked)
+
+
+def _promise(target: Target, ranked: RankedList) -> list[str]:
+    """Who chose the new items that were promised, where it is not the model made for it; how many
+    there are, where they are too few.
+    """
+    wanted = target.query.new_items
+    told = []
+    if wanted and len(target.shopper.items) and target.new_by != NEW_FOR_YOU:
+        is_trained = NEW_FOR_YOU in target.artifacts.lists
+        why = "has no list for this shopper" if is_trained else "was not trained for this shop"
+        told.append(f"{TITLES[NEW_FOR_YOU]} {why}: {TITLES[target.new_by]} chose what is new.")
+    found = int((~target.is_bought[ranked.item]).sum())
+    if found < wanted:
+        told.append(f"Only {found} of the {_of(wanted, 'new product')} asked for fit.")
     return told
 
 

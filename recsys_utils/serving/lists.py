@@ -22,6 +22,7 @@ from recsys_utils.serving.arrange import (
     arrange,
     checked_wishes,
     known_codes,
+    with_new,
 )
 from recsys_utils.serving.artifacts import IN, UNKNOWN, Artifacts
 from recsys_utils.serving.confidence import of_places
@@ -33,6 +34,7 @@ TITLES = {
     "item_cf": "Item-item",
     "popularity": "Popularity",
     "two_stage": "Two-stage ranker",
+    "two_stage_new": "New for you (two-stage)",
     "main_recommender": "Main recommender",
     "tifuknn": "Next basket (TIFU-KNN)",
     "item_bm25": "Item neighbours (BM25)",
@@ -41,6 +43,7 @@ TITLES = {
     "own_decayed": "Own purchases",
 }
 STOCK = {UNKNOWN: "unknown", IN: "in_stock", 0: "out_of_stock"}
+NEW_FOR_YOU = "two_stage_new"  # the list that is judged on what is new to the shopper
 STRANGER = ""  # no id is empty, so nobody's history is meant
 
 
@@ -50,6 +53,7 @@ class Query:
 
     as_of: the moment to look from. history: item ids that a made-up shopper bought.
     pin_items, boost_items, diversity, min_relevance: as `Merchandising` has them; None: as it says.
+    new_items: how many of the n are promised to be new to the shopper.
     """
 
     user_id: str
@@ -68,6 +72,7 @@ class Query:
     boost_items: tuple[str, ...] = ()
     diversity: float | None = None
     min_relevance: float | None = None
+    new_items: int = 0
 
 
 @dataclass
@@ -121,10 +126,23 @@ class Target:
             hybrid,
         )
 
+    @property
+    def is_new_only(self) -> bool:
+        """Whether the list goes without what was bought before."""
+        query = self.query
+        is_asked = query.exclude_purchased or query.model == NEW_FOR_YOU
+        return is_asked or not self.artifacts.manifest["repeats"]
+
+    @property
+    def new_by(self) -> str:
+        """Which model chooses the items that are promised to be new."""
+        has_list = NEW_FOR_YOU in self.artifacts.lists and self.shopper.code >= 0
+        return NEW_FOR_YOU if has_list else self.query.model
+
     @cached_property
     def habits_closed(self) -> np.ndarray:
         """(items,) bool: what was bought, where lists go without it; else nothing."""
-        if self.query.exclude_purchased or not self.artifacts.manifest["repeats"]:
+        if self.is_new_only:
             return self.is_bought
         return np.zeros(len(self.artifacts.items), bool)
 
@@ -199,12 +217,31 @@ def recommend(target: Target) -> RankedList:
     attributes, where there is one. Reasons say so where the models have learnt from what happened
     after the moment asked for.
     """
+    ranked = _arranged(target)
+    query = target.query
+    if query.new_items:
+        deep = replace(query, n=DEEP, model=target.new_by, exclude_purchased=True)
+        others = _computed_or_stored(replace(target, query=deep))
+        ranked = with_new(ranked, others, target.is_bought, query.new_items, query.n)
+    if target.is_past:
+        learnt = f" (learnt until {target.artifacts.hybrid.as_of:%Y-%m-%d})"
+        ranked.reason = [reason + learnt for reason in ranked.reason]
+    return ranked
+
+
+def _arranged(target: Target) -> RankedList:
+    """The list as model and wishes make it."""
     query = target.query
     artifacts = target.artifacts
     model = query.model
     known = (*MODELS, *artifacts.lists)
     if model not in known:
         raise LabError(f"model '{model[:60]}' is unknown: choose {', '.join(known)}")
+    if query.new_items > query.n:
+        raise LabError(
+            f"new_items is {query.new_items}, and the list has {query.n} items: promise at most"
+            f" {query.n} new ones"
+        )
     wishes = target.wishes
     if query.min_relevance and model not in MODELS:
         raise LabError(
@@ -218,15 +255,16 @@ def recommend(target: Target) -> RankedList:
         listed = stored_list(replace(deep, query=replace(deep.query, model=told)))
         ranked = replace(listed, fallback_used=True)
     else:
-        ranked = computed_list(deep) if model in MODELS else stored_list(deep)
+        ranked = _computed_or_stored(deep)
     if not wishes.is_plain:
         has_scale = not np.isnan(ranked.relevance).any() and model in MODELS
         closed = target.closed
         ranked = arrange(ranked, wishes, closed, query.n, artifacts.hybrid, has_scale)
-    if target.is_past:
-        learnt = f" (learnt until {artifacts.hybrid.as_of:%Y-%m-%d})"
-        ranked.reason = [reason + learnt for reason in ranked.reason]
     return ranked
+
+
+def _computed_or_stored(target: Target) -> RankedList:
+    return computed_list(target) if target.query.model in MODELS else stored_list(target)
 
 
 def computed_list(target: Target) -> RankedList:
@@ -308,14 +346,13 @@ def confidences(target: Target, ranked: RankedList) -> Sequence[float | None]:
     model's own list, so that a filter does not make what lies deep look sure.
     """
     artifacts = target.artifacts
-    is_new = target.query.exclude_purchased or not artifacts.manifest["repeats"]
-    cells = artifacts.cells_of("new" if is_new else "any")
+    cells = artifacts.cells_of("new" if target.is_new_only else "any")
     if cells is None:
         return [None] * len(ranked.item)
     is_computed = target.query.model in MODELS
     by_source = {}
     for source in set(ranked.source):
-        is_list = is_computed or source == SHOP
+        is_list = (is_computed and source not in artifacts.lists) or source == SHOP
         model = ranked.primary_model if is_list else source
         by_source[source] = of_places(cells, model, ranked.place, target.baskets)
     shares = [by_source[source][n] for n, source in enumerate(ranked.source)]
@@ -324,6 +361,8 @@ def confidences(target: Target, ranked: RankedList) -> Sequence[float | None]:
 
 def _reasons(target: Target, items: np.ndarray) -> list[str]:
     model = target.query.model
+    if model == NEW_FOR_YOU:
+        return _reasons_of_new(target, items)
     reasons = []
     for item in items:
         if target.is_bought[item]:
@@ -334,6 +373,21 @@ def _reasons(target: Target, items: np.ndarray) -> list[str]:
             reasons.append(_popular_with(target.artifacts, item))
         else:
             reasons.append(f"Chosen by: {TITLES[model]}")
+    return reasons
+
+
+def _reasons_of_new(target: Target, items: np.ndarray) -> list[str]:
+    """The item of the history that most of an item's shoppers bought too, if there is one."""
+    artifacts = target.artifacts
+    bought = np.unique(target.shopper.items)
+    together = artifacts.hybrid.similarity[bought][:, items].toarray()
+    reasons = []
+    for alike, item in zip(together.T, items):
+        if alike.max(initial=0) > 0:
+            name = artifacts.names[bought[alike.argmax()]]
+            reasons.append(f"New for you: goes with {name}")
+        else:
+            reasons.append(f"New for you: {_popular_with(artifacts, item).lower()}")
     return reasons
 
 

@@ -35,9 +35,10 @@ BOUGHT = "SELECT user_id, item_id, event_time AS ts FROM events WHERE event_type
 READY = "ready"
 NOT_OPEN = "the queue's database is not open yet: ask again in a moment"
 MODEL_GONE = (
-    "the queue's model is missing or was changed, queues are ordered without it: restore its"
-    " file, or run python -m recsys_utils.online train again"
+    "the queue's model is missing, was changed or is of an older version, queues are ordered"
+    " without it: restore its file, or run python -m recsys_utils.online train again"
 )
+TELLS_PURCHASES = b'"platt": {'  # in the file of a model whose probability is one of purchases
 
 
 @dataclass
@@ -149,9 +150,15 @@ class Online:
         return rows.frame() if rows else None
 
     def show(self, user: str, n: int, at: pd.Timestamp, closed: Sequence[str] = ()) -> pd.DataFrame:
-        """The next n products that are not closed, counted as shown."""
+        """The next n products that are not closed, counted as shown, and how likely a purchase is.
+
+        purchase_probability is NaN where no model tells it.
+        """
         with _unavailable_on_failure():
-            return self.queue.recommend([user], n, self.net(), at=at, closed=closed)
+            net = self.net()
+            rows = self.queue.recommend([user], n, net, at=at, closed=closed)
+        told = net.purchase_probability(rows["user_id"], rows["item_id"]) if net else np.nan
+        return rows.assign(purchase_probability=told)
 
     def standing(
         self, user: str, limit: int, offset: int = 0
@@ -207,14 +214,18 @@ class Online:
         return f"the queue's database cannot be used: {reason}; then POST /api/v1/reload"
 
     def _has_model(self, name: str) -> bool:
-        """Whether the file of a model is there, byte for byte; read again when it has changed."""
+        """Whether the file of a model is there, byte for byte and of this version.
+
+        It is read again when it has changed.
+        """
         path = model_path(self.path.parent, name)
         try:
             stat = path.stat()
             seen = (name, stat.st_size, stat.st_mtime_ns, stat.st_ino)
             if seen != self._checked[0]:
-                is_whole = hashlib.sha256(path.read_bytes()).hexdigest() == name
-                self._checked = seen, is_whole
+                content = path.read_bytes()
+                is_whole = hashlib.sha256(content).hexdigest() == name
+                self._checked = seen, is_whole and TELLS_PURCHASES in content
         except OSError:
             return False
         return self._checked[1]

@@ -37,6 +37,7 @@ from recsys_utils.serving.schemas import (
     CustomRequest,
     Id,
     Moment,
+    NewItems,
     Part,
     PreviewRequest,
     Price,
@@ -197,13 +198,16 @@ def recommend(
     boost_items: ManyIds = (),
     diversity: Part | None = None,
     min_relevance: Part | None = None,
+    new_items: NewItems = 0,
 ) -> RecommendationResponse:
     """The n best items for a user, by the hybrid unless another model is named or set.
 
     timestamp: the moment to look from (UTC where it names no zone); what was bought until then
     counts. Before the models' cut, every reason says until when they have learnt; who had bought
     nothing yet gets what sells. pin_items come first, boost_items gain relevance; diversity from 0,
-    relevance alone, to 1; min_relevance leaves out what is less relevant.
+    relevance alone, to 1; min_relevance leaves out what is less relevant. new_items: of the n at
+    least so many are new to the shopper; filters hold for them too, and notes say where they do
+    not leave enough.
     """
     return service(request).recommend(
         Query(
@@ -221,6 +225,7 @@ def recommend(
             boost_items=tuple(boost_items),
             diversity=diversity,
             min_relevance=min_relevance,
+            new_items=new_items,
         )
     )
 

@@ -58,6 +58,7 @@ ShopTime = Annotated[
 ]
 Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=20)]
+NewItems = Annotated[int, Field(ge=0, le=20)]
 Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Ids = Annotated[list[Id], Field(max_length=1000)]
 EventType = Literal["view", "cart", "remove_from_cart", "purchase"]
@@ -72,6 +73,7 @@ class Body(BaseModel):
 class Filtered(Body):
     """What may be left out of a list, and what people decide of it.
 
+    new_items: at least so many of the list are new to the shopper.
     Unset, diversity and min_relevance are as the settings have them.
     """
 
@@ -85,6 +87,7 @@ class Filtered(Body):
     boost_items: Ids = []
     diversity: Part | None = None
     min_relevance: Part | None = None
+    new_items: NewItems = 0
 
     def filters(self) -> dict:
         """Its fields as a `Query` has them."""
@@ -99,6 +102,7 @@ class Filtered(Body):
             "boost_items": tuple(self.boost_items),
             "diversity": self.diversity,
             "min_relevance": self.min_relevance,
+            "new_items": self.new_items,
         }
 
 

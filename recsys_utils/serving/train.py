@@ -44,10 +44,12 @@ from recsys_utils.report.choice import choose, validation_values
 from recsys_utils.serving.artifacts import KIND
 from recsys_utils.serving.confidence import DEPTH as CHECKED
 from recsys_utils.serving.confidence import fit_places
+from recsys_utils.serving.lists import NEW_FOR_YOU
 from recsys_utils.store import data_dir, read_json, write_manifest, write_parquet
 
 LISTS = {
     "two_stage": TwoStage,
+    NEW_FOR_YOU: TwoStage,
     "main_recommender": MainRecommender,
     "tifuknn": TIFUKNN,
     "item_bm25": ItemCF,
@@ -55,6 +57,7 @@ LISTS = {
     "progressive": Progressive,
     "own_decayed": OwnPurchases,
 }
+UNTUNED = {NEW_FOR_YOU: {"target": "new"}}  # parameters where no notebook chose any
 OF_PROFILES = {"two_tower": TwoTower}  # serves newcomers by their profiles
 DEPTH = 100  # places of a list that are kept
 SETTINGS = {"any": None, "new": "bought"}  # of confidence, and what its lists leave out
@@ -120,11 +123,10 @@ def _written(
         name: _timed(say, name, lambda name=name: chosen_model(name, result.name).fit(receipts))
         for name in models
     }
-    exclude = None if result.repeats else "bought"
     for name, model in fitted.items():
-        write_parquet(
-            model.recommend(receipts.user_ids, DEPTH, exclude), folder / "lists" / f"{name}.parquet"
-        )
+        exclude = None if result.repeats and name != NEW_FOR_YOU else "bought"
+        recs = model.recommend(receipts.user_ids, DEPTH, exclude)
+        write_parquet(recs, folder / "lists" / f"{name}.parquet")
     newcomers = _newcomers(fitted, receipts, data, folder / "newcomers")
     _facts(receipts, data, folder)
     if (
@@ -171,7 +173,9 @@ def chosen_model(name: str, dataset: str) -> Recommender:
     """A leaderboard model, with the parameters that the notebooks chose for this data set where
     they have run.
     """
-    return from_params((LISTS | OF_PROFILES)[name], _chosen_params(name, dataset) or {})
+    return from_params(
+        (LISTS | OF_PROFILES)[name], _chosen_params(name, dataset) or UNTUNED.get(name, {})
+    )
 
 
 def _chosen_params(name: str, dataset: str) -> dict | None:

@@ -68,9 +68,11 @@ def similar(art: Artifacts, item: int, n: int, in_stock_only: bool = False) -> l
 
 
 def queue_rows(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
-    """Rows of a queue (rank, item_id, score, counter, source) with what the shop knows of the
-    products; the queue may know more of them.
+    """Rows of a queue (rank, item_id, score, counter, source, purchase_probability) with what the
+    shop knows of the products; the queue may know more of them.
     """
+    rows = rows.astype({"purchase_probability": object})
+    rows = rows.where(rows.notna(), None)
     codes = art.items.index.get_indexer(rows["item_id"])
     stock = np.append(art.stock_of(user), UNKNOWN)
     price = np.append(art.hybrid.price_, np.nan)

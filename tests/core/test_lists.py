@@ -10,6 +10,7 @@ from lab.record import record
 
 from recsys_utils import lists
 from recsys_utils.data import folds
+from recsys_utils.ensembles.two_stage import TwoStage
 from recsys_utils.models import OwnPurchases, Popular
 
 TOML = """
@@ -90,6 +91,53 @@ def test_new_items_only_say_that_they_are_new(judged: str) -> None:
     assert table["reason"].str.startswith("New for you").all()
 
 
+def new_items(table: pd.DataFrame) -> pd.Series:
+    """Of each shopper, how many items they never bought."""
+    return table.assign(is_new=table["last_bought"].isna()).groupby("user_id")["is_new"].sum()
+
+
+def test_promised_new_items_take_the_place_of_what_was_bought(
+    judged: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Everybody bought two of four items, so that three new ones cannot be had."""
+    asked = ["--dataset", judged, "--model", "own_decayed"]
+    assert lists.main([*asked, "-k", "2", "--new-items", "1"]) == 0
+    said = capsys.readouterr()
+    assert "At least 1 of 2 items new to the shopper: not so for 0 of 40 shoppers" in said.out
+    assert "two_stage_new has no run, so own_decayed chose the new items too" in said.err
+    rows = rows_of(tmp_path / "recommendations.csv")[:2]
+    assert rows[0]["item_id"] == "007"
+    assert rows[1]["reason"].startswith("New for you")
+    assert {row["model"] for row in rows} == {"own_decayed"}
+    assert lists.main([*asked, "-k", "4", "--new-items", "3"]) == 0
+    assert "not so for 40 of 40 shoppers" in capsys.readouterr().out
+
+
+def test_new_items_come_from_the_model_that_is_judged_on_them(
+    home: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The promise is kept for every shopper, by lists that say which model chose what."""
+    toml = home / "small.toml"
+    toml.write_text('title = "Small shop"\nsynthetic = true\nlines = 6000\n')
+    folds.write_folds(str(toml))
+    fold = folds.load_fold(str(toml))
+    record(OwnPurchases(tau=90), fold, "own_decayed")
+    discovery = TwoStage(target="new", windows=2, draws=1, rounds=20)
+    record(discovery, fold, "two_stage_new")
+    plain = lists.recommendations(str(toml), 5, model="own_decayed")
+    table = lists.recommendations(str(toml), 5, model="own_decayed", new_items=2)
+    assert (new_items(table) >= 2).all()
+    assert (table["user_id"].value_counts() == 5).all()
+    assert lists.lacking(table, table["user_id"].unique(), 2) == 0
+    assert lists.lacking(table, ["nobody"], 2) == 1
+    added = table[table["model"] == "two_stage_new"]
+    assert added["reason"].str.startswith("New for you").all()
+    assert len(added) > len(plain) / 5
+    first = table[table["rank"] == 1]["item_id"].tolist()
+    assert first == plain[plain["rank"] == 1]["item_id"].tolist()
+    assert "has no run" not in capsys.readouterr().err
+
+
 def test_shoppers_by_file_and_by_option(
     judged: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -128,6 +176,10 @@ def test_scores_below_the_least_are_left_out(judged: str) -> None:
         (["--users", "nothing.csv"], "does not exist"),
         (["--users", "1,,2"], "empty id"),
         (["--min-score", "1e9"], "nothing is left"),
+        (["-k", "3", "--new-items", "4"], "--new-items 4: of 3 items between 0 and 3 can be new"),
+        (["--new-items", "-1"], "--new-items -1: of 10 items"),
+        (["--new-items", "1", "--new-only"], "leave --new-items out"),
+        (["--new-items", "1", "--min-score", "1"], "take one of them"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -66,7 +66,7 @@ def net(clans: pd.DataFrame) -> PurchaseNet:
 
 
 @pytest.mark.spec("S4-06", "S4-07")
-def test_embeddings_of_32_and_layers_of_64_give_a_probability_by_the_formula(
+def test_embeddings_of_32_and_layers_of_64_give_an_interest_by_the_formula(
     net: PurchaseNet,
 ) -> None:
     w = net.weights
@@ -133,7 +133,7 @@ def test_training_goes_on_until_the_loss_on_a_tenth_stops_falling(
 )
 def test_one_label_per_pair(text: str, expected: float) -> None:
     assert labels(events(text), interest=0.25).to_dict("records") == [
-        {"user_id": "u", "item_id": "i", "label": expected}
+        {"user_id": "u", "item_id": "i", "label": expected, "bought": expected == 1}
     ]
 
 

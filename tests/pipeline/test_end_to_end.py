@@ -55,7 +55,7 @@ def test_a_second_run_does_nothing_and_is_quick(default_run: Path, pipeline: Cal
 
 @pytest.mark.spec("S5-54", "S5-55", "S5-56", "S5-57", "S5-58", "S5-59")
 def test_every_tab_and_dialog_on_the_synthetic_shop(default_run: Path, tmp_path: Path) -> None:
-    from test_page import walked
+    from page_walk import walked
 
     walked(default_run / "data" / "synthetic" / "serving", tmp_path)
 

@@ -44,6 +44,6 @@ def test_online_retail_fast(retail: Path, leaderboard: Callable, precision: Call
 
 @pytest.mark.spec("S5-54", "S5-55", "S5-56", "S5-57", "S5-58", "S5-59")
 def test_every_tab_and_dialog_on_online_retail(retail: Path, tmp_path: Path) -> None:
-    from test_page import walked
+    from page_walk import walked
 
     walked(retail / "data" / "online_retail" / "serving", tmp_path)

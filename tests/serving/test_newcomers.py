@@ -11,7 +11,7 @@ from test_serving_shop import serving
 from recsys_utils import lists
 from recsys_utils.data import tables
 from recsys_utils.data.folds import load_fold, write_folds
-from recsys_utils.models import PreferencePairs
+from recsys_utils.models import OwnPurchases, PreferencePairs
 from recsys_utils.serving import train as training
 from recsys_utils.serving.artifacts import Artifacts
 from recsys_utils.serving.lists import STOCK
@@ -133,7 +133,8 @@ def test_a_model_that_nobody_tuned_here_does_not_speak_for_newcomers(
     )
     with serving(tmp_path) as api:
         answer = api.get(f"/api/v1/recommendations/{client}?model=preference_pairs&n=5").json()
-    assert answer["primary_model"] == "popularity"
+        by_default = api.get(f"/api/v1/recommendations/{client}?n=5").json()
+    assert answer["primary_model"] == by_default["primary_model"] == "popularity"
     assert answer["notes"] == ["Preference pairs → Popularity: this client has bought nothing yet."]
 
 
@@ -183,3 +184,43 @@ def test_a_file_of_lists_says_whom_attributes_decided_for(
     told = capsys.readouterr().err
     assert "chosen by what is known of them: 1\n" in told
     assert "given the bestsellers: 2\n" in told
+
+
+def test_a_file_of_lists_uses_attributes_whatever_model_knows_the_others(
+    shop: tuple[str, str],
+) -> None:
+    """The model of those with receipts learns none: the recorded preference pairs speak."""
+    toml, client = shop
+    write_folds(toml)
+    fold = load_fold(toml)
+    record(OwnPurchases(), fold, "own_decayed")
+    record(PreferencePairs(epochs=2), fold, "preference_pairs")
+    data = tables.load(toml)
+    receipts = data.interactions()
+    buyer = receipts.user_ids[0]
+    table = lists.recommendations(toml, 5, [buyer, client, "mute"], "own_decayed")
+    table = table.set_index("user_id")
+    model = PreferencePairs(epochs=2).fit(receipts)
+    wanted = model.recommend([client], 5, profiles=data.clients(receipts))
+    assert table.loc[client, "item_id"].tolist() == wanted["item_id"].tolist()
+    assert set(table.loc[client, "model"]) == {"preference_pairs"}
+    assert set(table.loc[client, "reason"]) == {lists.BY_PROFILE}
+    assert set(table.loc[[buyer, "mute"], "model"]) == {"own_decayed"}
+    assert set(table.loc["mute", "reason"]) == {lists.STRANGER}
+
+
+def test_a_client_of_values_that_nobody_has_is_a_stranger_to_lists(shop: tuple[str, str]) -> None:
+    """Attributes that no receipt's shopper has tell nothing, so no profile is claimed."""
+    toml, client = shop
+    odd = Path(toml).with_name("odd.toml")
+    odd.write_text(Path(toml).read_text().replace("clients.parquet", "odd.parquet"))
+    clients = pd.read_parquet(Path(toml).with_name("clients.parquet"))
+    is_client = clients["user_id"].astype(str) == client
+    clients.loc[is_client, ["country", "gender"]] = ["Atlantis", "?"]
+    clients.to_parquet(Path(toml).with_name("odd.parquet"))
+    write_folds(str(odd))
+    record(PreferencePairs(epochs=2), load_fold(str(odd)), "preference_pairs")
+    table = lists.recommendations(str(odd), 5, [client], "preference_pairs")
+    popular = lists.recommendations(str(odd), 5, ["nobody"], "preference_pairs")
+    assert set(table["reason"]) == {lists.STRANGER}
+    assert table["item_id"].tolist() == popular["item_id"].tolist()

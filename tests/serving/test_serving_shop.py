@@ -32,7 +32,7 @@ from recsys_utils.serving.settings import Settings
 from recsys_utils.store import read_parquet, write_json
 
 TOML = 'title = "Small shop"\ncurrency = "€"\nsynthetic = true\nlines = 6000\n'
-MODELS = ("two_stage", "preference_pairs", "own_decayed")
+MODELS = ("two_stage", "two_stage_new", "preference_pairs", "own_decayed")
 NOW = datetime(2025, 7, 2, 12, tzinfo=UTC)
 
 

@@ -6,7 +6,7 @@ import { combobox, findItems, findUsers } from "./search.js";
 
 const ACTIONS = { view: ["View", "viewed"], cart: ["To cart", "put into the cart"], remove_from_cart: ["Remove", "taken out of the cart"],
   purchase: ["Buy", "bought"] };
-const WHY = { events: "From what the shopper did", cf: "The network expects it", category: "Popular in the favourite category",
+const WHY = { events: "From what the shopper did", cf: "Close to the shopper's interests", category: "Popular in the favourite category",
   popular: "Popular with everyone" };
 const root = document.querySelector("#view-queue");
 const form = root.querySelector("form");
@@ -51,7 +51,8 @@ function draw({ pool: stored, names, purchased, purchased_count: all, weights, c
   const worth = Object.entries(weights).map(([kind, value]) => `${words(kind)} ${value > 0 ? "+" : "−"}${Math.abs(value)}`).join(", ");
   places.weights.textContent = `Score: ${worth}. A purchase takes the product out for good.`;
   places.bought.replaceChildren(...(purchased.length ? [bought(purchased, all, names)] : []));
-  const turn = shown.map((item, n) => card(item, n + 1, el("p.reason", {}, `${WHY[item.source]}, shown ${times(item.counter)}`), actions(item)));
+  const turn = shown.map((item, n) => card(item, n + 1, el("p.reason", {}, `${WHY[item.source]}, shown ${times(item.counter)}`),
+    likely(item.purchase_probability), actions(item)));
   places.shown.replaceChildren(...(turn.length ? [el("ol.cards.queued", { "aria-label": "Shown now" }, turn)] : []));
   places.pool.replaceChildren(items.length ? pool(items) : empty("The queue is empty", "Show the next products, or let the shopper view one."));
   before = new Map(items.map((item) => [item.item_id, [item.counter, item.score]]));
@@ -97,6 +98,8 @@ function note(text) {
 const actions = (item) => el("div.row", { role: "group", "aria-label": nameOf(item) }, Object.entries(ACTIONS).filter(([kind]) =>
   kind !== "remove_from_cart" || cart.has(item.item_id)).map(([kind, [name]]) =>
   el(`button.quiet.${kind}`, { type: "button", "aria-label": `${name}: ${nameOf(item)}`, onclick: () => post(item, kind) }, name)));
+
+const likely = (share) => (share === null ? null : el("p.soft.small", {}, `Bought in ${Math.round(share * 100)} % of such cases`));
 
 const times = (n) => (n === 1 ? "once" : `${n} times`);
 

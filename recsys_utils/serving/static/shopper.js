@@ -8,6 +8,8 @@ import { similar } from "./dialogs.js";
 const root = document.querySelector("#view-shopper");
 const form = root.querySelector("form");
 const liked = root.querySelector(".liked");
+const discoveries = root.querySelector(".discoveries");
+const NEW_FOR_YOU = "two_stage_new";
 const { user, n, model, category, sold, fresh } = form.elements;
 const named = new Map();        // names of the products that were picked, by id
 let likes = [];
@@ -44,6 +46,7 @@ export function open(params) {
   sold.checked = params.get("sold") === "true";
   fresh.checked = params.get("fresh") === "true";
   warn(false);
+  discoveries.replaceChildren();
   return fill(root.querySelector(".results"), ask, picks);
 }
 
@@ -73,12 +76,27 @@ function ask() {
 
 function picks(answer) {
   const found = answer.recommendations;
+  if (user.value && answer.user_info.user_type !== "unknown") discover(found);
   if (!found.length) return [heading(answer), empty("Nothing fits", "No product is left with these choices. Take one of them back.")];
   const placed = found.map((item, place) => [item, place + 1]);
   const habits = placed.filter(([item]) => item.last_purchase_date);
   const news = placed.filter(([item]) => !item.last_purchase_date);
   return [heading(answer), habits.length ? group("Buys again", "Bought before, and due or liked", habits) : null,
     news.length ? group(habits.length ? "New to try" : "", "Never bought by this client", news) : null];
+}
+
+/** A row of what a known client never bought, without what is listed above it. */
+function discover(found) {
+  const chosen = about.models.some((one) => one.name === NEW_FOR_YOU) ? NEW_FOR_YOU : model.value;
+  const filters = { category: category.value || null, in_stock_only: about.stocks && !sold.checked };
+  return fill(discoveries, () => recommended({ user: user.value, model: chosen, n: 5, new_items: 5, exclude_purchased: true,
+    exclude_items: found.map((item) => item.item_id), ...filters }), news);
+}
+
+function news({ recommendations: items, notes }) {
+  if (!items.length) return null;
+  const told = ["Products that this client never bought, with the reason for each.", ...notes].join(" ");
+  return group("New for you", told, items.map((item, place) => [item, place + 1]));
 }
 
 /** Habits or discoveries, with a title where there are both. */
