@@ -116,13 +116,13 @@ def write_page(comparison: Comparison) -> Path:
 
 
 def shown(comparison: Comparison, metric: str) -> pd.DataFrame:
-    """The differences of a metric as a reader sees them; the better run's value comes first."""
+    """The differences of a metric as a reader sees them; the higher value comes first."""
     table = comparison.differences
     table = table[table["metric"] == metric]
     return pd.DataFrame(
         {
             "model": table["model"],
-            "better in": table["best_in"],
+            "higher in": table["best_in"],
             "its value": table["value"].map(num),
             "the other's": table["other"].map(num),
             "lead": table["lead"].map(signed),
@@ -337,7 +337,8 @@ def _headline(letter: str, run: KeptRun) -> str:
 
 
 def _counted(differing: int, equal: int) -> str:
-    return f"{differing} model{'s'[: differing != 1]} differ, {equal} equal"
+    models = "1 model differs" if differing == 1 else f"{differing} models differ"
+    return f"{models}, {equal} equal"
 
 
 def _of_others(comparison: Comparison) -> str:

@@ -140,6 +140,9 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture, monkeypatch: pytest.M
         "--jobs",
         "--seed",
         "--engine",
+        "--compare RUN RUN",
+        "--gate RUN",
+        "--keep N",
         "-p NAME=VALUE",
     ):
         assert option in text
