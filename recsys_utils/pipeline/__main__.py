@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
             table, sentences = estimate(options.dataset, tasks, options.fast, options.jobs)
             print(table.to_string(index=False), *sentences, sep="\n")
             return 0
-        # A gate that nobody knows is an error now, not after the run.
-        incumbent = find_run(tasks[0].dataset, options.gate) if options.gate else None
+        # A gate that is wrong is an error now, not after the run.
+        incumbent = _incumbent(options.gate, tasks[0].dataset) if options.gate else None
         code = run_plan(tasks, options.jobs, options.save_outputs)
         if options.lists and code == 0:
             for name, note in recorded_notes(load_fold(options.dataset)).items():
@@ -56,6 +56,25 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _incumbent(text: str, dataset: str) -> KeptRun:
+    """The run that is named as gate."""
+    _tell_ignored(dataset)
+    run = find_run(dataset, text)
+    if run.about["dataset"] != dataset:
+        raise LabError(
+            f"--gate {text}: it is a run of '{run.about['dataset']}', not of '{dataset}'"
+        )
+    if run.choice is None:
+        raise LabError(f"--gate {text}: it made no choice on validation: name another run")
+    return run
+
+
+def _tell_ignored(dataset: str) -> None:
+    """Name the folders of kept runs that are not whole."""
+    for folder in kept_runs(dataset)[1]:
+        print(f"ignored: {short(folder)} is not a whole run, remove it", file=sys.stderr)
 
 
 def _keep(options: argparse.Namespace, tasks: list[Task], incumbent: KeptRun | None) -> Path | None:
@@ -98,9 +117,7 @@ def _compare(options: argparse.Namespace) -> int:
     from recsys_utils.report.two_runs import compare, told, write_page
 
     dataset = registry.spec(options.dataset).name
-    _, broken = kept_runs(dataset)
-    for folder in broken:
-        print(f"ignored: {short(folder)} is not a whole run, remove it", file=sys.stderr)
+    _tell_ignored(dataset)
     comparison = compare(*(find_run(dataset, text) for text in options.compare))
     print(told(comparison))
     print(f"\npage: {short(write_page(comparison))}")

@@ -11,7 +11,7 @@ from recsys_utils import LabError
 from recsys_utils.evaluation.significance import Interval, holm, intervals, paired_tests
 from recsys_utils.report.html import render, write
 from recsys_utils.report.kept import SECONDS, K, KeptRun
-from recsys_utils.report.wording import display_name, metric_label, num, signed
+from recsys_utils.report.wording import display_name, metric_label, num
 
 # How `./run_all.sh --gate` ends; 1 and 2 are errors.
 BETTER, WORSE, CANNOT_TELL = 0, 10, 20
@@ -19,6 +19,7 @@ FEWEST = 30  # shoppers; with fewer an interval by resampling is too short
 NO_LEAD = ""  # no model's name: beside the leads a column of zeros, which each is tested against
 KEYS = ["fold", "model", "scope", "users_scope", "metric", "k"]  # of a leaderboard's number
 LONGEST_VALUE = 40
+COLUMNS = ["model", "best_in", "value", "other", "lead", "low", "high", "p"]  # of differences
 
 
 @dataclass
@@ -69,9 +70,11 @@ def compare(first: KeptRun, second: KeptRun) -> Comparison:
     tables = []
     for metric in [name for name in first.metrics if name in second.metrics]:
         table, equal = _differences(first.values[metric], second.values[metric])
-        tables.append(table.assign(metric=metric))
+        if len(table):
+            tables.append(table.assign(metric=metric))
         comparison.equal[metric] = equal
-    comparison.differences = pd.concat(tables, ignore_index=True)
+    nothing = pd.DataFrame(columns=["metric", *COLUMNS])
+    comparison.differences = pd.concat(tables, ignore_index=True) if tables else nothing
     comparison.others = _others(first, second)
     return comparison
 
@@ -125,9 +128,9 @@ def shown(comparison: Comparison, metric: str) -> pd.DataFrame:
             "higher in": table["best_in"],
             "its value": table["value"].map(num),
             "the other's": table["other"].map(num),
-            "lead": table["lead"].map(signed),
+            "lead": table["lead"].map(_signed),
             "95 % interval": [
-                f"{signed(a)} to {signed(b)}" for a, b in table[["low", "high"]].values
+                f"{_signed(a)} to {_signed(b)}" for a, b in table[["low", "high"]].values
             ],
             "p (Holm)": [f"{p:.2g}" for p in table["p"]],
         }
@@ -169,9 +172,9 @@ def gate(new: KeptRun, incumbent: KeptRun) -> Gate:
     code, word = _verdict(lead)
     return Gate(
         code,
-        f"{word}: {display_name(new.choice)} against {old} ({how}): lead {signed(lead.value)}"
-        f" {metric_label('precision', K)}, 95 % interval {signed(lead.low)} to"
-        f" {signed(lead.high)}, paired over {len(difference):,} shoppers, {_weeks(new)}",
+        f"{word}: {display_name(new.choice)} against {old} ({how}): lead {_signed(lead.value)}"
+        f" {metric_label('precision', K)}, 95 % interval {_signed(lead.low)} to"
+        f" {_signed(lead.high)}, paired over {len(difference):,} shoppers, {_weeks(new)}",
     )
 
 
@@ -297,8 +300,7 @@ def _differences(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFram
         means = {"A": float(a[model].mean()), "B": float(b[model].mean())}
         best, worst = sorted(means, key=means.get, reverse=True)
         rows.append((model, best, means[best], means[worst], *vars(interval).values()))
-    columns = ["model", "best_in", "value", "other", "lead", "low", "high"]
-    table = pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     table["p"] = _holm_against_nothing(leads)
     table = table.sort_values(["value", "model"], ascending=[False, True])
     return table, len(models) - len(table)
@@ -346,6 +348,11 @@ def _of_others(comparison: Comparison) -> str:
         f"{comparison.others:,} other numbers of the leaderboards differ (other k, scopes and"
         " groups): see leaderboard.csv in both folders."
     )
+
+
+def _signed(lead: float) -> str:
+    """A lead with its sign and four decimals, so that those of a table can be compared."""
+    return f"{lead:+.4f}".replace("-", "−")
 
 
 def _rows(table: pd.DataFrame) -> list[str]:

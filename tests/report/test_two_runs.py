@@ -207,12 +207,17 @@ def test_parameters_models_and_the_page(shop: KeptShop, capsys: pytest.CaptureFi
     assert "http" not in page
 
 
-def test_runs_of_two_data_sets_are_refused(shop: KeptShop, home: Path) -> None:
+def test_runs_of_two_data_sets_are_refused(
+    shop: KeptShop, home: Path, capsys: pytest.CaptureFixture
+) -> None:
     first = shop.run(BASE)
     other = KeptShop(write_shop(home, "other")).run(BASE)
     for compared in (compare, gate):
         with pytest.raises(LabError, match=r"of 'corner', .* of 'other': take two runs of one"):
             compared(first, other)
+    # Known before anything runs.
+    assert main(["--dataset", str(shop.toml), "--gate", str(other.folder)]) == 2
+    assert "it is a run of 'other', not of 'corner'" in capsys.readouterr().err
 
 
 def test_shoppers_and_weeks_are_told(shop: KeptShop, home: Path) -> None:
@@ -256,7 +261,7 @@ def test_the_same_choice_with_the_same_hits_cannot_be_told(shop: KeptShop) -> No
     assert gate(incumbent, incumbent).code == CANNOT_TELL
     found = gate(shop.run(BASE, fast=True), incumbent)
     assert found.code == CANNOT_TELL
-    assert "lead 0 Precision@5, 95 % interval 0 to 0" in found.sentence
+    assert "lead +0.0000 Precision@5, 95 % interval +0.0000 to +0.0000" in found.sentence
 
 
 @pytest.mark.parametrize(("on_test", "code"), [(30, BETTER), (0, WORSE), (11, CANNOT_TELL)])
