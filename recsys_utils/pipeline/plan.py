@@ -11,6 +11,7 @@ from pathlib import Path
 from recsys_utils import LabError
 from recsys_utils.data import engine, outside, registry, tables
 from recsys_utils.memory import SETTING
+from recsys_utils.report.kept import LIMIT
 from recsys_utils.store import ROOT, data_dir, report_dir
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -68,20 +69,23 @@ def parse_options(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(
             "--save-outputs keeps the outputs of the default run only: leave out the other options"
         )
+    if options.compare and (options.gate or options.plan or options.save_outputs):
+        parser.error("--compare runs nothing: leave out --gate, --plan and --save-outputs")
     return options
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "./run_all.sh",
+        usage="./run_all.sh [options]",
         description="Run the notebooks on a data set and write reports/<dataset>/index.html.",
     )
     option = parser.add_argument
     option(
         "--dataset",
         default="synthetic",
-        metavar="NAME|FILE.toml",
-        help=f"{', '.join(registry.names())}, or your own TOML file",
+        metavar="NAME",
+        help=f"{', '.join(registry.names())}, or your own file.toml",
     )
     option("--fast", action="store_true", help="smaller grids and fewer epochs")
     option("--only", metavar="NN[,NN]", help="only these notebooks")
@@ -105,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         "--memory",
         default=os.environ.get(SETTING),
         metavar="GIB",
-        help="what a notebook may use: larger models are left out, tables spill to the disk",
+        help="what a notebook may use: larger models are left out, tables spill",
     )
     option(
         "--lists",
@@ -113,6 +117,19 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FILE",
         help="judge others' lists too: FILE or NAME=FILE; once for each",
+    )
+    option("--compare", nargs=2, metavar="RUN", help="what differs between two kept runs")
+    option(
+        "--gate",
+        metavar="RUN",
+        help="run, then judge against RUN's choice: ends with 0 better, 10 worse, 20 cannot tell",
+    )
+    option(
+        "--keep",
+        type=_positive,
+        default=LIMIT,
+        metavar="N",
+        help="kept runs of a data set, the oldest are removed (default 20)",
     )
     option(
         "-p",
@@ -151,6 +168,8 @@ def make_plan(options: argparse.Namespace) -> list[Task]:
     values["LISTS"] = outside.named_files(options.lists)
     if options.lists and not any("LISTS" in names for names in known.values()):
         raise LabError("--lists: no chosen notebook writes the report: leave out --only")
+    if options.gate and not any(map(_is_comparison, chosen)):
+        raise LabError("--gate: no chosen notebook writes the report: leave out --only")
     tasks = []
     for notebook in chosen:
         changed = {
@@ -176,7 +195,11 @@ def parameters(notebook: Path) -> dict[str, object]:
 
 def writes_report(task: Task) -> bool:
     """Whether this notebook writes the report's page."""
-    return int(_number(task.path)) == COMPARISON
+    return _is_comparison(task.path)
+
+
+def _is_comparison(notebook: Path) -> bool:
+    return int(_number(notebook)) == COMPARISON
 
 
 def _chosen(every: list[Path], options: argparse.Namespace) -> list[Path]:

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from recsys_utils.data import registry, runs, tables
 from recsys_utils.pipeline.imports import imported_files
-from recsys_utils.pipeline.plan import LAST_MODEL, LAST_OF_DATA, Task, writes_report
+from recsys_utils.pipeline.plan import (
+    COMPARISON,
+    LAST_MODEL,
+    LAST_OF_DATA,
+    Task,
+    parameters,
+    writes_report,
+)
 from recsys_utils.store import ROOT, atomic, data_dir, digest, read_json, report_dir, write_json
 
 TEMPLATES = ROOT / "recsys_utils" / "report" / "templates"
@@ -47,7 +54,7 @@ def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
     errors = sorted(runs.failed_notebooks(tasks[0].dataset).keys() & failed)
     result = f"FAILED: {', '.join(errors)}" if failed else "done"
     index = report_dir(tasks[0].dataset) / "index.html"
-    hint = f"; read {_short(index)}" if index.exists() else ""
+    hint = f"; read {short(index)}" if index.exists() else ""
     print(f"{result} in {time.perf_counter() - started:.1f} s{hint}")
     return 1 if failed else 0
 
@@ -85,6 +92,36 @@ def inputs(task: Task) -> str:
     return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def about_run(tasks: list[Task]) -> dict[str, dict]:
+    """Parameters and seconds by notebook, of all whose results the report tells.
+
+    A notebook that was not chosen now has those of its last run.
+    """
+    dataset = tasks[0].dataset
+    states = {}
+    for path in sorted(data_dir(dataset, "state").glob("[0-9][0-9]_*.json")):
+        if int(path.stem[:2]) <= COMPARISON:
+            states[path.stem[:2]] = read_json(path)
+    given = {task.path.stem[:2]: all_parameters(task) for task in tasks}
+    known = {number: state["params"] for number, state in states.items() if "params" in state}
+    now = {number: values for number, values in given.items() if number in states}
+    return {
+        "parameters": known | now,
+        "seconds": {number: state["seconds"] for number, state in states.items()},
+    }
+
+
+def is_up_to_date(task: Task) -> bool:
+    """Whether a notebook's results are there, made of what there is now."""
+    return _up_to_date(task, inputs(task))
+
+
+def all_parameters(task: Task) -> dict[str, object]:
+    """A notebook's parameters and their values, but for the data set."""
+    values = parameters(task.path) | task.params
+    return {name: value for name, value in values.items() if name != "DATASET"}
+
+
 def _in_order(ready: Iterable[str], tasks: list[Task], jobs: int) -> list[str]:
     """Notebooks in the order in which they should start.
 
@@ -117,7 +154,7 @@ def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
     runs.save_failure(task.dataset, task.path.stem, error)
     if error:
         seconds = time.perf_counter() - started
-        _report(task, f"FAILED after {seconds:.1f} s: {error}; see {_short(task.html)}")
+        _report(task, f"FAILED after {seconds:.1f} s: {error}; see {short(task.html)}")
         return False
     if save_outputs:
         _save_outputs(notebook, task.path)
@@ -125,6 +162,7 @@ def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
     seconds = time.perf_counter() - started
     state = {
         "inputs": wanted,
+        "params": all_parameters(task),
         "outputs": outputs,
         "digest": _digest(task, outputs),
         "seconds": round(seconds, 1),
@@ -235,6 +273,6 @@ def _report(task: Task, text: str) -> None:
     sys.stdout.flush()
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """The path as a person would type it here."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

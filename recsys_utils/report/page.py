@@ -74,7 +74,7 @@ def page_context(data: tables.Tables, judged: list[Judged]) -> dict:
         "earlier": board_tables.earlier_windows(judged),
         "runs": board_tables.run_rows(newest),
         "versions": newest.metas["versions"].iloc[0],
-        "commit": _commit(),
+        "commit": commit(),
     }
 
 
@@ -128,7 +128,7 @@ def _left_out(judged: Judged) -> list[str]:
     return gaps
 
 
-def _commit() -> str:
+def commit() -> str:
     """The code's git commit; '' outside a repository."""
     git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     result = subprocess.run(git, capture_output=True, text=True, check=False)

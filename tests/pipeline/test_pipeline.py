@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import nbformat
@@ -394,6 +395,9 @@ def test_wrong_parameters_are_one_line(lab: Lab, given: str, words: str) -> None
         ("--seed x", "'x'"),
         ("--colour", "--colour"),
         ("--fast --save-outputs", "default run"),
+        ("--compare latest", "expected 2 arguments"),
+        ("--compare a b --gate c", "--compare runs nothing"),
+        ("--keep 0", "'0' is not a whole number"),
     ],
 )
 def test_wrong_options_end_with_2_and_say_why(lab: Lab, arguments: str, words: str) -> None:
@@ -573,3 +577,66 @@ def test_wrong_lists_are_refused_before_anything_runs(lab: Lab) -> None:
     code, _, _, error = lab.run("-p", "LISTS={}")
     assert code == 2
     assert "option of its own, --lists" in error
+
+
+# Lists with one hit for the first so many shoppers, on validation and on the test.
+JUDGED = """from recsys_utils.data import folds, runs
+from recsys_utils.report.page import write_report
+folds.write_folds(DATASET)
+fold = folds.load_fold(DATASET)
+def lists(stage, served):
+    bought = stage.truth.astype({"user_id": str, "item_id": str}).drop_duplicates("user_id")
+    bought = bought.sort_values("user_id")[["user_id", "item_id"]].reset_index(drop=True)
+    bought.loc[served:, "item_id"] = "missed"
+    return bought.assign(score=1.0, rank=1)
+hits = {"old": (20, 10)}
+if NEW >= 0:
+    hits["new"] = (30, NEW)
+for model, (on_validation, on_test) in hits.items():
+    runs.save_run(lists(fold.testing, on_test), fold, model, "repeat", {}, 0.5, 0.1)
+    runs.save_validation(lists(fold.tuning, on_validation), fold, model)
+write_report(DATASET)"""
+
+
+@pytest.mark.slow
+def test_a_gate_ends_with_better_worse_or_cannot_tell(lab: Lab) -> None:
+    """The command as a scheduler calls it: each run is kept, and judged against the first."""
+    receipts = "customer,sku,sold_at\n"
+    for week in range(20):
+        day = date(2024, 1, 1) + timedelta(weeks=week)
+        receipts += "".join(f"c{n:02d},p{(n + week) % 9},{day}\n" for n in range(40))
+    dataset = lab.shop(receipts)
+    lab.notebook("15", JUDGED, parameters="NEW = -1", body=False)
+    assert main(["--dataset", dataset]) == 0
+    kept = lab.home / "reports" / "shop" / "runs"
+    [incumbent] = [path.name for path in kept.iterdir()]
+    lab.capfd.readouterr()
+    for hits, code, word in ((30, 0, "better"), (0, 10, "worse"), (11, 20, "cannot tell")):
+        arguments = ["--dataset", dataset, "-p", f"NEW={hits}", "--gate", incumbent]
+        assert main(arguments) == code
+        line = lab.capfd.readouterr().out.splitlines()[-1]
+        assert line.startswith(f"gate: {word}: New against Old, the choice of {incumbent}")
+        assert "95 % interval" in line
+    assert len(list(kept.iterdir())) == 4
+    assert main(arguments) == 20  # nothing changed, nothing is kept again
+    assert "up to date" in lab.capfd.readouterr().out
+    assert len(list(kept.iterdir())) == 4
+    assert read_json(kept / incumbent / "manifest.json")["parameters"]["15"]["NEW"] == -1
+    assert main(["--dataset", dataset, "--compare", incumbent, "latest"]) == 0
+    printed = " ".join(lab.capfd.readouterr().out.split())
+    assert "NEW (notebook 15) -1 11" in printed
+    assert "Models only in B: new" in printed
+    lab.notebook("15", "raise ValueError('no report')", parameters="NEW = -1", body=False)
+    assert main(["--dataset", dataset, "--gate", incumbent]) == 1
+    assert lab.capfd.readouterr().out.endswith("gate: not judged, since the run failed\n")
+
+
+def test_a_gate_without_a_report_or_a_known_run_is_refused_at_once(lab: Lab) -> None:
+    lab.notebook("03")
+    lab.notebook("15")
+    code, ran, _, error = lab.run("--gate", "latest", "--only", "03")
+    assert (code, ran) == (2, [])
+    assert "no chosen notebook writes the report" in error
+    code, ran, _, error = lab.run("--gate", "latest")
+    assert (code, ran) == (2, [])
+    assert "'latest' is no kept run of 'synthetic'" in error

@@ -140,6 +140,9 @@ def test_help_fits_a_screen(capsys: pytest.CaptureFixture, monkeypatch: pytest.M
         "--jobs",
         "--seed",
         "--engine",
+        "--compare RUN RUN",
+        "--gate RUN",
+        "--keep N",
         "-p NAME=VALUE",
     ):
         assert option in text
@@ -180,6 +183,7 @@ def test_nothing_generated_is_tracked() -> None:
 @pytest.mark.parametrize(
     "path",
     [
+        "reports/online_retail/runs/2026-01-01T000000-0a1b2c3d/leaderboard.csv",
         "data/synthetic/tables/purchases.parquet",
         "data/raw/online_retail/online_retail_II.xlsx",
         "reports/synthetic/index.html",
