@@ -148,7 +148,7 @@ SENTENCES = [
         None,
         (
             "model 'magic' is unknown: choose als, item_cf, popularity, hybrid, own_decayed,"
-            " preference_pairs, two_stage"
+            " preference_pairs, two_stage, two_stage_new"
         ),
     ),
     (
