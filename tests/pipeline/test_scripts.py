@@ -165,13 +165,14 @@ def test_scripts_are_valid_bash(script: str) -> None:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_nothing_generated_is_tracked() -> None:
-    """Only the published example's page and leaderboard, and the table of how steps grow."""
+    """Only the published example's page and leaderboard, and two tables of benchmarks."""
     tracked = run("git", "ls-files").stdout.splitlines()
     kinds = r"\.(parquet|csv|csv\.gz|xlsx?|pkl|pickle|joblib|npz|pt|db|sqlite3?|tmp)$"
     generated = {file for file in tracked if re.search(kinds, file)}
     folders = r"data/[^/]+/|.*/\.ipynb_checkpoints/|.*__pycache__"
     assert "run_all.sh" in tracked
-    assert generated <= {"reports/online_retail/leaderboard.csv", "benchmarks/scale.csv"}
+    tables = {f"benchmarks/{name}.csv" for name in ("scale", "peers")}
+    assert generated <= {"reports/online_retail/leaderboard.csv", *tables}
     assert not [file for file in tracked if re.match(folders, file)]
 
 
