@@ -140,8 +140,7 @@ def run_model(
 def run_job(job: dict, folder: Path, fold_hash: str, python: str, minutes: float) -> dict:
     """A process of its own for a job, unless the very same one was done before: its answer."""
     folder.mkdir(parents=True, exist_ok=True)
-    code = digest(*(MODELS / name for name in ("run.py", "shop.py", f"with_{job['peer']}.py")))
-    job = job | {"code": code, "fold_hash": fold_hash}
+    job = job | {"code": code_digest(job["peer"]), "fold_hash": fold_hash}
     file = folder / "job.json"
     answer = folder / "answer.json"
     if answer.exists() and read_json(file) == job:
@@ -163,6 +162,14 @@ def run_job(job: dict, folder: Path, fold_hash: str, python: str, minutes: float
         said = done.stderr.strip().splitlines()
         return {"problem": said[-1] if said else f"ended with code {done.returncode}"}
     return read_json(answer)
+
+
+def code_digest(peer: str) -> str:
+    """Of all code of this repository that a job runs."""
+    files = [MODELS / name for name in ("run.py", "shop.py", f"with_{peer}.py")]
+    if peer == OURS:
+        files += sorted((HERE.parent / "recsys_utils").rglob("*.py"))
+    return digest(*files)
 
 
 def environment(peer: str, install: list[str], envs: Path) -> tuple[str, str]:

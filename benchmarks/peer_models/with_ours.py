@@ -38,7 +38,5 @@ def two_stage(shop: Shop, k: int, **setting) -> pd.DataFrame:
 
 def _recommended(model: models.Recommender, shop: Shop, k: int) -> pd.DataFrame:
     catalogue = shop.items["item_id"]
-    history = Interactions.of(
-        shop.receipts, shop.items, shop.profiles, shop.as_of, catalogue
-    )
+    history = Interactions.of(shop.receipts, shop.items, shop.profiles, shop.as_of, catalogue)
     return model.fit(history).recommend(shop.users, k)[["user_id", "item_id", "rank"]]
