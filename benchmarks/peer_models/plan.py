@@ -93,7 +93,7 @@ PLAN = {
             "upcf": grid(recency=[5, 0], locality=[1, 5]),
             "gptop": grid(use_global_popularity=[True, False]),
             "ease": grid(lamb=[100, 500], days=[None, 60]),
-            "item_knn": grid(k=[50, 500], weighting=["idf", "bm25"], days=[None]),
+            "item_knn": grid(neighbours=[50, 500], weighting=["idf", "bm25"], days=[None]),
             "tifuknn": grid(n_groups=[3, 7], group_decay_rate=[0.7, 0.9]),
         },
     },

@@ -23,8 +23,9 @@ def ease(shop: Shop, k: int, days: float | None, **setting) -> pd.DataFrame:
     return _recommended(EASE(**setting, verbose=False), shop, k, days)
 
 
-def item_knn(shop: Shop, k: int, days: float | None, **setting) -> pd.DataFrame:
-    return _recommended(ItemKNN(**setting, seed=42, verbose=False), shop, k, days)
+def item_knn(shop: Shop, k: int, days: float | None, neighbours: int, **setting) -> pd.DataFrame:
+    model = ItemKNN(**setting, k=neighbours, seed=42, verbose=False)
+    return _recommended(model, shop, k, days)
 
 
 def _recommended(model: Recommender, shop: Shop, k: int, days: float | None) -> pd.DataFrame:
