@@ -1,6 +1,6 @@
 """Latent factors and their closed-form cousin: ALS, BPR, EASE."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -53,7 +53,8 @@ class Factors(Recommender):
 class ALS(Factors):
     """Implicit-feedback ALS (Hu, Koren, Volinsky 2008).
 
-    Confidence 1 + alpha · strength, unobserved pairs included.
+    Confidence base + alpha · strength where something was bought, 1 elsewhere. With base = 0 a
+    purchase that is old enough counts as unknown, neither liked nor disliked.
     """
 
     factors: int = 128
@@ -63,6 +64,7 @@ class ALS(Factors):
     weighting: Literal["count", "log", "signal", "bm25"] = "count"
     tau: float | None = 120
     seed: int = 42
+    base: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         check_params(
@@ -70,6 +72,7 @@ class ALS(Factors):
             factors=(1, 4096),
             regularization=(0, 1e6),
             alpha=(0, 1e6),
+            base=(0, 1e6),
             iterations=(1, 1000),
             tau=(0.01, 100_000),
         )
@@ -80,7 +83,7 @@ class ALS(Factors):
     def _solve(self, strengths: sparse.csr_matrix) -> None:
         """Factors of users × items strengths."""
         confidence = strengths.copy()
-        confidence.data = 1 + self.alpha * strengths.data
+        confidence.data = self.base + self.alpha * strengths.data
         with threadpool_limits(
             1, "blas"
         ):  # implicit has threads of its own; BLAS threads inside them halve the speed

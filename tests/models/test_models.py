@@ -904,14 +904,15 @@ def test_planted_tastes_are_found_and_beat_popularity(model: Recommender, clans)
 
 
 @pytest.mark.spec("S5-01")
-def test_als_solves_hu_koren_volinsky(clans) -> None:
+@pytest.mark.parametrize("base", [1, 0])
+def test_als_solves_hu_koren_volinsky(clans, base: float) -> None:
     """At convergence each user's factors solve (YᵀCY + λI)x = YᵀCp over all items, unobserved ones
     with confidence 1.
     """
     data, _ = clans
-    model = ALS(4, regularization=0.5, alpha=3, iterations=200, tau=None).fit(data)
+    model = ALS(4, regularization=0.5, alpha=3, iterations=200, tau=None, base=base).fit(data)
     y = model.item_factors_.astype(float)
-    confidence = np.where(data.matrix().toarray() > 0, 1 + 3 * data.matrix().toarray(), 1)
+    confidence = np.where(data.matrix().toarray() > 0, base + 3 * data.matrix().toarray(), 1)
     bought_ = data.matrix().toarray() > 0
     solved = [
         np.linalg.solve((y.T * c) @ y + 0.5 * np.eye(4), (y.T * c) @ p)
