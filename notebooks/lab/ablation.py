@@ -16,7 +16,7 @@ from tqdm import tqdm
 from recsys_utils.data.folds import Fold, Stage
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.prefilter import OTHER, relabel
-from recsys_utils.data.runs import DEPTH, VALIDATION_DEPTH, save_run, save_validation
+from recsys_utils.data.runs import DEPTH, save_run, save_validation
 from recsys_utils.ensembles.candidates import TOGETHER, VOTE, held
 from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, part, train
 from recsys_utils.evaluation import significance, slices
@@ -287,7 +287,7 @@ def record_within(
     kept = ids.drop(OTHER, errors="ignore")
     tuning = fold.tuning
     earlier = replace(model).fit(relabelled(tuning.history, ids))
-    lists = earlier.recommend(tuning.users, VALIDATION_DEPTH, tuning.exclude, only=kept)
+    lists = earlier.recommend(tuning.users, DEPTH, tuning.exclude, only=kept)
     save_validation(lists, fold, name)
     start = time.perf_counter()
     model.fit(relabelled(fold.testing.history, ids))

@@ -7,13 +7,7 @@ import numpy as np
 import pandas as pd
 
 from recsys_utils.data.folds import Fold, Stage
-from recsys_utils.data.runs import (
-    DEPTH,
-    VALIDATION_DEPTH,
-    load_metas,
-    save_run,
-    save_validation,
-)
+from recsys_utils.data.runs import DEPTH, load_metas, save_run, save_validation
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.slices import warm
 from recsys_utils.models import Recommender
@@ -55,15 +49,15 @@ def on_validation(
         fitted = iter([model])
     else:
         fitted = iter([replace(model).fit(stage.history)])
-    lists = []
+    lists = None
     values = []
     for each in fitted:
-        recs = each.recommend(stage.users, VALIDATION_DEPTH, stage.exclude, profiles=stage.profiles)
-        lists.append(recs)
+        recs = each.recommend(stage.users, DEPTH, stage.exclude, profiles=stage.profiles)
+        lists = recs if lists is None else lists
         values.append(per_user(recs, truth, k)["precision"].mean() if len(truth) else np.nan)
     if len(values) < 2:
-        return lists[0], {}
-    return lists[0], {f"precision@{k}": float(np.std(values, ddof=1)), "seeds": len(values)}
+        return lists, {}
+    return lists, {f"precision@{k}": float(np.std(values, ddof=1)), "seeds": len(values)}
 
 
 def record_new(model: Recommender, fold: Fold, name: str, of: str, note: str = "") -> pd.DataFrame:

@@ -23,8 +23,7 @@ from recsys_utils.store import (
     write_parquet,
 )
 
-DEPTH = 200
-VALIDATION_DEPTH = 20  # places of a list for the validation window that are kept
+DEPTH = 200  # places of a list that are kept: enough to find new items behind many repeats
 # The variable that holds the name of the notebook that runs.
 NOTEBOOK = "RECSYS_NOTEBOOK"
 COLUMNS = ("user_id", "item_id", "score", "rank")

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from recsys_utils import LabError
 from recsys_utils.data.folds import Fold, Stage
 from recsys_utils.data.interactions import codes, pair_ids
-from recsys_utils.data.runs import COLUMNS, DEPTH, VALIDATION_DEPTH, save_run, save_validation
+from recsys_utils.data.runs import COLUMNS, DEPTH, save_run, save_validation
 from recsys_utils.models import Recommender
 
 FEWEST = 30  # users of a segment below which its best model is luck
@@ -239,7 +239,7 @@ def record(
     tries: weightings that were judged on it.
     """
     if validation is not None:
-        save_validation(validation[validation["rank"] <= VALIDATION_DEPTH], fold, name)
+        save_validation(validation[validation["rank"] <= DEPTH], fold, name)
     start = time.perf_counter()
     recs = fuse(runs, **options)
     cost = seconds.loc[list(runs)].sum()

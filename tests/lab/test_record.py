@@ -10,7 +10,7 @@ from lab.scores import recorded
 from lab.tuning import over_seeds, tune
 from shops import Shop, fold_of
 
-from recsys_utils.data.runs import load_runs, load_validation, seed_spreads
+from recsys_utils.data.runs import DEPTH, load_runs, load_validation, seed_spreads
 from recsys_utils.models import BPR, OwnPurchases
 
 SMALL = {"factors": 4, "iterations": 5}
@@ -45,14 +45,16 @@ def test_a_model_without_a_seed_has_no_spread(home: Path, shop: Shop) -> None:
 
 
 def test_lists_for_the_validation_window_see_nothing_later(home: Path, shop: Shop) -> None:
-    """They are those of a model that is fitted on what was before it, and are kept for the fold."""
+    """They are those of a model that is fitted on what was before it, and as deep as the test's: a
+    choice for new items must find them behind many repeats.
+    """
     fold = fold_of(shop)
     model = OwnPurchases()
     record(model, fold, "own")
     [(name, recs)] = load_validation(fold).items()
     assert name == "own"
     stage = fold.tuning
-    expected = OwnPurchases().fit(stage.history).recommend(stage.users, 20, stage.exclude)
+    expected = OwnPurchases().fit(stage.history).recommend(stage.users, DEPTH, stage.exclude)
     ids = ["user_id", "item_id"]
     assert recs[ids].astype(str).equals(expected[ids].astype(str))
     assert recs["score"].equals(expected["score"])
