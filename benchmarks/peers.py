@@ -278,7 +278,7 @@ def write_results(table: pd.DataFrame) -> None:
     table = table.drop(columns="lists", errors="ignore")
     if RESULTS.exists():
         table = pd.concat([pd.read_csv(RESULTS), table]).drop_duplicates(keys, keep="last")
-    table.round(4).to_csv(RESULTS, index=False)
+    table.round(6).to_csv(RESULTS, index=False)
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@
 
 `dense` names the models that hold a number for each pair of items.
 
-Models that take more than about five seconds of the processor for one setting, ours too, get four.
+Models that take about five seconds of the processor or more for one setting get four.
 
 `days` is the age by which a basket's weight falls to 1/e (None: all weigh alike). Libraries that do
 not know dates get them so, as our models do.
