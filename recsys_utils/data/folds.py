@@ -69,14 +69,10 @@ class Fold:
     repeats: bool = True
     listed: bool = False
     registered: bool = False
+    is_dated: bool = True  # False: receipts have an order of baskets only
     events: pd.DataFrame | None = (
         None  # views, carts, removals, purchases, where the shop keeps a log of them
     )
-
-    @cached_property
-    def is_dated(self) -> bool:
-        """Whether receipts have dates, and not only an order."""
-        return spec(self.dataset).is_dated
 
     @property
     def list_days(self) -> int:
@@ -345,6 +341,7 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
         repeats=meta["repeats"],
         listed=has_own_file(result, "items"),
         registered=has_own_file(result, "users"),
+        is_dated=result.is_dated,
         events=events,
     )
 
