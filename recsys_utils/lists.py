@@ -16,7 +16,7 @@ from recsys_utils.data import tables
 from recsys_utils.data.folds import Fold, has_folds, load_fold
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.runs import has_runs, load_metas
-from recsys_utils.ensembles.new_for_you import with_new
+from recsys_utils.ensembles.new_for_you import NEW_FOR_YOU, with_new
 from recsys_utils.models import OwnPurchases, Recommender
 from recsys_utils.models.base import recorded_model
 from recsys_utils.report.judged import judge_fold
@@ -40,8 +40,6 @@ WITHOUT_RUN = "own_decayed"
 FORMULA = ("=", "+", "-", "@", "\t")
 # The model that learnt from attributes, for clients without a receipt, where a run chose it.
 BY_ATTRIBUTES = "preference_pairs"
-# The model that is judged on what is new to the shopper.
-NEW_FOR_YOU = "two_stage_new"
 BOUGHT = "You bought it"
 STRANGER = "A bestseller of these weeks"
 BY_PROFILE = "Liked by shoppers with a similar profile"

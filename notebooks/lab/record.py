@@ -49,15 +49,16 @@ def on_validation(
         fitted = iter([model])
     else:
         fitted = iter([replace(model).fit(stage.history)])
-    lists = None
+    first_lists = None
     values = []
     for each in fitted:
         recs = each.recommend(stage.users, DEPTH, stage.exclude, profiles=stage.profiles)
-        lists = recs if lists is None else lists
+        if first_lists is None:
+            first_lists = recs
         values.append(per_user(recs, truth, k)["precision"].mean() if len(truth) else np.nan)
     if len(values) < 2:
-        return lists, {}
-    return lists, {f"precision@{k}": float(np.std(values, ddof=1)), "seeds": len(values)}
+        return first_lists, {}
+    return first_lists, {f"precision@{k}": float(np.std(values, ddof=1)), "seeds": len(values)}
 
 
 def record_new(model: Recommender, fold: Fold, name: str, of: str, note: str = "") -> pd.DataFrame:

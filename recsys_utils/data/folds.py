@@ -123,15 +123,18 @@ class Fold:
     def _stage(
         self, history: pd.DataFrame, truth: pd.DataFrame, as_of: pd.Timestamp | None
     ) -> Stage:
-        if not self.is_dated and self.events is None:
-            history = _on_own_clocks(history)
-            as_of = history["ts"].max() + pd.Timedelta(days=1)  # of the next basket
         catalogue = self.items["item_id"] if self.listed else None
         profiles = (
             self.users.astype({"user_id": str}).set_index("user_id") if self.registered else None
         )
         result = Interactions.of(
-            history, self.items, self.users, as_of, catalogue, self._events(history, as_of)
+            history,
+            self.items,
+            self.users,
+            as_of,
+            catalogue,
+            self._events(history, as_of),
+            self.is_dated,
         )
         return Stage(
             result, truth.reset_index(drop=True), None if self.repeats else "bought", profiles
@@ -146,12 +149,6 @@ class Fold:
             return self.events if self.events is None else self.events[self.events["ts"] < as_of]
         last = history.groupby(history["user_id"].astype(str))["ts"].max()
         return self.events[self.events["ts"] <= self.events["user_id"].astype(str).map(last)]
-
-
-def _on_own_clocks(history: pd.DataFrame) -> pd.DataFrame:
-    """Every shopper's last basket of a history on the same day, however many were cut off."""
-    last = history.groupby("user_id", observed=True)["ts"].transform("max")
-    return history.assign(ts=history["ts"] + (last.max() - last))
 
 
 def window_borders(

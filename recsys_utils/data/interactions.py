@@ -41,14 +41,18 @@ class Interactions:
         as_of: pd.Timestamp | None = None,
         catalogue: pd.Series | None = None,
         events: pd.DataFrame | None = None,
+        is_dated: bool = True,
     ) -> "Interactions":
         """Number the users and items of a purchases table.
 
-        `as_of` defaults to the last timestamp of purchases and events.
+        `as_of` defaults to the last timestamp of purchases and events. Where they have an order and
+        no dates (is_dated=False), it is the day after every shopper's last basket.
 
         catalogue: ids that are on sale, though perhaps nobody bought them yet: they are numbered
         too.
         """
+        if not is_dated:
+            purchases, as_of = _on_own_clocks(purchases)
         logs = {
             name: rows["ts"].max()
             for name, rows in (("purchases", purchases), ("events", events))
@@ -206,6 +210,17 @@ def fixed_sample(n: int, most: int) -> np.ndarray:
     if n <= most:
         return np.arange(n)
     return np.sort(np.random.default_rng(0).choice(n, most, replace=False))
+
+
+def _on_own_clocks(purchases: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timestamp]:
+    """Every shopper's last basket on the same day, and the day after it, of the next basket.
+
+    The tables have it so for all receipts (`data/cleaning`); of a history baskets were cut off, of
+    some shoppers more than of others.
+    """
+    last = purchases.groupby("user_id", observed=True)["ts"].transform("max")
+    day = last.max()
+    return purchases.assign(ts=purchases["ts"] + (day - last)), day + pd.Timedelta(days=1)
 
 
 def _attributes(frame: pd.DataFrame | None, ids: pd.Index) -> pd.DataFrame:

@@ -359,3 +359,8 @@ def _check_columns(source: Source, table: str, made: Spec, path: Path) -> None:
             f'{where} has order and no ts: set protocol = "next_basket", a calendar window needs'
             " dates"
         )
+    if table == "purchases" and "order" in columns and made.events:
+        raise LabError(
+            f"{where} has order and no ts, and [events] has dates, so neither says what came first:"
+            " map the receipts' ts, or leave [events] out"
+        )

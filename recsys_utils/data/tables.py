@@ -95,7 +95,9 @@ class Tables:
             if events is not None:
                 events = events[events["ts"] < until].reset_index(drop=True)
         catalogue = self.items["item_id"] if len(self.items) else None
-        return Interactions.of(purchases, self.items, self.users, until, catalogue, events)
+        return Interactions.of(
+            purchases, self.items, self.users, until, catalogue, events, self.spec.is_dated
+        )
 
 
 def load(dataset: str) -> Tables:

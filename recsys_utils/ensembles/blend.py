@@ -239,7 +239,7 @@ def record(
     tries: weightings that were judged on it.
     """
     if validation is not None:
-        save_validation(validation[validation["rank"] <= DEPTH], fold, name)
+        save_validation(validation, fold, name)
     start = time.perf_counter()
     recs = fuse(runs, **options)
     cost = seconds.loc[list(runs)].sum()

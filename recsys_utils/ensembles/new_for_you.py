@@ -8,6 +8,8 @@ from recsys_utils.data.interactions import Interactions
 from recsys_utils.evaluation.slices import bought_before
 
 PAIR = ["user_id", "item_id"]
+# The model that is judged on what is new to the shopper.
+NEW_FOR_YOU = "two_stage_new"
 
 
 def with_new(
@@ -18,7 +20,8 @@ def with_new(
     best: lists on any purchase; new: lists of what to discover, such as those of
     `TwoStage(target="new")`; both user_id, item_id, rank from 1. Where the first k of `best` hold
     fewer than n new items, the lowest of what was bought before make room for the first of `new`,
-    at the end of the list. A promise is kept as far as `new` has items.
+    at the end of the list; where there is room, they stay. A promise is kept as far as `new` has
+    items.
 
     Returns user_id, item_id, score (falls with the rank), rank, for the shoppers of `best`.
     Raises LabError where n is not in 0…k.
@@ -29,7 +32,8 @@ def with_new(
     top["is_new"] = ~bought_before(top, history)
     lacking = n - top.groupby("user_id")["is_new"].sum()
     added = _first(_offered(new, top, history), lacking)
-    leaving = _last(top[~top["is_new"]], added["user_id"].value_counts())
+    too_many = top["user_id"].value_counts().add(added["user_id"].value_counts(), fill_value=0) - k
+    leaving = _last(top[~top["is_new"]], too_many)
     kept = top.drop(index=leaving.index)
     result = pd.concat([kept.assign(part=0), added.assign(part=1)], ignore_index=True)
     result = result.sort_values(["user_id", "part", "rank"], ignore_index=True)

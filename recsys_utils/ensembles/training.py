@@ -171,7 +171,9 @@ def _receipts(data_path: Path | str) -> Interactions:
 
     data = load(str(data_path))
     return Interactions.of(
-        data.purchases, catalogue=data.items["item_id"] if len(data.items) else None
+        data.purchases,
+        catalogue=data.items["item_id"] if len(data.items) else None,
+        is_dated=data.spec.is_dated,
     )
 
 

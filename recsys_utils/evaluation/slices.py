@@ -1,10 +1,14 @@
 """Slices of the evaluation: which purchases count (scopes) and whose (groups of users)."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
-from recsys_utils.data.folds import Stage
 from recsys_utils.data.interactions import Interactions, codes
+
+if TYPE_CHECKING:
+    from recsys_utils.data.folds import Stage
 
 HISTORY_LENGTHS = ((1, 1), (2, 4), (5, 9), (10, 24), (25, None))  # baskets before the test window
 ATTRIBUTES = ("segment", "country")
@@ -98,7 +102,7 @@ def restrict(
     return recs.assign(rank=recs.groupby("user_id", observed=True).cumcount() + 1)
 
 
-def user_groups(stage: Stage, catalogue: pd.Index | None = None) -> dict[str, pd.Index]:
+def user_groups(stage: "Stage", catalogue: pd.Index | None = None) -> dict[str, pd.Index]:
     """Users of a stage by name of group; empty groups are left out.
 
     warm and cold: with and without a purchase before · "history: 2 to 4": by baskets before
@@ -120,7 +124,7 @@ def user_groups(stage: Stage, catalogue: pd.Index | None = None) -> dict[str, pd
     return {name: members for name, members in groups.items() if len(members)}
 
 
-def _history_groups(stage: Stage, known: np.ndarray) -> dict[str, pd.Index]:
+def _history_groups(stage: "Stage", known: np.ndarray) -> dict[str, pd.Index]:
     history = stage.history
     baskets = history.purchases.groupby(history.user)["basket_id"].nunique()
     baskets = baskets.reindex(known).to_numpy()
@@ -137,7 +141,7 @@ def _history_groups(stage: Stage, known: np.ndarray) -> dict[str, pd.Index]:
     return groups
 
 
-def _attribute_groups(stage: Stage, column: str) -> dict[str, pd.Index]:
+def _attribute_groups(stage: "Stage", column: str) -> dict[str, pd.Index]:
     values = stage.history.users[column].reindex(stage.users).astype("object")
     sizes = values.value_counts().head(LARGEST_GROUPS)
     groups = {}

@@ -80,8 +80,12 @@ def _caution(found: list[Check]) -> str:
     failed = [f"{check.name}, {check.found} ({check.limit})" for check in found if not check.passed]
     if not failed:
         return ""
-    verb = "A guardrail fails" if len(failed) == 1 else f"{len(failed)} guardrails fail"
-    return f"{verb}: {'; '.join(failed)}. Look at it first, or change the limit ([guardrails])."
+    if len(failed) == 1:
+        return f"A guardrail fails: {failed[0]}. Look at it first ([guardrails] has the limits)."
+    return (
+        f"{len(failed)} guardrails fail: {'; '.join(failed)}. Look at them first ([guardrails] has"
+        " the limits)."
+    )
 
 
 def _headline(compared: Compared) -> str:
@@ -249,16 +253,18 @@ def _first_role(compared: Compared) -> str:
 def _rows(compared: Compared, best_new: Choice | None) -> list[dict]:
     """The choice, the runner-up, today's list, the cheapest tie and the best for new items."""
     ranking = compared.ranking
-    named = [
+    tie = new_items = None  # claims, which are made only where something can be recommended
+    if not compared.gaps:
+        tie = _cheapest_tie(compared)
+        new_items = best_new.model if best_new else None
+    roles: dict[str, list[str]] = {}
+    for role, model in (
         (_first_role(compared), compared.model),
         ("today's list", compared.incumbent),
+        ("cheapest that ties", tie),
         ("best other in the test weeks", _runner_up(compared)),
-    ]
-    if not compared.gaps:
-        named.insert(2, ("cheapest that ties", _cheapest_tie(compared)))
-        named.append(("choice for new items", best_new.model if best_new else None))
-    roles: dict[str, list[str]] = {}
-    for role, model in named:
+        ("choice for new items", new_items),
+    ):
         if model in ranking.index:
             roles.setdefault(model, []).append(role)
     new = best_first(compared.judged.board, scope="new").set_index("model")["value"]

@@ -11,11 +11,11 @@ from recsys_utils import LabError
 from recsys_utils.evaluation.significance import Interval, holm, intervals, paired_tests
 from recsys_utils.report.html import render, write
 from recsys_utils.report.kept import SECONDS, K, KeptRun
+from recsys_utils.report.verdict import LEAST_SHOPPERS
 from recsys_utils.report.wording import display_name, metric_label, num
 
 # How `./run_all.sh --gate` ends; 1 and 2 are errors.
 BETTER, WORSE, CANNOT_TELL = 0, 10, 20
-FEWEST = 30  # shoppers; with fewer an interval by resampling is too short
 NO_LEAD = ""  # no model's name: beside the leads a column of zeros, which each is tested against
 KEYS = ["fold", "model", "scope", "users_scope", "metric", "k"]  # of a leaderboard's number
 LONGEST_VALUE = 40
@@ -165,8 +165,8 @@ def gate(new: KeptRun, incumbent: KeptRun) -> Gate:
         return Gate(CANNOT_TELL, f"cannot tell: {old}, has no lists in {rival.name}")
     mine = new.values["precision"][new.choice]
     difference = (mine - rival.values["precision"][incumbent.choice]).dropna()
-    if len(difference) < FEWEST:
-        few = f"{len(difference)} shoppers are judged by both, {FEWEST} are needed"
+    if len(difference) < LEAST_SHOPPERS:
+        few = f"{len(difference)} shoppers are judged by both, {LEAST_SHOPPERS} are needed"
         return Gate(CANNOT_TELL, f"cannot tell: {few}; {old}")
     lead = intervals(difference.to_numpy()[:, None])[0]
     code, word = _verdict(lead)
@@ -242,14 +242,13 @@ def _parameters(first: dict, second: dict) -> pd.DataFrame:
             differing.setdefault((name, *values), []).append(number)
     rows = []
     for (name, *values), numbers in differing.items():
-        rows.append((f"{name} (notebook{'s'[: len(numbers) > 1]} {', '.join(numbers)})", *values))
-    for letter, these, those in (("A", first, second), ("B", second, first)):
-        alone = sorted(these["parameters"].keys() - those["parameters"].keys())
-        if alone:
-            ran = ", ".join(alone)
-            rows.append(
-                ("only these notebooks ran", *((ran, "–") if letter == "A" else ("–", ran)))
-            )
+        notebooks = "notebook" if len(numbers) == 1 else "notebooks"
+        rows.append((f"{name} ({notebooks} {', '.join(numbers)})", *values))
+    only_first = sorted(first["parameters"].keys() - shared)
+    only_second = sorted(second["parameters"].keys() - shared)
+    if only_first or only_second:
+        only = (", ".join(numbers) or "–" for numbers in (only_first, only_second))
+        rows.append(("notebooks that only this run knows", *only))
     rows += _unequal(_flat(first["settings"]), _flat(second["settings"]))
     for model in sorted(first["models"].keys() & second["models"].keys()):
         for name, *values in _unequal(first["models"][model], second["models"][model]):
@@ -299,7 +298,8 @@ def _differences(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFram
     for model, interval in zip(leads, intervals(leads.to_numpy()) if leads.size else []):
         means = {"A": float(a[model].mean()), "B": float(b[model].mean())}
         best, worst = sorted(means, key=means.get, reverse=True)
-        rows.append((model, best, means[best], means[worst], *vars(interval).values()))
+        ends = interval.value, interval.low, interval.high
+        rows.append((model, best, means[best], means[worst], *ends))
     table = pd.DataFrame(rows, columns=COLUMNS[:-1])
     table["p"] = _holm_against_nothing(leads)
     table = table.sort_values(["value", "model"], ascending=[False, True])

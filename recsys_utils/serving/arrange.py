@@ -146,8 +146,9 @@ def with_new(
 ) -> RankedList:
     """The n first items of a list, `new` of them new to the shopper as far as `others` has any.
 
-    What was bought before and stands lowest makes room for the first new items of `others`, at the
-    end of the list. is_bought: (items,) bool.
+    The rule of `ensembles.new_for_you.with_new`, for one shopper's arrays: what was bought before
+    and stands lowest makes room for the first new items of `others`, at the end of the list.
+    is_bought: (items,) bool.
     """
     ranked = ranked.at(np.arange(min(n, len(ranked.item))))
     habits = is_bought[ranked.item]
@@ -155,8 +156,9 @@ def with_new(
     is_offered = ~is_bought[others.item] & ~np.isin(others.item, ranked.item)
     added = others.at(np.flatnonzero(is_offered)[:lacking])
     leaving = max(0, len(ranked.item) + len(added.item) - n)
+    places = np.flatnonzero(habits)
     stays = np.ones(len(habits), bool)
-    stays[np.flatnonzero(habits)[len(habits[habits]) - leaving :]] = False
+    stays[places[len(places) - leaving :]] = False
     return ranked.at(np.flatnonzero(stays)).followed_by(added)
 
 

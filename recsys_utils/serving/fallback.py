@@ -3,8 +3,9 @@
 import numpy as np
 
 from recsys_utils.ensembles.hybrid import MODELS
+from recsys_utils.ensembles.new_for_you import NEW_FOR_YOU
 from recsys_utils.serving.arrange import SHOP, RankedList
-from recsys_utils.serving.lists import NEW_FOR_YOU, TITLES, Target
+from recsys_utils.serving.lists import TITLES, Target
 
 
 def notes(target: Target, ranked: RankedList) -> list[str]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.ensembles.hybrid import MODELS, Shopper
+from recsys_utils.ensembles.new_for_you import NEW_FOR_YOU
 from recsys_utils.serving.arrange import (
     DEEP,
     SHOP,
@@ -43,7 +44,6 @@ TITLES = {
     "own_decayed": "Own purchases",
 }
 STOCK = {UNKNOWN: "unknown", IN: "in_stock", 0: "out_of_stock"}
-NEW_FOR_YOU = "two_stage_new"  # the list that is judged on what is new to the shopper
 STRANGER = ""  # no id is empty, so nobody's history is meant
 
 

@@ -20,6 +20,7 @@ from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.prefilter import prefilter, rules_of
 from recsys_utils.data.runs import has_runs, load_runs, load_studies, load_validation
 from recsys_utils.ensembles.hybrid import MODELS, Hybrid
+from recsys_utils.ensembles.new_for_you import NEW_FOR_YOU
 from recsys_utils.ensembles.rule_settings import load_tuning
 from recsys_utils.ensembles.training import save_models
 from recsys_utils.ensembles.two_stage import TwoStage
@@ -44,7 +45,6 @@ from recsys_utils.report.choice import choose, validation_values
 from recsys_utils.serving.artifacts import KIND
 from recsys_utils.serving.confidence import DEPTH as CHECKED
 from recsys_utils.serving.confidence import fit_places
-from recsys_utils.serving.lists import NEW_FOR_YOU
 from recsys_utils.store import data_dir, read_json, write_manifest, write_parquet
 
 LISTS = {

@@ -320,6 +320,10 @@ def test_without_dates_every_shopper_has_a_clock_of_baskets(home: Path, gap: int
         for who, count in baskets.items():
             left = 1 if count <= cut_off else count - cut_off
             assert ages[who] == list(range(1, left + 1)), who
+    # All receipts, as the service learns them: the day is that of the next basket too.
+    every = tables.load(str(home / "orders.toml")).interactions()
+    assert every.age.min() == 1
+    assert every.as_of == every.purchases["ts"].max() + DAY
 
 
 def test_writing_twice_gives_the_same_hash(own: str) -> None:

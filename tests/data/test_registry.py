@@ -479,6 +479,11 @@ PLAN = {
         FINE,
         ["order", 'protocol = "next_basket"'],
     ),
+    "order, and events with dates": (
+        toml(mapped(ts=None, order="n"), top='protocol = "next_basket"', more=EVENTS),
+        FINE,
+        ["order", "[events] has dates", "leave [events] out"],
+    ),
     "second file missing": (toml(more=EVENTS), FINE, ["events.csv", "not found"]),
 }
 READ = {

@@ -37,6 +37,12 @@ def test_a_promise_is_kept_as_far_as_there_are_new_items(history: Interactions) 
     assert items(with_new(BEST, few[:0], history, 3, 3), "ann") == ["milk", "beer", "jam"]
 
 
+def test_nothing_leaves_a_list_that_has_room(history: Interactions) -> None:
+    wanted = ["milk", "beer", "jam", "bread", "tea", "rum"]
+    assert items(with_new(BEST, NEW, history, 3, 6), "ann") == wanted
+    assert items(with_new(BEST, NEW, history, 3, 5), "ann") == ["milk", "beer", "jam", "tea", "rum"]
+
+
 def test_only_shoppers_with_a_list_get_one(history: Interactions) -> None:
     assert set(with_new(BEST, NEW, history, 2, 3)["user_id"]) == {"ann"}
 

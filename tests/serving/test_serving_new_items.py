@@ -5,8 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+from shops import ranked, receipts
 from test_serving_shop import NOW, current, serving
 
+from recsys_utils.data.interactions import Interactions
+from recsys_utils.ensembles import new_for_you
+from recsys_utils.serving.arrange import RankedList, with_new
 from recsys_utils.serving.artifacts import KIND, Artifacts, service_manifest
 from recsys_utils.store import write_manifest
 
@@ -27,6 +33,36 @@ def ids(answer: dict) -> list[str]:
 def new(answer: dict) -> list[str]:
     rows = answer["recommendations"]
     return [row["item_id"] for row in rows if row["last_purchase_date"] is None]
+
+
+def made_of(codes: list[int]) -> RankedList:
+    numbers = [np.arange(len(codes), dtype=float) for _ in range(3)]
+    told = [""] * len(codes)
+    return RankedList(np.array(codes, int), *numbers, told, told, "hybrid", False)
+
+
+@given(
+    best=st.permutations(range(10)),
+    others=st.permutations(range(10)),
+    length=st.integers(0, 10),
+    bought=st.sets(st.integers(0, 9), min_size=1),
+    promise=st.tuples(st.integers(0, 6), st.integers(1, 6)).filter(lambda pair: pair[0] <= pair[1]),
+)
+def test_the_service_and_the_mailing_mix_by_one_rule(
+    best: list[int],
+    others: list[int],
+    length: int,
+    bought: set[int],
+    promise: tuple[int, int],
+) -> None:
+    new, n = promise
+    best = best[:length]
+    is_bought = np.isin(np.arange(10), list(bought))
+    served = with_new(made_of(best), made_of(others), is_bought, new, n).item.tolist()
+    history = Interactions.of(receipts("\n".join(f"u {i} b 2024-01-01 1 1" for i in bought)))
+    tables = [ranked([("u", str(i)) for i in codes]) for codes in (best, others)]
+    mailed = new_for_you.with_new(*tables, history, new, n)["item_id"].astype(int).tolist()
+    assert served == mailed or not best  # the mailing lists for those only who have a list
 
 
 @pytest.fixture
