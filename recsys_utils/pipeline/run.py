@@ -41,10 +41,13 @@ def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
         order.add(name, *(need for need in task.needs if need in by_name))
     order.prepare()
     failed: set[str] = set()
+    ready: set[str] = set()
     running: dict[Future, str] = {}
     with ThreadPoolExecutor(jobs) as pool:
         while order.is_active():
-            for name in _in_order(order.get_ready(), tasks, jobs):
+            ready.update(order.get_ready())
+            for name in _in_order(ready, tasks, jobs)[: jobs - len(running)]:
+                ready.remove(name)
                 running[pool.submit(_run_task, by_name[name], failed, save_outputs)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
@@ -123,7 +126,7 @@ def all_parameters(task: Task) -> dict[str, object]:
 
 
 def _in_order(ready: Iterable[str], tasks: list[Task], jobs: int) -> list[str]:
-    """Notebooks in the order in which they should start.
+    """Notebooks in the order in which they should start, once there is room for one.
 
     Where others run meanwhile, first what most others wait for, then the later ones: they take
     longer.

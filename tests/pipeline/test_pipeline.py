@@ -332,6 +332,16 @@ def test_two_jobs_run_at_the_same_time(lab: Lab) -> None:
     assert lab.run("--jobs", "2")[0] == 0
 
 
+def test_a_long_notebook_does_not_wait_for_short_ones_that_could_start_before(lab: Lab) -> None:
+    """10 needs 04 and 07; when they are there, it comes before the others that wait for room."""
+    for number in ("03", "04", "05", "06", "07", "10"):
+        lab.notebook(number)
+    code, ran, _, _ = lab.run("--jobs", "2")
+    assert code == 0
+    assert sorted(ran) == ["03", "04", "05", "06", "07", "10"]
+    assert ran.index("10") < ran.index("05")
+
+
 GOOD = {
     "K=7": 7,
     "TAU=2": 2.0,
