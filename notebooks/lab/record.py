@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -42,16 +43,20 @@ def on_validation(
         model that draws no random numbers, and where the stage has no truth.
     """
     truth = warm(stage.truth, stage.history)
-    first = model.params.get("seed")
-    if seeds >= 2 and first is not None and len(truth):
-        fitted = model.fit_seeds(stage.history, range(first, first + seeds))
-    elif getattr(model, "seen_", None) is stage.history.seen:
-        fitted = iter([model])
+    is_fitted = getattr(model, "seen_", None) is stage.history.seen
+    own_seed = model.params.get("seed")
+    if own_seed is None or not len(truth):
+        seeds = 1
+    if seeds < 2:
+        of_seeds = iter([model if is_fitted else replace(model).fit(stage.history)])
+    elif is_fitted:
+        others = model.fit_seeds(stage.history, range(own_seed + 1, own_seed + seeds))
+        of_seeds = chain([model], others)
     else:
-        fitted = iter([replace(model).fit(stage.history)])
+        of_seeds = model.fit_seeds(stage.history, range(own_seed, own_seed + seeds))
     first_lists = None
     values = []
-    for each in fitted:
+    for each in of_seeds:
         recs = each.recommend(stage.users, DEPTH, stage.exclude, profiles=stage.profiles)
         if first_lists is None:
             first_lists = recs

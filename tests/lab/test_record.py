@@ -37,6 +37,15 @@ def test_a_model_that_is_fitted_already_is_not_fitted_again(shop: Shop) -> None:
     assert not on_validation(fitted, fold.tuning)[0].equals(fresh)
 
 
+def test_a_fitted_model_is_the_first_of_the_seeds(shop: Shop) -> None:
+    fold = fold_of(shop)
+    fresh = on_validation(BPR(**SMALL), fold.tuning, seeds=3)
+    fitted = BPR(**SMALL).fit(fold.tuning.history)
+    lists, spread = on_validation(fitted, fold.tuning, seeds=3)
+    pd.testing.assert_frame_equal(lists, fresh[0])
+    assert spread == fresh[1]
+
+
 def test_a_model_without_a_seed_has_no_spread(home: Path, shop: Shop) -> None:
     fold = fold_of(shop)
     record(OwnPurchases(), fold, "own", seeds=3)

@@ -332,6 +332,14 @@ def test_two_jobs_run_at_the_same_time(lab: Lab) -> None:
     assert lab.run("--jobs", "2")[0] == 0
 
 
+def test_the_study_of_displays_waits_for_no_model(lab: Lab) -> None:
+    for number in ("01", "02", "03", "13", "14"):
+        lab.notebook(number)
+    needs = {task.path.stem[:2]: task.needs for task in lab.plan()}
+    assert needs["14"] == ["01_x", "02_x"]
+    assert needs["13"] == ["01_x", "02_x", "03_x"]
+
+
 def test_a_long_notebook_does_not_wait_for_short_ones_that_could_start_before(lab: Lab) -> None:
     """10 needs 04 and 07; when they are there, it comes before the others that wait for room."""
     for number in ("03", "04", "05", "06", "07", "10"):
