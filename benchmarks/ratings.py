@@ -88,9 +88,8 @@ def rated() -> pd.DataFrame:
     """MovieLens as the two towers' transactions; age in decades too, as a category."""
     data = tables.load("ml-100k")
     rows = transactions(data.purchases, data.users, data.items)
-    return rows.assign(
-        Income=(pd.to_numeric(rows["Age"]) // 10).astype(int).astype(str)
-    )  # a free categorical column
+    # A free categorical column.
+    return rows.assign(Income=(pd.to_numeric(rows["Age"]) // 10).astype(int).astype(str))
 
 
 def cross_validated() -> pd.DataFrame:

@@ -34,9 +34,8 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
         flat = np.flatnonzero(reach)
         starts = np.searchsorted(flat, np.arange(rows + 1) * n)
     row = np.repeat(np.arange(rows), np.diff(starts))
-    order = np.lexsort(
-        (-scores.ravel()[flat], row)
-    )  # stable: equal scores stay in order of columns
+    # Stable: equal scores stay in order of columns.
+    order = np.lexsort((-scores.ravel()[flat], row))
     return (flat - row * n)[order][starts[:-1, None] + np.arange(k)]
 
 

@@ -121,9 +121,8 @@ def precision(b: Bench, score: np.ndarray, k: int = 5) -> np.ndarray:
     """(users,) precision at k of candidates in the order of a score; 0 for who has none."""
     place = np.searchsorted(b.users, b.asked.pairs.user)
     order = np.lexsort((-score, place))
-    nth = np.arange(len(order)) - np.searchsorted(
-        place, place
-    )  # pairs are sorted by user: places ascend
+    # Pairs are sorted by user: places ascend.
+    nth = np.arange(len(order)) - np.searchsorted(place, place)
     return np.bincount(place[order], b.asked.bought[order] & (nth < k), len(b.users)) / k
 
 

@@ -70,9 +70,8 @@ class Fold:
     listed: bool = False
     registered: bool = False
     is_dated: bool = True  # False: receipts have an order of baskets only
-    events: pd.DataFrame | None = (
-        None  # views, carts, removals, purchases, where the shop keeps a log of them
-    )
+    # Views, carts, removals, purchases, where the shop keeps a log of them.
+    events: pd.DataFrame | None = None
 
     @property
     def list_days(self) -> int:
@@ -316,9 +315,8 @@ def load_fold(dataset: str, name: str | None = None) -> Fold:
     folder = data_dir(result.name, "folds", name)
     data = data_dir(result.name, "tables")
     meta = read_json(folder / "fold.json", cure)
-    rows = read_parquet(
-        *(folder / f"{part}.parquet" for part in PARTS), cure=cure
-    )  # together: the parts share their categories
+    # Together: the parts share their categories.
+    rows = read_parquet(*(folder / f"{part}.parquet" for part in PARTS), cure=cure)
     ends = np.cumsum([0, *meta["rows"]])
     parts = {}
     for part, start, end in zip(PARTS, ends, ends[1:]):

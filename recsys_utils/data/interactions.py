@@ -157,9 +157,8 @@ class Interactions:
         """
         if weights is None:
             weights = np.ones(len(self.user)) if tau is None else np.exp(-self.age / tau)
-        result = sparse.csr_matrix(
-            (weights, (self.user, self.item)), shape=self.shape
-        )  # float64: sums are exact enough
+        # float64: sums are exact enough.
+        result = sparse.csr_matrix((weights, (self.user, self.item)), shape=self.shape)
         result.sort_indices()
         return result.astype(np.float32)
 
@@ -194,9 +193,8 @@ def codes(ids: pd.Series, vocabulary: pd.Index | None = None) -> np.ndarray:
         ids = ids.astype(str).astype("category")
     if vocabulary is None:
         return ids.cat.codes.to_numpy(np.int32)
-    found = np.append(vocabulary.get_indexer(ids.cat.categories.astype(str)), -1).astype(
-        np.int32
-    )  # the last is for nulls
+    # The last is for nulls.
+    found = np.append(vocabulary.get_indexer(ids.cat.categories.astype(str)), -1).astype(np.int32)
     return found[ids.cat.codes]
 
 

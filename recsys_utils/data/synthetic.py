@@ -55,17 +55,15 @@ CHUNK = 2_500  # users made at once: bounds memory to some hundred MB
 ONE_BASKET = 0.15
 BASKETS_MEDIAN = 7.5
 BASKETS_SPREAD = 0.9
-OLD_CUSTOMERS = (
-    0.87  # came before day 0; the others join through time, so some are cold in the test window
-)
+# Who came before day 0; the others join through time, so some are cold in the test window.
+OLD_CUSTOMERS = 0.87
 STAY_DAYS = 900  # mean days until a customer leaves for good
 
 # Loyalty: staples are bought again in a rhythm, so own purchases beat popularity and being due
 # carries signal.
 STAPLES = 12.0  # staples a customer has at any time
-STAPLE_DAYS = (
-    300  # mean life of a staple: people abandon old ones and adopt new ones, so recency helps
-)
+# Mean life of a staple: people abandon old ones and adopt new ones, so recency helps.
+STAPLE_DAYS = 300
 # cycle / the customer's usual gap between visits: median and log-spread
 CYCLE = 4.0
 CYCLE_SPREAD = 0.6
@@ -199,17 +197,9 @@ def _shop(rng: Rng, n: int) -> Shop:
     weight = np.cumsum(np.where(on_sale, np.exp(log_sales), 0), axis=1)
     weekly = (np.arange(WEEKS)[:, None] + weight / weight[:, -1:]).ravel()
     n_tastes = sum(map(len, map(_types, CATEGORIES))) + len(COLLECTIONS) + 1
-    leaning = {
-        field: rng.normal(
-            0, PROFILE / 2, (size, KINDS)
-        )  # four fields: variances add up to PROFILE squared
-        for field, size in {
-            "age": len(AGE_BANDS) + 1,
-            "gender": 3,
-            "country": len(COUNTRIES),
-            "income": 3,
-        }.items()
-    }
+    sizes = {"age": len(AGE_BANDS) + 1, "gender": 3, "country": len(COUNTRIES), "income": 3}
+    # The variances of the four fields add up to PROFILE squared.
+    leaning = {field: rng.normal(0, PROFILE / 2, (size, KINDS)) for field, size in sizes.items()}
     kinds = rng.normal(0, TASTE, (KINDS, n_tastes))
     return Shop(items, traits, weekly, discount, on_sale, kinds - kinds.mean(axis=0), leaning)
 
@@ -225,6 +215,7 @@ def _catalogue(rng: Rng, n: int) -> tuple[pd.DataFrame, dict[str, np.ndarray], n
     brand = rng.integers(len(BRANDS), size=n)
     tier = TIERS[brand // 6]
     price = pick.price * np.exp(0.25 * tier + rng.normal(0, 0.6, n))
+    # Shops like .99 and .49.
     items = pd.DataFrame(
         {
             "item_id": _ids("I", np.arange(n), 5),
@@ -235,7 +226,7 @@ def _catalogue(rng: Rng, n: int) -> tuple[pd.DataFrame, dict[str, np.ndarray], n
             "type": pick.type,
             "price": np.maximum(np.round(price * 20) / 20 - 0.01, 0.19).round(2),
         }
-    )  # shops like .99 and .49
+    )
     hidden = {
         "subcategory": pick.code.to_numpy(),
         "collection": pick.collection.to_numpy(),
@@ -512,9 +503,8 @@ def _staples(
     At adoption, and then at the first visit after each tick of its own clock.
     """
     length = people.span[:, 1] - people.span[:, 0]
-    owner, _ = _expand(
-        rng.poisson(STAPLES * people.appetite * (1 + length / STAPLE_DAYS))
-    )  # STAPLES alive at any time
+    # STAPLES alive at any time.
+    owner, _ = _expand(rng.poisson(STAPLES * people.appetite * (1 + length / STAPLE_DAYS)))
     join, leave = people.span[owner].T
     start = np.maximum(join, rng.uniform(join - STAPLE_DAYS, leave))
     stop = np.minimum(start + rng.exponential(STAPLE_DAYS, len(owner)), DAYS)

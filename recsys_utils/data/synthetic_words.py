@@ -238,9 +238,8 @@ PLACES = np.array(
     object,
 )
 COUNTRIES = pd.unique(PLACES[:, 2])
-STORES = np.array(
-    [f"S{i + 1:02d}" for i in range(len(PLACES))], object
-)  # one in each city; S00 is the web shop
+# One in each city; S00 is the web shop.
+STORES = np.array([f"S{i + 1:02d}" for i in range(len(PLACES))], object)
 GENDERS = np.array(["F", "M", "U"], object)
 INCOMES = np.array(["Low", "Medium", "High"], object)
 AGE_BANDS = (30, 45, 60)

@@ -292,9 +292,8 @@ class _Stack:
             raise LabError("a table lists an item twice for a user: recommend() never does")
         score = np.maximum(parts, 0).sum(axis=0)
         user, item = np.divmod(pairs, max(1, len(self.items)))
-        order = np.lexsort(
-            (item, -np.round(score, 12), user)
-        )  # sums of equal parts in another order are equal
+        # Sums of equal parts in another order are equal.
+        order = np.lexsort((item, -np.round(score, 12), user))
         return self._made(user[order], item[order], score[order], parts.argmax(axis=0)[order])
 
     def spread(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -281,9 +281,8 @@ def _kinds(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
     result = {}
     row, habits = _habits(pairs, history)
     for column in (c for c in ("category", "subcategory") if c in history.items):
-        of, values = pd.factorize(
-            history.items[column]
-        )  # −1, what has no category, is the last column
+        # −1, what has no category, is the last column.
+        of, values = pd.factorize(history.items[column])
         member = sparse.csr_matrix(
             (np.ones(len(of), np.float32), (np.arange(len(of)), of % (len(values) + 1))),
             (len(of), len(values) + 1),

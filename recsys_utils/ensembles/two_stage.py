@@ -28,9 +28,8 @@ from recsys_utils.models import (
 )
 from recsys_utils.models.base import check_params, standardised
 
-THREADED = (
-    100_000  # rows below which a second thread costs more than it gives; it never changes the trees
-)
+# Rows below which a second thread costs more than it gives; it never changes the trees.
+THREADED = 100_000
 FEW = 20_000  # rows from which a ranker learns, if there are as many
 # Bought candidates of all windows from which the ranker stands by itself. With fewer it is made of
 # smaller trees, and shares the order with the best single model.

@@ -25,9 +25,8 @@ def weigh(data: Interactions, weighting: str, tau: float | None) -> sparse.csr_m
         return data.matrix(weights=signal(data) * (1 if tau is None else np.exp(-data.age / tau)))
     x = data.matrix(tau)
     if weighting == "bm25":
-        return (
-            bm25_weight(x.T).T.tocsr().astype(np.float32).maximum(0)
-        )  # who bought nearly everything would weigh less than nothing
+        # Who bought nearly everything would weigh less than nothing.
+        return bm25_weight(x.T).T.tocsr().astype(np.float32).maximum(0)
     return x.log1p() if weighting == "log" else x
 
 

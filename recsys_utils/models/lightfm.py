@@ -18,9 +18,8 @@ from recsys_utils.models.base import Recommender, check_params, cosines, with_ha
 from recsys_utils.models.popularity import OwnPurchases
 
 WORDS = 1.2  # a column whose values have more words than this on average is read as text
-FAINT = (
-    0.02  # a pair decayed below this, four tau ago, teaches little and costs as much as any other
-)
+# A pair decayed below this, four tau ago, teaches little and costs as much as any other.
+FAINT = 0.02
 
 
 @dataclass
@@ -111,9 +110,8 @@ class LightFM(Recommender):
             random_state=self.seed,
         )
         ones, weights = _heard(taste[:, sold])
-        met = (
-            slice(None) if self.loss == "warp" else np.unique(ones.col)
-        )  # WARP draws its negatives from all items, BPR from those bought
+        # WARP draws its negatives from all items, BPR from those bought.
+        met = slice(None) if self.loss == "warp" else np.unique(ones.col)
         user = users[np.unique(ones.row)].sum(axis=0) > 0
         item = items[sold][met].sum(axis=0) > 0
         try:

@@ -85,9 +85,8 @@ class UserNeighbours(Recommender):
         k = min(k, len(asked) - 1)
         if k < 1:
             return np.zeros((len(users), 0), np.int64), np.zeros((len(users), 0), np.float32)
-        like = self._likeness(users).astype(
-            np.float32
-        )  # hides the last bits of sums: equal vectors are equally near
+        # Hides the last bits of sums: equal vectors are equally near.
+        like = self._likeness(users).astype(np.float32)
         place = np.minimum(np.searchsorted(asked, users), len(asked) - 1)
         is_self = asked[place] == users
         like[is_self, place[is_self]] = -np.inf

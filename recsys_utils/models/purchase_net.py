@@ -27,9 +27,9 @@ from recsys_utils.models.platt import Platt
 from recsys_utils.models.torch_training import small_batches, step
 from recsys_utils.store import atomic, model_path
 
-BLOCK = (
-    1 << 18
-)  # numbers of one block of hidden layers when everything is scored: what a core keeps near
+# Numbers of one block of hidden layers when everything is scored: what a core keeps near.
+BLOCK = 1 << 18
+# Of which there must be one.
 COUNTS = (
     "dim",
     "hidden",
@@ -38,7 +38,7 @@ COUNTS = (
     "epochs",
     "update_batch",
     "update_epochs",
-)  # of which there must be one
+)
 KEY = 1 << 32  # user code × KEY + item code names a pair
 # the interest that a look tells, where a purchase tells 1, while its outcome is open: the knob of
 # notebook 12; the probability of purchase knows nothing of it
@@ -140,9 +140,8 @@ class PurchaseNet:
         held_out = rng.random(coded.shape[1]) < VALID
         seen = _keys(*coded[:2])
         valid = net._beside_negatives(coded[:, held_out], seen, rng)
-        batch = int(
-            np.clip(coded.shape[1] // STEPS, 1, net.batch_size)
-        )  # few pairs need their steps too
+        # Few pairs need their steps too.
+        batch = int(np.clip(coded.shape[1] // STEPS, 1, net.batch_size))
         net.curve = net._descend(
             coded[:, ~held_out], seen, rng, net.epochs, net.learning_rate, batch, valid
         )
@@ -168,9 +167,8 @@ class PurchaseNet:
         net._reconcile(new)
         seen = np.concatenate([_keys(*new[:2]), _keys(*net.kept[:2])])
         rows = np.concatenate([new, net._replayed(new, rng)], axis=1)
-        batch = max(
-            net.update_batch, rows.shape[1] // STEPS
-        )  # a flood of events takes no more steps than a busy night
+        # A flood of events takes no more steps than a busy night.
+        batch = max(net.update_batch, rows.shape[1] // STEPS)
         net._descend(rows, seen, rng, net.update_epochs, net.update_rate, batch)
         net._remember(new, rng)
         return net
@@ -452,9 +450,8 @@ def interest_of_all(
 def _logits(
     tables: dict[str, torch.Tensor], user: torch.Tensor, item: torch.Tensor
 ) -> torch.Tensor:
-    both = torch.cat(
-        [embedding(user, tables["user"]), embedding(item, tables["item"])], dim=1
-    )  # its gradient is far faster than an index's
+    # Its gradient is far faster than an index's.
+    both = torch.cat([embedding(user, tables["user"]), embedding(item, tables["item"])], dim=1)
     return torch.relu(both @ tables["w1"] + tables["b1"]) @ tables["w2"] + tables["b2"]
 
 

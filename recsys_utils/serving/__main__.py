@@ -101,9 +101,8 @@ def _serve(options: argparse.Namespace) -> int:
         flush=True,
     )
     log_to_stderr(settings.debug)
-    signal.signal(
-        signal.SIGTERM, lambda *_: None
-    )  # the server raises it once more when it has ended in peace: then it is no error
+    # The server raises it once more when it has ended in peace: then it is no error.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(
         create_app(options.artifacts, options.db, settings),
         host=options.host,

@@ -86,9 +86,8 @@ def sentence(errors: Sequence[dict], body: object = None) -> str:
 
 
 def _takes(error: dict) -> str:
-    kind = (
-        f"string_{error['type']}" if isinstance(error["input"], str) else error["type"]
-    )  # pydantic counts a checked text as entries
+    # Pydantic counts a checked text as entries.
+    kind = f"string_{error['type']}" if isinstance(error["input"], str) else error["type"]
     return TAKES.get(kind, TAKES.get(error["type"], "something else, see /docs")).format(
         **error.get("ctx", {})
     )

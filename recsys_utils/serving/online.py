@@ -73,9 +73,8 @@ class Online:
         self.learnt: Learnt | None = None
         self._lock = threading.Lock()
         self.bought: defaultdict[str, Purchases] = defaultdict(Purchases)
-        self.stamps: Counter[str] = (
-            Counter()
-        )  # events by user since the start: what the cache knows a user's state by
+        # Events by user since the start: what the cache knows a user's state by.
+        self.stamps: Counter[str] = Counter()
         self._net: tuple[str | None, PurchaseNet | None] = (None, None)
         self._checked: tuple[object, bool] = (None, False)
 

@@ -21,9 +21,8 @@ YEARS = (1970, 2200)
 def _moment(value: datetime) -> datetime:
     """UTC without zone; a time without zone is UTC already."""
     if not YEARS[0] <= value.year < YEARS[1]:
-        raise ValueError(
-            f"a time of the years {YEARS[0]} to {YEARS[1] - 1}"
-        )  # what it takes, as `errors.sentence` says it
+        # What it takes, as `errors.sentence` says it.
+        raise ValueError(f"a time of the years {YEARS[0]} to {YEARS[1] - 1}")
     return value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
 
 

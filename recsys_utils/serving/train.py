@@ -341,9 +341,8 @@ def _online(data: tables.Tables, state: Path, now: pd.Timestamp, fast: bool) -> 
     """
     log = data.interactions().log
     with tempfile.TemporaryDirectory() as inbox:
-        write_csv(
-            log, data.items, Path(inbox), daily=False
-        )  # two years of days would be posted in hundreds of steps
+        # Two years of days would be posted in hundreds of steps.
+        write_csv(log, data.items, Path(inbox), daily=False)
         report = train_cold(
             inbox,
             state,

@@ -134,9 +134,8 @@ def test_all_weight_on_one_model_is_that_model_s_order(
         model.recommend(users, 20)
         for model in (plain.retuned(NO_RULES | weights(*one)), parts[name])
     )
-    assert (
-        np.mean([a == b for a, b in zip(items(result), items(own))]) > 0.98
-    )  # equal but for the last bit of float32
+    # Equal but for the last bit of float32.
+    assert np.mean([a == b for a, b in zip(items(result), items(own))]) > 0.98
     weighted = plain.retuned(NO_RULES | weights(*one))
     chosen = reference.candidates(plain, users[:9], part=name)
     assert items(chosen) == items(reference.candidates(weighted, users[:9]))

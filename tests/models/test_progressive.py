@@ -172,9 +172,8 @@ def test_new_shoppers_and_products_grow_the_tables_from_the_mean(clans: pd.DataF
     still = PurchaseNet.cold(clans, **SMALL, update_rate=1e-12).updated(pairs([("zoe", "new", 1)]))
     assert np.allclose(still.weights["user"][-1], net.weights["user"].mean(axis=0), atol=1e-6)
     assert np.allclose(still.weights["item"][-1], net.weights["item"].mean(axis=0), atol=1e-6)
-    assert net.scores(["zoe"]) == pytest.approx(
-        still.scores(["zoe"])[:, :-1], abs=1e-5
-    )  # an unknown one is the mean, too
+    # An unknown one is the mean, too.
+    assert net.scores(["zoe"]) == pytest.approx(still.scores(["zoe"])[:, :-1], abs=1e-5)
 
 
 @pytest.mark.spec("S4-11")

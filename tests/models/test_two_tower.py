@@ -111,9 +111,8 @@ def test_p_is_the_sigmoid_of_t_times_cosine_plus_b() -> None:
             )
     assert model.log_t.requires_grad
     assert model.b.requires_grad
-    assert 1 + 4 * torch.sigmoid(torch.tensor(1.0)) == pytest.approx(
-        3.92, abs=0.005
-    )  # what t = 1 could reach at most
+    # What t = 1 could reach at most.
+    assert 1 + 4 * torch.sigmoid(torch.tensor(1.0)) == pytest.approx(3.92, abs=0.005)
 
 
 @pytest.mark.spec("S2-25")

@@ -652,9 +652,8 @@ def started(events: Path, state: Path, wait: float = 0) -> multiprocessing.Proce
     It is forked from one that has imported everything and started no thread.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["recsys_utils.online.update", "torch._dynamo"]
-    )  # the latter is what Adam imports at its first use
+    # The latter is what Adam imports at its first use.
+    context.set_forkserver_preload(["recsys_utils.online.update", "torch._dynamo"])
     process = context.Process(
         target=apply_folder, args=(events, state), kwargs={"now": NOW, "wait": wait}
     )

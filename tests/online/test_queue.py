@@ -618,15 +618,16 @@ def test_then_the_favourite_category_then_anything_popular(queue: Queue) -> None
 @pytest.mark.parametrize(
     ("rows", "category"),
     [
-        (
-            [("b1", "cart")] + [("b2", "remove_from_cart")] * 5 + [("a1", "view")] * 2,
-            "b",
-        ),  # 3 to 2: who dislikes one may like its kind
-        ([("a1", "view"), ("b1", "view"), ("b2", "purchase")], "b"),  # 1 to 1 + 1
-        ([("a1", "view"), ("b1", "purchase")], "a"),  # 1 to 1: the first in the alphabet
+        # 3 to 2: who dislikes one may like its kind.
+        ([("b1", "cart")] + [("b2", "remove_from_cart")] * 5 + [("a1", "view")] * 2, "b"),
+        # 1 to 1 + 1.
+        ([("a1", "view"), ("b1", "view"), ("b2", "purchase")], "b"),
+        # 1 to 1: the first in the alphabet.
+        ([("a1", "view"), ("b1", "purchase")], "a"),
+        # None that is known is liked.
         ([("a1", "remove_from_cart"), ("1", "cart")], None),
     ],
-)  # none known is liked
+)
 def test_the_favourite_category_has_the_highest_positive_scores_and_purchases(
     queue: Queue, rows: list, category: str | None
 ) -> None:

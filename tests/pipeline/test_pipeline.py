@@ -81,9 +81,8 @@ class Lab:
         said = {
             line[:2]: line[5:].strip() for line in out.splitlines() if re.match(r"\d\d_x ", line)
         }
-        assert len(out.splitlines()) == len(said) + 1 or code == 2, (
-            out
-        )  # a line per notebook, then the last
+        # A line per notebook, then the last.
+        assert len(out.splitlines()) == len(said) + 1 or code == 2, out
         return code, (self.home / "log").read_text().split(), said, err
 
     def plan(self, *arguments: str) -> list[plan.Task]:

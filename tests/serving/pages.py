@@ -173,9 +173,8 @@ def chromium() -> Iterator[object]:
         pytest.skip("the page's tests need Chromium on the PATH")
     with playwright.sync_playwright() as driver:
         result = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield result.new_context(
-            viewport=DESK, reduced_motion="reduce"
-        )  # one for all pages is cheaper than one for each
+        # One for all pages is cheaper than one for each.
+        yield result.new_context(viewport=DESK, reduced_motion="reduce")
         result.close()
 
 
@@ -261,9 +260,8 @@ def opened(page: Page, served: Served, tab: str, **params: object) -> Locator:
         + ("?" + "&".join(f"{k}={quote(str(v))}" for k, v in params.items()) if params else "")
     )
     expect(page.locator("#health")).to_contain_text("Data until")
-    page.evaluate(
-        "new Promise(done => setTimeout(done))"
-    )  # a new address in the same page is noticed in a task of its own
+    # A new address in the same page is noticed in a task of its own.
+    page.evaluate("new Promise(done => setTimeout(done))")
     return settled(page, tab)
 
 

@@ -286,10 +286,11 @@ def test_fixed_paths_are_not_taken_for_ids(client: TestClient) -> None:
     assert client.get(f"{API}/items/popular").json()["count"] == 10
     assert client.get(f"{API}/items").json()["categories"]
     problem(client.get(f"{API}/recommendations/u/explain"), 422, "item_id is missing: add it")
+    # Where GET means the explanation.
     assert (
         client.post(f"{API}/recommendations", json={"user_id": "u/explain"}).json()["user_id"]
         == "u/explain"
-    )  # where GET means the explanation
+    )
     for method, path in (
         ("GET", "/users/u"),
         ("GET", "/items/I00001"),

@@ -280,9 +280,8 @@ def test_a_killed_server_loses_no_acknowledged_event(folder: Path, after: int) -
         assert queue.check() == []
         for user, posted in by_user.items():
             kept = queue.read("SELECT COUNT(*) AS n FROM events WHERE user_id = ?", (user,))["n"][0]
-            assert (
-                len(posted) <= kept <= len(posted) + 1
-            )  # one more may have been written and not answered
+            # One more may have been written and not answered.
+            assert len(posted) <= kept <= len(posted) + 1
     with process(folder) as (_, client):
         again = client.post(
             f"{API}/events",

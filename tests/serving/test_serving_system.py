@@ -20,9 +20,8 @@ from recsys_utils.serving.settings import Settings
 def test_health_before_during_and_without(folder: Path, tmp_path: Path) -> None:
     from recsys_utils.serving.app import create_app
 
-    waiting = TestClient(
-        create_app(folder, clock=Clock()), "http://localhost"
-    )  # not entered: nothing is loaded
+    # Not entered: nothing is loaded.
+    waiting = TestClient(create_app(folder, clock=Clock()), "http://localhost")
     assert got(waiting, f"{API}/health")["status"] == "initializing"
     assert got(waiting, f"{API}/health/live")["models_loaded"] == []
     for path in (
@@ -226,9 +225,8 @@ def test_every_knob_changes_the_answers(answers: dict[str, list], knobs: dict) -
         if len(knobs) > 1 or len(knobs.get("price_sensitivity", {})) > 1
         else {}
     )
-    before = (
-        {"price_sensitivity": {"mode": other["mode"]}} if other else {}
-    )  # what else had to change for the knob to matter
+    # What else had to change for the knob to matter.
+    before = {"price_sensitivity": {"mode": other["mode"]}} if other else {}
     assert answers[str(knobs)] != answers[str(before)]
 
 
@@ -321,9 +319,8 @@ def test_many_at_once_are_answered_by_a_few_threads(folder: Path) -> None:
     with serving(folder, max_waiting=100) as client, ThreadPoolExecutor(40) as pool:
         answers = list(pool.map(lambda n: client.get(f"{API}/queue/shopper{n}"), range(200)))
         assert {answer.status_code for answer in answers} == {200}
-        assert (
-            len(client.app.state.service.online.queue.connections) <= THREADS + 2
-        )  # and the threads that load and test
+        # And the threads that load and test.
+        assert len(client.app.state.service.online.queue.connections) <= THREADS + 2
 
 
 @pytest.mark.spec("S3-26")

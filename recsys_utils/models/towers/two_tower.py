@@ -206,9 +206,8 @@ class TwoTower(Recommender):
             return None
         free = data.shape[1] - np.diff(data.seen.indptr)[user][:, None]
         nth = rng.integers(0, np.maximum(free, 1), (len(user), self.negatives))
-        return np.minimum(
-            unbought(data.seen, user[:, None], nth), data.shape[1] - 1
-        )  # who bought everything has none
+        # Who bought everything has none.
+        return np.minimum(unbought(data.seen, user[:, None], nth), data.shape[1] - 1)
 
     def _losses(
         self,
