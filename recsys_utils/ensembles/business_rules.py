@@ -64,10 +64,10 @@ def rerank(
         )
     user = codes(candidates["user_id"], facts.user_ids)
     item = codes(candidates["item_id"], facts.item_ids)
-    mean, price, cycle = (
-        np.append(x, np.nan)[at]
-        for x, at in ((facts.mean_price, user), (facts.price, item), (facts.cycle, item))
-    )
+    # The last value, for the code −1 of who or what is not known.
+    mean = np.append(facts.mean_price, np.nan)[user]
+    price = np.append(facts.price, np.nan)[item]
+    cycle = np.append(facts.cycle, np.nan)[item]
     limit = price_limits(mean, segment_bounds(facts.mean_price, tuning.user_segments), tuning)
     kept = ~dropped(price, limit, _days(facts.last, user, item) + later, cycle, tuning)
     result = candidates.assign(

@@ -43,7 +43,8 @@ def words(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
     for name in ("60", "last"):
         result[f"words_topic_{name}"] = _alike(pairs, tastes[name], topics)
     kind = vectors.power(2)
-    lately, usual = (kind @ (kind.T @ _share(history, days)) for days in (LATELY[-1], USUAL))
+    lately = kind @ (kind.T @ _share(history, LATELY[-1]))
+    usual = kind @ (kind.T @ _share(history, USUAL))
     result["words_trend"] = (lately / np.maximum(usual, 1e-9))[pairs.item]
     return result
 
@@ -145,7 +146,8 @@ def _share(history: Interactions, days: float) -> np.ndarray:
 
 def _over_usual(item: np.ndarray, age: np.ndarray, n: int, days: float) -> np.ndarray:
     """(items,) rows of the last days over those expected from 91 days, both plus one."""
-    lately, usual = (_lately(item, age, n, since) for since in (days, USUAL))
+    lately = _lately(item, age, n, days)
+    usual = _lately(item, age, n, USUAL)
     return (lately + 1) / (usual * lately.sum() / max(usual.sum(), 1) + 1)
 
 

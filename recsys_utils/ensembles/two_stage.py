@@ -273,7 +273,8 @@ class TwoStage(Recommender):
 
     def _window(self, data: Interactions, n: int, axes: pd.DataFrame | None) -> Examples | None:
         """The n-th window before the cut."""
-        start, end = (data.as_of - pd.Timedelta(days=self.days * back) for back in (n, n - 1))
+        start = data.as_of - pd.Timedelta(days=self.days * n)
+        end = data.as_of - pd.Timedelta(days=self.days * (n - 1))
         rows = data.purchases
         past = rows[rows["ts"] < start]
         then = rows[(rows["ts"] >= start) & (rows["ts"] < end)]

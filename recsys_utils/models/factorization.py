@@ -43,9 +43,8 @@ class Factors(Recommender):
         return cosines(self.item_factors_, item)
 
     def _keep(self, fitted: object) -> None:
-        self.user_factors_, self.item_factors_ = (
-            np.ascontiguousarray(f, np.float32) for f in (fitted.user_factors, fitted.item_factors)
-        )
+        self.user_factors_ = np.ascontiguousarray(fitted.user_factors, np.float32)
+        self.item_factors_ = np.ascontiguousarray(fitted.item_factors, np.float32)
 
 
 @dataclass

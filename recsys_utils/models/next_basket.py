@@ -138,9 +138,8 @@ class TIFUKNN(UserNeighbours):
         if self.pooling == "mean":
             groups = -(-baskets // self.m)
             weights /= groups * np.minimum(self.m, baskets - place // self.m * self.m)
-        self.own_, self.near_ = (
-            _vectors(data, weights, tau) for tau in (self.tau, self.tau_neighbours)
-        )
+        self.own_ = _vectors(data, weights, self.tau)
+        self.near_ = _vectors(data, weights, self.tau_neighbours)
         square = np.asarray(self.own_.multiply(self.own_).sum(axis=1)).ravel()
         square = square[self.asked]
         cosine = self.similarity == "cosine"

@@ -38,7 +38,8 @@ class Popular(Recommender):
     def _fit(self, data: Interactions) -> None:
         inside = (data.age <= (np.inf if self.days is None else self.days)).astype(float)
         pairs = data.matrix(weights=inside)
-        lines, shoppers = (np.asarray(x.sum(axis=0), float).ravel() for x in (pairs, pairs > 0))
+        lines = np.asarray(pairs.sum(axis=0), float).ravel()
+        shoppers = np.asarray((pairs > 0).sum(axis=0), float).ravel()
         if self.count == "mixed":
             units = np.bincount(
                 data.item, data.purchases["quantity"].to_numpy(float) * inside, data.shape[1]

@@ -38,8 +38,10 @@ def kl_loss(gap: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 
     No gradient reaches the reference.
     """
-    p, ref = (F.logsigmoid(torch.stack([g, -g], dim=-1)) for g in (gap, reference.detach()))
-    return F.kl_div(p, ref, log_target=True, reduction="sum") / len(gap)
+    reference = reference.detach()
+    p = F.logsigmoid(torch.stack([gap, -gap], dim=-1))
+    p_ref = F.logsigmoid(torch.stack([reference, -reference], dim=-1))
+    return F.kl_div(p, p_ref, log_target=True, reduction="sum") / len(gap)
 
 
 class PreferenceNet(nn.Module):
@@ -55,9 +57,8 @@ class PreferenceNet(nn.Module):
         parts: Parts = "both",
     ) -> None:
         super().__init__()
-        self.ids, self.item = (
-            nn.Embedding(n, dim) for n in (users if parts != "content" else 0, items)
-        )
+        self.ids = nn.Embedding(users if parts != "content" else 0, dim)
+        self.item = nn.Embedding(items, dim)
         self.tower = (
             nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, dim))
             if features and parts != "cf"

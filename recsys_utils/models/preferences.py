@@ -128,23 +128,25 @@ def flips(data: Interactions, n: int | None = 5) -> pd.DataFrame:
     ]
     if "price" not in data.purchases:
         return pd.DataFrame(columns=columns)
-    units, value = (
-        preferences(data, signal, data.shape[1]) for signal in ("quantity", "price_adjusted")
-    )
+    units = preferences(data, "quantity", data.shape[1])
+    value = preferences(data, "price_adjusted", data.shape[1])
     user, a, b = pairs(preferences(data), MOST)
     group = alike(data)
     user, a, b = np.stack([user, a, b])[:, group[a] == group[b]]
     if not len(user):
         return pd.DataFrame(columns=columns)
-    ua, ub, va, vb = (table[user, item].A1 for table in (units, value) for item in (a, b))
-    clear = np.minimum(ua / ub, vb / np.maximum(va, 1e-9))
+    units_a = units[user, a].A1
+    units_b = units[user, b].A1
+    value_a = value[user, a].A1
+    value_b = value[user, b].A1
+    clear = np.minimum(units_a / units_b, value_b / np.maximum(value_a, 1e-9))
     best = np.argsort(-clear, kind="stable")
-    best = best[(clear[best] > 1) & (ub[best] > 1)]
+    best = best[(clear[best] > 1) & (units_b[best] > 1)]
     name = _names(data)
     ids = data.item_ids
-    result = (data.user_ids[user], name[a], ua, data.price[a], name[b], ub, data.price[b], va, vb)
-    result = (*result, ids[a], ids[b])
-    found = pd.DataFrame({c: np.asarray(v)[best] for c, v in zip(columns, result)}).round(2)
+    values = [data.user_ids[user], name[a], units_a, data.price[a]]
+    values += [name[b], units_b, data.price[b], value_a, value_b, ids[a], ids[b]]
+    found = pd.DataFrame({c: np.asarray(v)[best] for c, v in zip(columns, values)}).round(2)
     if n is not None:
         found = found.drop_duplicates("premium").drop_duplicates("client")[:n]
     return found.reset_index(drop=True)
@@ -206,9 +208,7 @@ def _unit_price(data: Interactions) -> np.ndarray:
     """
     group = pd.factorize(_categories(data))[0]
     units = data.purchases["quantity"].to_numpy(float)
-    money, sold = (
-        np.bincount(group[data.item], w)
-        for w in (units * data.purchases["price"].to_numpy(float), units)
-    )
+    money = np.bincount(group[data.item], units * data.purchases["price"].to_numpy(float))
+    sold = np.bincount(group[data.item], units)
     mean = np.divide(money, sold, out=np.ones(len(sold)), where=money > 0)
     return np.append(mean, np.ones(group.max() + 1 - len(mean)))[group]

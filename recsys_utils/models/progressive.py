@@ -80,7 +80,10 @@ class Progressive(Recommender):
         w = net.with_mean()
         self.user_vectors_ = w["user"][net.user_ids.get_indexer(data.user_ids)]
         self.item_vectors_ = w["item"][net.item_ids.get_indexer(data.item_ids)]
-        self.w1_, self.b1_, self.w2_, self.b2_ = (w[name] for name in ("w1", "b1", "w2", "b2"))
+        self.w1_ = w["w1"]
+        self.b1_ = w["b1"]
+        self.w2_ = w["w2"]
+        self.b2_ = w["b2"]
         self.taste_ = data.matrix(self.tau)
         self.pool_ = self._pool(data, log, age)
 

@@ -29,7 +29,7 @@ from recsys_utils.store import atomic, model_path
 
 # Numbers of one block of hidden layers when everything is scored: what a core keeps near.
 BLOCK = 1 << 18
-# Of which there must be one.
+# Parameters of which there must be one.
 COUNTS = (
     "dim",
     "hidden",
@@ -40,10 +40,11 @@ COUNTS = (
     "update_epochs",
 )
 KEY = 1 << 32  # user code × KEY + item code names a pair
-# the interest that a look tells, where a purchase tells 1, while its outcome is open: the knob of
-# notebook 12; the probability of purchase knows nothing of it
+# The interest that a look tells, where a purchase tells 1, while its outcome is open: the knob of
+# notebook 12. The probability of purchase knows nothing of it.
 INTEREST = 1.0
-# batches of an epoch's pairs, without negatives: at least of a cold model's, at most of an update's
+# Batches of an epoch's pairs, without negatives: a cold model has as many or more, an update as
+# many or fewer.
 STEPS = 48
 VALID = 0.1  # share of the cold pairs that say when to stop
 # Outcomes that those of the cold pairs weigh for the probability's next step at most: histories
@@ -121,10 +122,8 @@ class PurchaseNet:
                 "the cold model was given no pairs: train it on a history that has events"
             )
         rng = np.random.default_rng(seed)
-        net.user_ids, net.item_ids = (
-            pd.Index(np.unique(pairs[c].astype(str)), dtype=object, name=c)
-            for c in ("user_id", "item_id")
-        )
+        net.user_ids = _ids(np.unique(pairs["user_id"].astype(str)), "user_id")
+        net.item_ids = _ids(np.unique(pairs["item_id"].astype(str)), "item_id")
         net.weights = {
             "user": rng.normal(0, 0.1, (len(net.user_ids), net.dim)),
             "item": rng.normal(0, 0.1, (len(net.item_ids), net.dim)),
@@ -142,9 +141,8 @@ class PurchaseNet:
         valid = net._beside_negatives(coded[:, held_out], seen, rng)
         # Few pairs need their steps too.
         batch = int(np.clip(coded.shape[1] // STEPS, 1, net.batch_size))
-        net.curve = net._descend(
-            coded[:, ~held_out], seen, rng, net.epochs, net.learning_rate, batch, valid
-        )
+        learnt = coded[:, ~held_out]
+        net.curve = net._descend(learnt, seen, rng, net.epochs, net.learning_rate, batch, valid)
         net._remember(coded, rng)
         net.platt = Platt().learnt(*net._outcomes(coded[:, held_out], bought[held_out]), COLD)
         return net
@@ -179,15 +177,11 @@ class PurchaseNet:
         Unknown ids are the mean of the known.
         """
         w = self.with_mean()
-        user = self.user_ids.get_indexer(pd.Index(user_ids, dtype=object))
-        item = (
-            self.item_ids.get_indexer(pd.Index(item_ids, dtype=object))
-            if item_ids is not None
-            else slice(-1)
-        )
-        return torch.sigmoid(
-            torch.as_tensor(interest_of_all(w, w["user"][user], w["item"][item]))
-        ).numpy()
+        users = w["user"][self.user_ids.get_indexer(_ids(user_ids))]
+        items = w["item"][:-1]
+        if item_ids is not None:
+            items = w["item"][self.item_ids.get_indexer(_ids(item_ids))]
+        return torch.sigmoid(torch.as_tensor(interest_of_all(w, users, items))).numpy()
 
     def pairs(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> np.ndarray:
         """(n,) float32 interest of pairs, σ(z); unknown ids are the mean of the known."""
@@ -204,15 +198,11 @@ class PurchaseNet:
     def _of_pairs(self, user_ids: Sequence[str], item_ids: Sequence[str]) -> np.ndarray:
         """(n,) float32 interest z of pairs."""
         w = {name: torch.as_tensor(x) for name, x in self.with_mean().items()}
-        user, item = (
-            torch.as_tensor(known.get_indexer(pd.Index(ids, dtype=object)))
-            for known, ids in ((self.user_ids, user_ids), (self.item_ids, item_ids))
-        )
-        # −1, the unknown, is the last row
-        user = user % len(w["user"])
-        item = item % len(w["item"])
+        # −1, the unknown, is the last row.
+        user = self.user_ids.get_indexer(_ids(user_ids)) % len(w["user"])
+        item = self.item_ids.get_indexer(_ids(item_ids)) % len(w["item"])
         with torch.no_grad():
-            return _logits(w, user, item).numpy()
+            return _logits(w, torch.as_tensor(user), torch.as_tensor(item)).numpy()
 
     def loss(self, pairs: pd.DataFrame) -> float:
         """Mean binary cross-entropy of the interest in (user_id, item_id, label)."""
@@ -270,10 +260,8 @@ class PurchaseNet:
         net.platt = Platt(**about["platt"] | {"information": tuple(about["platt"]["information"])})
         net.kept = arrays.pop("kept")
         net.weights = arrays
-        net.user_ids, net.item_ids = (
-            pd.Index(about[key], dtype=object, name=name)
-            for key, name in (("users", "user_id"), ("items", "item_id"))
-        )
+        net.user_ids = _ids(about["users"], "user_id")
+        net.item_ids = _ids(about["items"], "item_id")
         return net
 
     def _coded(self, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -403,9 +391,8 @@ class PurchaseNet:
     def _replayed(self, new: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """As many remembered pairs as new ones, without those that are new."""
         free = np.flatnonzero(~np.isin(_keys(*self.kept[:2]), _keys(*new[:2])))
-        return self.kept[
-            :, rng.choice(free, min(len(free), new.shape[1] * self.replay), replace=False)
-        ]
+        count = min(len(free), new.shape[1]) if self.replay else 0
+        return self.kept[:, rng.choice(free, count, replace=False)]
 
     def _remember(self, new: np.ndarray, rng: np.random.Generator) -> None:
         """Reservoir sampling: pair t takes a random place of t, if the memory has it."""
@@ -459,11 +446,15 @@ def _grown(
     known: pd.Index, weights: dict[str, np.ndarray], name: str, ids: pd.Series
 ) -> tuple[pd.Index, dict[str, np.ndarray]]:
     """Ids with the unknown ones appended in their order, whose embeddings begin as the mean."""
-    new = pd.Index(np.unique(ids.astype(str)), dtype=object).difference(known)
+    new = _ids(np.unique(ids.astype(str))).difference(known)
     rows = np.repeat(weights[name].mean(axis=0, keepdims=True), len(new), axis=0)
     return known.append(new).rename(known.name), weights | {
         name: np.concatenate([weights[name], rows])
     }
+
+
+def _ids(values: Sequence[str], name: str | None = None) -> pd.Index:
+    return pd.Index(values, dtype=object, name=name)
 
 
 def _keys(user: np.ndarray, item: np.ndarray) -> np.ndarray:

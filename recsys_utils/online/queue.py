@@ -291,14 +291,9 @@ class Queue(Database):
         """Whether the tables are there; LabError if they are not ours or another version's."""
         # One moment: another process may be creating them.
         with self.transaction("DEFERRED") as con:
-            application, version, tables = (
-                con.execute(sql).fetchone()[0]
-                for sql in (
-                    "PRAGMA application_id",
-                    "PRAGMA user_version",
-                    "SELECT COUNT(*) FROM main.sqlite_master",
-                )
-            )
+            application = con.execute("PRAGMA application_id").fetchone()[0]
+            version = con.execute("PRAGMA user_version").fetchone()[0]
+            tables = con.execute("SELECT COUNT(*) FROM main.sqlite_master").fetchone()[0]
         if application != schema.APPLICATION and (tables or self.read_only):
             what = "another program's database" if tables else "empty"
             raise LabError(

@@ -55,7 +55,9 @@ def _against_today(compared: Compared, shown: dict[str, float]) -> list[Check]:
     cold = len(compared.judged.groups["cold"])
     if cold:
         lead = compared.precision_lead("cold")
-        value, low, high = (signed(100 * end) for end in (lead.value, lead.low, lead.high))
+        value = signed(100 * lead.value)
+        low = signed(100 * lead.low)
+        high = signed(100 * lead.high)
         result.append(
             Check(
                 f"precision@5 of {cold:,} cold shoppers against today's list, points",

@@ -10,7 +10,7 @@ import pandas as pd
 from recsys_utils import LabError
 from recsys_utils.evaluation.significance import Interval, holm, intervals, paired_tests
 from recsys_utils.report.html import render, write
-from recsys_utils.report.kept import SECONDS, K, KeptRun
+from recsys_utils.report.kept import K, KeptRun
 from recsys_utils.report.verdict import LEAST_SHOPPERS
 from recsys_utils.report.wording import display_name, metric_label, num
 
@@ -264,7 +264,8 @@ def _unequal(first: dict, second: dict) -> list[tuple[str, str, str]]:
     """Names whose values differ, with both values as text."""
     rows = []
     for name in sorted(first.keys() | second.keys()):
-        a, b = (_text(each[name]) if name in each else "–" for each in (first, second))
+        a = _text(first[name]) if name in first else "–"
+        b = _text(second[name]) if name in second else "–"
         if a != b:
             rows.append((name, a, b))
     return rows
@@ -316,7 +317,8 @@ def _holm_against_nothing(leads: pd.DataFrame) -> np.ndarray:
 
 def _others(first: KeptRun, second: KeptRun) -> int:
     """Numbers of both leaderboards that differ and are not paired here."""
-    a, b = (run.board.drop(columns=SECONDS).set_index(KEYS)["value"] for run in (first, second))
+    a = first.board.set_index(KEYS)["value"]
+    b = second.board.set_index(KEYS)["value"]
     both = a.index.intersection(b.index)
     unequal = both[~np.isclose(a[both], b[both], rtol=1e-5, equal_nan=True)].to_frame()
     is_paired = (

@@ -39,7 +39,8 @@ def of_places(cells: pd.DataFrame, model: str, places: np.ndarray, baskets: int)
     """
     places = np.asarray(places, float)
     known = np.where(np.isnan(places), 1, places)
-    front, rest = (cells[cells["behind"] == behind] for behind in (0, FRONT))
+    front = cells[cells["behind"] == 0]
+    rest = cells[cells["behind"] == FRONT]
     share = calibration.confidence(front, model, -np.minimum(known, FRONT), baskets)
     deep = calibration.confidence(rest, model, -np.minimum(known, DEPTH), baskets)
     share = np.where(known > FRONT, np.minimum(share, deep), share)

@@ -275,14 +275,13 @@ def _scaler(column: pd.Series, kind: str) -> dict:
     x = x if len(x) else np.zeros(1)
     centre, scale = (x.min(), np.ptp(x)) if kind == "min-max" else (x.mean(), x.std())
     scale = float(scale) or 1.0
-    low, high, mean = ((f(x) - centre) / scale for f in (np.min, np.max, np.mean))
     return {
         "kind": kind,
         "centre": float(centre),
         "scale": scale,
-        "low": float(low),
-        "high": float(high),
-        "fill": float(mean),
+        "low": float((x.min() - centre) / scale),
+        "high": float((x.max() - centre) / scale),
+        "fill": float((x.mean() - centre) / scale),
     }
 
 

@@ -260,7 +260,7 @@ class StandaloneRecommender:
         Each event against one random product.
         """
         tables = [self.model.user_tower.embedding.weight, self.model.item_tower.embedding.weight]
-        user_cat, user_num = (self._tensor(a) for a in self.encoder.users(profiles))
+        user_cat, user_num = map(self._tensor, self.encoder.users(profiles))
         touched = [user_cat[:, 0].unique(), self._tensor(self.codes[item])[:, 0].unique()]
         item_cat = self._tensor(
             self.codes[np.concatenate([item, rng.integers(0, len(self.names), len(item))])]

@@ -102,10 +102,9 @@ class TwoTowerDataset(Dataset):
         self.bought = bought
         self.negatives = negatives
         self.seed = seed
-        self.user_cat, self.item_cat, self.catalogue = (
-            torch.as_tensor(a, dtype=torch.int64)
-            for a in (user_cat[kept], item_cat[kept], catalogue)
-        )
+        self.user_cat = torch.as_tensor(user_cat[kept], dtype=torch.int64)
+        self.item_cat = torch.as_tensor(item_cat[kept], dtype=torch.int64)
+        self.catalogue = torch.as_tensor(catalogue, dtype=torch.int64)
         self.user_num = torch.as_tensor(user_num[kept], dtype=torch.float32)
         positive = (
             np.ones(len(kept)) if ratings is None else (np.asarray(ratings, float)[kept] - 1) / 4
@@ -340,7 +339,7 @@ def product_names(items: pd.DataFrame) -> dict[str, str]:
 def date_split(rows: pd.DataFrame, cuts: Sequence[float] = CUTS) -> list[pd.DataFrame]:
     """Train, val and test rows by quantiles of `Date`, each strictly before the next."""
     dates = dates_of(rows)
-    first, second = (dates.quantile(q, interpolation="higher") for q in cuts)
+    first, second = dates.quantile(list(cuts), interpolation="higher")
     parts = [rows[dates < first], rows[(dates >= first) & (dates < second)], rows[dates >= second]]
     if not all(map(len, parts)):
         raise LabError(

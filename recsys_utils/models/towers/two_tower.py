@@ -239,7 +239,9 @@ class TwoTower(Recommender):
                 for at in range(0, len(people), 4096)
             ]
         )
-        self.item_vectors_, self.item_bias_ = (part.numpy() for part in net.items(things))
+        vectors, bias = net.items(things)
+        self.item_vectors_ = vectors.numpy()
+        self.item_bias_ = bias.numpy()
         self.network_ = parameters_to_vector(net.parameters()).numpy()
 
     def _scores(self, users: np.ndarray) -> np.ndarray:
