@@ -23,8 +23,8 @@ COMPARISON = 15
 LAST_OF_DATA = 2
 # Notebooks whose tuned models another one compares its own with; the others: RIVAL.
 RIVALS = {3: (), 10: (3, 4, 7)}
-# The study of displays, which looks at receipts only.
-DISPLAYS = 14
+# Studies of displays and of growth, which look at no model of another notebook.
+WITHOUT_MODELS = (14, 17)
 RIVAL = (3,)
 # Parameters that have options of their own, so that `-p` does not take them.
 DEFAULTS = {"DATASET": "synthetic", "FAST": False, "SEED": 42, "LISTS": {}}
@@ -227,14 +227,14 @@ def _number(notebook: Path) -> str:
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
     """01, then 02, then the models, each after its rivals, then studies of them, then the rest.
 
-    The study of displays needs no model.
+    Some studies need no model.
     """
     number = int(_number(notebook))
     if number <= LAST_OF_DATA:
         needed = set(range(1, number))
     elif number <= LAST_MODEL:
         needed = {*range(1, LAST_OF_DATA + 1), *RIVALS.get(number, RIVAL)}
-    elif number == DISPLAYS:
+    elif number in WITHOUT_MODELS:
         needed = set(range(1, LAST_OF_DATA + 1))
     elif number < COMPARISON:
         needed = set(range(1, LAST_MODEL + 1))

@@ -331,11 +331,11 @@ def test_two_jobs_run_at_the_same_time(lab: Lab) -> None:
     assert lab.run("--jobs", "2")[0] == 0
 
 
-def test_the_study_of_displays_waits_for_no_model(lab: Lab) -> None:
-    for number in ("01", "02", "03", "13", "14"):
+def test_studies_of_displays_and_of_growth_wait_for_no_model(lab: Lab) -> None:
+    for number in ("01", "02", "03", "13", "14", "15", "17"):
         lab.notebook(number)
     needs = {task.path.stem[:2]: task.needs for task in lab.plan()}
-    assert needs["14"] == ["01_x", "02_x"]
+    assert needs["14"] == needs["17"] == ["01_x", "02_x"]
     assert needs["13"] == ["01_x", "02_x", "03_x"]
 
 
