@@ -7,10 +7,12 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import ibis
 import pandas as pd
@@ -42,8 +44,10 @@ def raw_files(source: Layout, spec: Spec) -> list[Path]:
     if urls.scheme(source.url) in urls.REMOTE_FILES:
         return downloads.files(source, spec)
     listed = urls.file_patterns(source.files, None if urls.database(source.url) else source.url)
-    roots = [Path(os.environ["RECSYS_DATA"]) / spec.name] if os.environ.get("RECSYS_DATA") else []
-    roots += [home() / "data" / "raw" / spec.name] + ([spec.folder] if spec.folder else [])
+    roots = [spec.folder] if spec.folder else []
+    roots.append(home() / "data" / "raw" / spec.name)
+    if os.environ.get("RECSYS_DATA"):
+        roots.append(Path(os.environ["RECSYS_DATA"]) / spec.name)
     packages = package_folders(spec)
     roots += packages
     found = {name: _first_matching(roots, name) for name in [*listed, *source.first_of]}
@@ -196,29 +200,61 @@ def _text_file(
     if kind == "gzip":
         _check_gzip(path)
     encoding = layout.encoding.lower()
+    if encoding in UTF8 and layout.sep != "spaces":
+        return _delimited(con, path, path, layout, kind, plain)
+    # Written again as the engine reads it, so that one reader checks every row.
+    with TemporaryDirectory() as folder:
+        copy = Path(folder) / "utf8.txt"
+        try:
+            _write_copy(path, copy, kind, encoding, layout.sep == "spaces")
+        except LookupError as error:
+            raise LabError(f"{path}: {first_line(error)}: set encoding, e.g. latin-1") from error
+        except UnicodeError as error:
+            raise LabError(_other_encoding(path, layout)) from error
+        if layout.sep == "spaces":
+            layout = layout.model_copy(update={"sep": "\t"})
+        return _delimited(con, path, copy, layout, "text", plain)
+
+
+def _write_copy(path: Path, copy: Path, kind: str, encoding: str, by_spaces: bool) -> None:
+    """The text in UTF-8; by_spaces: with one tab where fields are parted by spaces or tabs."""
+    with (
+        _opened(path, kind, encoding) as source,
+        copy.open("w", encoding="utf-8", newline="") as to,
+    ):
+        if not by_spaces:
+            shutil.copyfileobj(source, to)
+            return
+        writer = csv.writer(to, delimiter="\t", lineterminator="\n")
+        for line in source:
+            stripped = line.strip().replace("\t", " ")
+            writer.writerows(csv.reader([stripped], delimiter=" ", skipinitialspace=True))
+
+
+def _delimited(
+    con: ibis.BaseBackend,
+    path: Path,
+    readable: Path,
+    layout: Layout,
+    kind: str,
+    plain: Iterable[str],
+) -> Table:
+    """A text file in UTF-8, all columns text. path: the file that a person knows."""
     try:
-        with _opened(path, kind, encoding) as file:
+        with _opened(readable, kind, "utf-8") as file:
             lines = [line for line, _ in zip(file, range(HEADER_WITHIN))]
-    except LookupError as error:
-        raise LabError(f"{path}: {first_line(error)}: set encoding, e.g. latin-1") from error
     except UnicodeDecodeError as error:
-        raise LabError(
-            f'{path} is not {layout.encoding}: set encoding, e.g. encoding = "{_likely(path)}"'
-        ) from error
+        raise LabError(_other_encoding(path, layout)) from error
     if not "".join(lines).strip():
         raise LabError(f"{path} is empty")
-    if layout.sep == "spaces":
-        return _by_pandas(con, path, layout, r"\s+", encoding)
     if layout.names and len(layout.names) == 1 and layout.split:
         sep, skip, names = NEVER, 0, layout.names
     else:
         sep, skip, names = _header(path, layout, lines, list(plain))
-    if encoding not in UTF8:
-        return _by_pandas(con, path, layout, sep, encoding, skip)
     quote = "" if sep == NEVER else '"'
     try:
         rows = con.read_csv(
-            str(path),
+            str(readable),
             auto_detect=False,
             columns=dict.fromkeys(names, "VARCHAR"),
             header=layout.header,
@@ -231,8 +267,13 @@ def _text_file(
         # Now, so that a broken row is found here.
         return con.create_table(ibis.util.gen_name("raw"), rows, temp=True)
     except Exception as error:
-        _check_rows(path, kind, sep, len(names), skip + layout.header)
+        _check_rows(path, readable, kind, sep, len(names), skip + layout.header)
         raise error
+
+
+def _other_encoding(path: Path, layout: Layout) -> str:
+    likely = _likely(path)
+    return f'{path} is not {layout.encoding}: set encoding, e.g. encoding = "{likely}"'
 
 
 def _likely(path: Path) -> str:
@@ -280,29 +321,10 @@ def _fields(line: str, sep: str) -> list[str]:
     return next(csv.reader([line.rstrip("\r\n")], delimiter=sep), [])
 
 
-def _by_pandas(
-    con: ibis.BaseBackend, path: Path, layout: Layout, sep: str, encoding: str, skip: int = 0
-) -> Table:
-    """Text files that the engine does not read itself."""
-    frame = pd.read_csv(
-        path,
-        sep=sep,
-        encoding=encoding,
-        dtype=str,
-        keep_default_na=False,
-        na_values=[""],
-        header=0 if layout.header else None,
-        names=layout.names or None,
-        skiprows=skip,
-        skipinitialspace=True,
-    )
-    return con.create_table(ibis.util.gen_name("raw"), frame.astype("string"), temp=True)
-
-
-def _check_rows(path: Path, kind: str, sep: str, width: int, above: int) -> None:
+def _check_rows(path: Path, readable: Path, kind: str, sep: str, width: int, above: int) -> None:
     """Name the first row that has more or fewer fields than the header."""
     opener = gzip.open if kind == "gzip" else open
-    with opener(path, "rt", encoding="utf-8", errors="replace", newline="") as file:
+    with opener(readable, "rt", encoding="utf-8", errors="replace", newline="") as file:
         for n, row in enumerate(csv.reader(file, delimiter=sep), 1 - above):
             if n >= 1 and row and len(row) != width:
                 raise LabError(

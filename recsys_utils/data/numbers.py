@@ -15,6 +15,27 @@ WITH_POINT = re.compile(r"[+-]?(\d{1,3}(,\d{3})+|\d*)(\.\d+)?([eE][+-]?\d+)?$")
 WITH_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d*)(,\d+)?$")
 # Fits both, and is a thousand times more in one reading than in the other.
 EITHER = re.compile(r"[+-]?[1-9]\d{0,2}[.,]\d{3}$")
+# Shops write a round price as 12,- or 12.--: no cents, and no minus sign.
+NO_CENTS = "[.,][-–—]+$"
+# Signs of money, of which a column should have one.
+CURRENCIES = {
+    "€": "EUR",
+    "EUR": "EUR",
+    "$": "USD",
+    "USD": "USD",
+    "£": "GBP",
+    "GBP": "GBP",
+    "CHF": "CHF",
+    "SEK": "SEK",
+    "NOK": "NOK",
+    "DKK": "DKK",
+    "PLN": "PLN",
+    "zł": "PLN",
+    "CZK": "CZK",
+    "Kč": "CZK",
+    "¥": "¥",
+    "₹": "₹",
+}
 NO_NUMBER = ("", "nan", "inf", "-inf", "+inf", "null", "none", "n/a", "na", "#n/a", "-")
 # Different texts of one column that are looked at.
 LOOK_AT = 200_000
@@ -31,7 +52,7 @@ class Notation:
         """The column as float64, null where it is no number."""
         if self.plain:
             return text.try_cast("float64")
-        bare = text.re_replace(DECORATION, "")
+        bare = text.re_replace(DECORATION, "").replace("−", "-").re_replace(NO_CENTS, "")
         in_brackets = bare.startswith("(") & bare.endswith(")")
         after = ~in_brackets & bare.endswith("-")
         is_negative = in_brackets | after
@@ -54,11 +75,12 @@ def find_notations(
     raised. A column whose texts fit both notations follows the other columns.
     Raises LabError where texts contradict each other, or where nothing tells.
     """
-    texts = {column: _unusual_texts(t, column) for column in columns}
+    texts = {column: _unusual_texts(t, column, where[column]) for column in columns}
     found = {}
     open_columns = {}
     for column, values in texts.items():
         if decimal is not None and values:
+            _check_given(values, decimal, where[column])
             found[column] = Notation(plain=False, decimal=decimal)
         elif not values:
             found[column] = Notation()
@@ -77,8 +99,11 @@ def find_notations(
     return found
 
 
-def _unusual_texts(t: Table, column: str) -> list[str]:
-    """Different texts of a column, bare of signs; none if every number is plainly written."""
+def _unusual_texts(t: Table, column: str, where: str) -> list[str]:
+    """Different texts of a column, bare of signs; none if every number is plainly written.
+
+    Raises LabError where they are money of several currencies.
+    """
     text = t[column].strip()
     is_plain = text.try_cast("float64").notnull() | (text == "") | text.isnull()
     may_be_thousands = text.contains(".") & (text.length() - text.find(".") == 4)
@@ -87,6 +112,7 @@ def _unusual_texts(t: Table, column: str) -> list[str]:
         return []
     distinct = t.select(text=text).filter(lambda s: s.text.notnull()).distinct()
     values = distinct.order_by("text").limit(LOOK_AT).to_pandas()["text"]
+    _check_currency(values, where)
     bare = {_bare(value) for value in values if value.lower() not in NO_NUMBER}
     if not counts["odd"] and _is_decided_point(bare):
         return []
@@ -95,7 +121,31 @@ def _unusual_texts(t: Table, column: str) -> list[str]:
 
 def _bare(value: str) -> str:
     bare = re.sub(DECORATION, "", value)
-    return bare.strip("()-")
+    return re.sub(NO_CENTS, "", bare).strip("()-−")
+
+
+def _check_currency(values: Iterable[str], where: str) -> None:
+    """Refuse money of several currencies: 5 of one and 5 of another are not 10 of anything."""
+    examples = {}
+    for value in values:
+        for sign in re.findall(DECORATION, value):
+            if sign in CURRENCIES:
+                examples.setdefault(CURRENCIES[sign], value)
+    if len(examples) > 1:
+        first, second, *_ = examples.values()
+        raise LabError(
+            f"{where} has '{first}' and '{second}', two currencies: write all prices in one"
+        )
+
+
+def _check_given(values: list[str], decimal: str, where: str) -> None:
+    """Refuse a number that cannot be written with the decimal sign that the TOML tells."""
+    fitting, other = (WITH_COMMA, WITH_POINT) if decimal == "," else (WITH_POINT, WITH_COMMA)
+    odd = [value for value in values if other.match(value) and not fitting.match(value)]
+    if odd:
+        raise LabError(
+            f"{where} has '{odd[0]}', which does not fit decimal = \"{decimal}\": correct the file"
+        )
 
 
 def _is_decided_point(values: Iterable[str]) -> bool:
@@ -110,7 +160,7 @@ def _decimal(values: list[str], where: str) -> str:
     if point and comma:
         raise LabError(
             f"{where} has '{point[0]}' with a decimal point and '{comma[0]}' with a decimal comma:"
-            " correct the file, or set decimal"
+            " correct the file"
         )
     if point or comma:
         return "," if comma else "."

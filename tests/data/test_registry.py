@@ -333,11 +333,12 @@ def test_missing_quantity_basket_and_price(shop: Callable) -> None:
 def test_raw_files_are_looked_for_in_three_places(
     shop: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """$RECSYS_DATA/<name> before data/raw/<name> before the TOML's own folder."""
+    """The TOML's own folder before data/raw/<name> before $RECSYS_DATA/<name>."""
     dataset = shop()
+    (tmp_path / "receipts.csv").unlink()
     monkey = tmp_path / "elsewhere"
     spec = registry.spec(dataset)
-    for root in (tmp_path, tmp_path / "home" / "data" / "raw" / "shop", monkey / "shop"):
+    for root in (monkey / "shop", tmp_path / "home" / "data" / "raw" / "shop", tmp_path):
         root.mkdir(parents=True, exist_ok=True)
         (root / "receipts.csv").write_text(HEAD + ROWS)
         monkeypatch.setenv("RECSYS_DATA", str(monkey))
