@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from recsys_utils import LabError
 from recsys_utils.data import tables
-from recsys_utils.data.handed import ids_of, need_columns, numbers_of, read_rows, refuse
+from recsys_utils.data.handed import check_out, ids_of, need_columns, numbers_of, read_rows, refuse
 from recsys_utils.evaluation.ab_test import ARMS, PLANNED, Reading, arms, critical_value, read
 from recsys_utils.evaluation.experiment import (
     CAP,
@@ -57,7 +57,13 @@ def plan(dataset: str, lead: float = 0.05) -> pd.DataFrame:
     """
     if not lead > 0:
         raise LabError(f"--lead {lead:g}: take a share above 0, such as 0.05")
-    purchases = tables.load(dataset).purchases
+    shop = tables.load(dataset)
+    if not shop.spec.is_dated:
+        raise LabError(
+            f"the receipts of '{shop.spec.name}' have an order and no dates, so no weeks can be"
+            " planned: map their ts"
+        )
+    purchases = shop.purchases
     found = [("first purchases", first_purchase_tests(purchases))]
     if "price" in purchases:
         found.insert(0, ("spending", spending_tests(purchases)))
@@ -126,7 +132,7 @@ def facts(reading: Reading, planned: float = PLANNED) -> list[tuple[str, str]]:
     return [
         ("what decides", f"{reading.measure} per shopper, {READINGS[last['reading']]}"),
         ("lead as a share of today's", relative),
-        ("shoppers", f"{reading.new:,} saw the new list, {reading.today:,} today's"),
+        ("shoppers", f"{reading.new:,} with the new list, {reading.today:,} with today's"),
         ("do the arms' sizes fit the split", f"p = {reading.ratio_p:.3g}; below 0.01 they do not"),
         ("values are cut above", f"{reading.limit:,.4g}"),
         ("interval", f"95 % at all looks together, {reach:.2f} standard errors to both sides"),
@@ -192,6 +198,7 @@ def _split(options: argparse.Namespace) -> None:
         table = read_rows(options.users)
         need_columns(table, ("user_id",), options.users)
         users = ids_of(table["user_id"], options.users).tolist()
+    check_out(options.out, [".csv"], options.users)
     drawn = split(users, options.salt, options.share)
     try:
         with atomic(options.out) as temporary:
@@ -205,11 +212,17 @@ def _split(options: argparse.Namespace) -> None:
 def _read(options: argparse.Namespace) -> None:
     if not options.planned >= 1:
         raise LabError(f"--planned {options.planned:g}: take 1 shopper or more")
+    if options.out:
+        check_out(options.out, [".html"], options.results)
     table = load_results(options.results, options.measure, options.salt, options.share)
     reading = read(table, options.measure, options.planned, options.share, options.cap)
     print(told(reading, options.planned))
     if options.out:
-        write(page(reading, options.results.name, options.planned), options.out)
+        try:
+            write(page(reading, options.results.name, options.planned), options.out)
+        except OSError as error:
+            reason = error.strerror
+            raise LabError(f"--out {options.out}: {reason}: choose another folder") from error
         print(f"\n{options.out}")
 
 

@@ -5,7 +5,6 @@ One flat vocabulary of `column=value`, with the unknown named.
 
 import re
 from collections.abc import Iterable
-from itertools import groupby
 
 import numpy as np
 import pandas as pd
@@ -30,28 +29,27 @@ def vocabulary(
     by default all that say something: two values or more, and fewer values than half the rows, so
     no ids and no names. words: text columns.
     """
-    chosen = (
-        [c for c in frame if _telling(frame[c])]
-        if columns is None
-        else [c for c in columns if c in frame]
-    )
-    result = [[f"{c}=", *_entries(frame[c], c)] for c in chosen] + [
-        _words(frame[c], c) for c in words if c in frame
-    ]
-    return np.array([entry for block in result for entry in block], dtype=str)
+    if columns is None:
+        columns = [c for c in frame if _telling(frame[c])]
+    result = []
+    for c in columns:
+        if c in frame:
+            result += [f"{c}=", *_entries(frame[c], c)]
+    for c in words:
+        if c in frame:
+            result += _words(frame[c], c)
+    return np.array(result, dtype=str)
 
 
 def blocks(vocab: np.ndarray) -> dict[str, slice]:
     """Where each column's features lie; a text column's name ends with `~`."""
-    columns = [
-        f"{column}~" if kind == "~" else column
-        for column, kind, _ in (KIND.fullmatch(entry).groups() for entry in vocab)
-    ]
-    starts = [
-        (name, [i for i, _ in group])
-        for name, group in groupby(enumerate(columns), lambda pair: pair[1])
-    ]
-    return {name: slice(at[0], at[-1] + 1) for name, at in starts}
+    result = {}
+    for place, entry in enumerate(vocab):
+        column, kind, _ = KIND.fullmatch(entry).groups()
+        name = f"{column}~" if kind == "~" else column
+        start = result[name].start if name in result else place
+        result[name] = slice(start, place + 1)
+    return result
 
 
 def codes(frame: pd.DataFrame, vocab: np.ndarray) -> np.ndarray:
@@ -59,14 +57,13 @@ def codes(frame: pd.DataFrame, vocab: np.ndarray) -> np.ndarray:
 
     Its block's first, the unknown, where it is not there.
     """
-    result = [
-        _codes(frame[c], vocab[s], c) + s.start if c in frame else np.full(len(frame), s.start)
-        for c, s in blocks(vocab).items()
-        if not c.endswith("~")
-    ]
-    return (
-        np.stack(result, axis=1).astype(np.int64) if result else np.zeros((len(frame), 0), np.int64)
-    )
+    places = {c: place for c, place in blocks(vocab).items() if not c.endswith("~")}
+    result = np.empty((len(frame), len(places)), np.int64)
+    for n, (c, place) in enumerate(places.items()):
+        result[:, n] = place.start
+        if c in frame:
+            result[:, n] += _codes(frame[c], vocab[place], c)
+    return result
 
 
 def hot(frame: pd.DataFrame, vocab: np.ndarray) -> sparse.csr_matrix:
@@ -92,12 +89,8 @@ def hot(frame: pd.DataFrame, vocab: np.ndarray) -> sparse.csr_matrix:
 def known(frame: pd.DataFrame, vocab: np.ndarray) -> np.ndarray:
     """(rows,) whether any attribute of a row is known to the vocabulary."""
     starts = [s.start for name, s in blocks(vocab).items() if not name.endswith("~")]
-    return (
-        np.asarray(
-            (hot(frame, vocab)[:, np.setdiff1d(np.arange(len(vocab)), starts)]).sum(axis=1)
-        ).ravel()
-        > 0
-    )
+    telling = np.setdiff1d(np.arange(len(vocab)), starts)
+    return hot(frame, vocab)[:, telling].getnnz(axis=1) > 0
 
 
 def _telling(column: pd.Series) -> bool:
@@ -146,9 +139,9 @@ def text(column: pd.Series) -> pd.Series:
     3 and 3.0 are the same, and no digit is lost.
     """
     place, values = pd.factorize(column)
-    result = np.array(
-        [str(int(v)) if isinstance(v, float) and v.is_integer() else str(v).strip() for v in values]
-        + [""],
-        dtype=object,
-    )
-    return pd.Series(result[place], column.index)  # place −1, a missing value, takes the last
+    texts = []
+    for value in values:
+        is_whole = isinstance(value, float) and value.is_integer()
+        texts.append(str(int(value)) if is_whole else str(value).strip())
+    texts.append("")  # for a missing value, whose place is −1
+    return pd.Series(np.array(texts, dtype=object)[place], column.index)

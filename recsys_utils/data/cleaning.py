@@ -7,10 +7,10 @@ import pandas as pd
 from ibis.expr.types import BooleanValue, Column, Table
 
 from recsys_utils import LabError
-from recsys_utils.data.dates import ODD_SHARE, as_times, outside
-from recsys_utils.data.engine import MICROSECONDS, fetch, keep
+from recsys_utils.data.dates import ODD_SHARE, outside
+from recsys_utils.data.engine import MICROSECONDS, count, fetch, keep
 from recsys_utils.data.files import FILE, ROW, id_text
-from recsys_utils.data.readers import NOTHING, Selected, with_numbers, with_reading
+from recsys_utils.data.readers import NOTHING, Selected, dates_and_numbers, text_ids
 from recsys_utils.data.registry import Source
 
 ORDER_MOST = 1e6
@@ -29,19 +29,8 @@ HEAVY_TIMES = 10
 
 def typed(selected: Selected) -> Table:
     """Canonical types; a value that cannot become a date or a number is an error with its row."""
-    selected = with_reading(selected)
-    t = selected.table
-    source = selected.source
-    result = with_numbers(selected)
-    if "ts" in t.columns:
-        result["ts"] = as_times(t.ts, source.ts_format, selected.reading)
-    complain(selected, result)
-    for name in (name for name in t.columns if name.endswith("_id")):
-        result[name] = id_text(t[name])
-    if "user_id" in result:
-        user = result["user_id"]
-        result["user_id"] = ibis.ifelse(user.lower().isin(NOTHING), ibis.null("string"), user)
-    t = t.mutate(**result)
+    t = with_types(selected)
+    t = t.mutate(user_id=ibis.ifelse(t.user_id.lower().isin(NOTHING), ibis.null(), t.user_id))
     if "order" in t.columns:
         t = _made_up_calendar(t, selected)
     _check_seconds(t, selected)
@@ -49,6 +38,13 @@ def typed(selected: Selected) -> Table:
     if "basket_id" not in t.columns:
         defaults["basket_id"] = t.user_id + "@" + t.ts.cast("date").cast("string")
     return t.mutate(ts=t.ts.cast(MICROSECONDS), **defaults)
+
+
+def with_types(selected: Selected) -> Table:
+    """The rows with ids as text, dates and numbers; LabError for a value that is none."""
+    casts = dates_and_numbers(selected)
+    complain(selected, casts)
+    return selected.table.mutate(**casts, **text_ids(selected.table))
 
 
 def complain(selected: Selected, casts: dict[str, Column]) -> None:
@@ -63,7 +59,9 @@ def complain(selected: Selected, casts: dict[str, Column]) -> None:
             continue  # a number or a time already: nothing can be lost
         said = t[name].cast("string").strip()
         # A number that is spelled as nothing is a missing one, for the rules to count.
-        lost[name] = t[name].notnull() & said.lower().notin(NOTHING) & cast.isnull()
+        is_lost = t[name].notnull() & said.lower().notin(NOTHING) & cast.isnull()
+        # What the shop's own rules reject need not be readable.
+        lost[name] = is_lost & t.rejected.isnull()
     if not lost:
         return
     try:
@@ -196,7 +194,7 @@ def heavy_shopper(t: Table, column: str) -> str:
     """
     lines = t.group_by("user_id").agg(lines=lambda r: r.count())
     top = lines.order_by(ibis.desc("lines"), "user_id").limit(2).to_pandas()
-    total = int(t.count().to_pandas())
+    total = count(t)
     if len(top) < 2:
         return ""
     (user, most), (_, next_one) = top.itertuples(index=False)
@@ -228,7 +226,7 @@ def merged_ids(selected: Selected) -> list[str]:
     for name in (name for name in names if counts[name]):
         spellings = raw.select(raw=raw[name], id=id_text(raw[name])).distinct()
         several = spellings.group_by("id").agg(n=lambda s: s.count()).filter(lambda s: s.n > 1)
-        n = int(several.count().to_pandas())
+        n = count(several)
         if n:
             example = several.order_by("id").limit(1).to_pandas()["id"][0]
             told.append(
@@ -285,11 +283,65 @@ def _on_own_clocks(t: Table) -> Table:
     return t.mutate(ts=MADE_UP_DAY - t.ago.as_interval("D")).drop("ago")
 
 
+def told_numbers(selected: Selected) -> list[str]:
+    """Sentences about columns whose numbers may have thousands or decimals."""
+    found = {selected.column(name): each for name, each in selected.notations.items()}
+    told = []
+    for column, notation in (selected.raw.notations | found).items():
+        if notation.doubtful:
+            sign = "decimals" if notation.decimal in notation.doubtful else "thousands"
+            told.append(
+                f"{column} such as '{notation.doubtful}' is read as {sign}, because other columns"
+                " are written so: if that is wrong, correct the file."
+            )
+    return told
+
+
+def told_zone(selected: Selected) -> list[str]:
+    """A sentence where times have a zone: whose days are meant."""
+    ts = selected.table.ts if "ts" in selected.table.columns else None
+    is_zoned = bool(selected.reading and selected.reading.zoned)
+    if ts is not None and ts.type().is_timestamp() and ts.type().timezone:
+        is_zoned = True
+    if not is_zoned:
+        return []
+    return [
+        "Times have a zone and are read as UTC, so a day ends at midnight UTC, not the shop's:"
+        " write them in the shop's own time if baskets or windows should follow its days."
+    ]
+
+
+def told_copies(selected: Selected) -> list[str]:
+    """A sentence where lines are copies of others in every column, and nothing says what of it."""
+    raw = selected.raw
+    if selected.source.drop_copies:
+        return []
+    copies = count(raw.table) - count(raw.table.select(raw.columns).distinct())
+    if not copies:
+        return []
+    lines = "1 line is a copy" if copies == 1 else f"{copies:,} lines are copies"
+    return [
+        f"{lines} of another in every column, and counted as bought again: where a line stands for"
+        " all units of an item, set drop_copies = true."
+    ]
+
+
 def _made_up_calendar(t: Table, selected: Selected) -> Table:
     """Without dates the n-th basket stands on the n-th day of a made-up calendar."""
-    orders = t.agg(low=t.order.min(), high=t.order.max(), far=t.order.abs().max(), rows=t.count())
+    orders = t.agg(
+        low=t.order.min(),
+        high=t.order.max(),
+        far=t.order.abs().max(),
+        broken=(t.order != t.order.floor()).sum(),
+        rows=t.count(),
+    )
     orders = orders.to_pandas().iloc[0]
     where = f"{selected.raw.name}: order ({selected.source.columns['order']})"
+    if orders["broken"]:
+        raise LabError(
+            f"{where} is no whole number in {orders['broken']:.0f} rows: number each shopper's"
+            " baskets 1, 2, 3, …"
+        )
     if orders["far"] > ORDER_MOST:
         raise LabError(
             f"{where} goes up to {orders['far']:.0f}: number each shopper's baskets 1, 2, 3, …"

@@ -17,7 +17,7 @@ from ibis.expr.types import Table
 from recsys_utils import LabError
 from recsys_utils.data import urls
 from recsys_utils.data.drivers import ANY, NUMBER, Session, open_session
-from recsys_utils.data.engine import identifier, mentions
+from recsys_utils.data.engine import count, identifier, mentions
 from recsys_utils.data.registry import Source, Spec
 
 CHUNK = 50_000  # rows
@@ -28,14 +28,10 @@ class Origin:
     """What messages call the rows of a database; it stands where a file's path would."""
 
     url: str
-    what: str
-
-    @property
-    def name(self) -> str:
-        return self.what
+    name: str
 
     def __str__(self) -> str:
-        return f"{self.what} of {self.url}"
+        return f"{self.name} of {self.url}"
 
 
 def read(con: ibis.BaseBackend, source: Source, origin: Source, spec: Spec) -> tuple[Table, Origin]:
@@ -50,7 +46,7 @@ def read(con: ibis.BaseBackend, source: Source, origin: Source, spec: Spec) -> t
         _check_mapped(names, source, place)
         wanted = names if origin.drop_copies else _mentioned(names, source)
         raw = _fetch(con, session, _statement(session, origin, wanted), wanted, source)
-        if raw.count().to_pandas() == 0:
+        if count(raw) == 0:
             raise LabError(f"{place} has no rows")
     return raw, place
 
@@ -146,7 +142,7 @@ def _fetch(
     con: ibis.BaseBackend, session: Session, sql: str, wanted: list[str], source: Source
 ) -> Table:
     """Copy the wanted columns of a statement's result into a temporary table."""
-    ids = {raw for canonical, raw in source.columns.items() if canonical.endswith("_id")}
+    ids = source.ids.values()
     with closing(session.stream(sql)) as cursor:
         rows = cursor.fetchmany(CHUNK)
         position = {column[0]: i for i, column in enumerate(cursor.description)}

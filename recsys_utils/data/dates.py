@@ -74,11 +74,9 @@ class Reading:
 
 def as_times(column: Column, form: str | list[str] | None, reading: Reading | None) -> Column:
     """Timestamps of a column: by the TOML's `ts_format`, by what was found out, or as it is."""
-    if isinstance(form, str) and form in EPOCHS:
-        seconds = column.try_cast("float64") / EPOCHS[form]
-        return seconds.round().cast("int64").as_timestamp("s").cast(MICROSECONDS)
-    if form == EXCEL:
-        seconds = (column.try_cast("float64") - 25_569) * 86_400
+    if form in (*EPOCHS, EXCEL):
+        number = column.try_cast("float64")
+        seconds = (number - 25_569) * 86_400 if form == EXCEL else number / EPOCHS[form]
         return seconds.round().cast("int64").as_timestamp("s").cast(MICROSECONDS)
     if form:
         formats = [form] if isinstance(form, str) else form
@@ -95,22 +93,27 @@ def find_reading(t: Table, column: str, where: str) -> Reading:
     Raises LabError where two formats fit and give different dates, where rows need different
     formats, and where numbers stand for dates; each names the `ts_format` that settles it.
     """
-    text = t[column].strip()
-    dated = t.filter(t[column].notnull() & (text != ""))
-    is_iso = dated[column].strip().re_search(ISO)
-    is_zoned = dated[column].strip().re_search(ZONE)
+    dated = t.select(text=t[column].strip()).filter(lambda s: s.text != "")
     counts = dated.agg(
-        n=dated.count(), iso=is_iso.sum(), zoned=is_zoned.sum(), example=dated[column].min()
+        n=dated.count(),
+        iso=dated.text.re_search(ISO).sum(),
+        zoned=dated.text.re_search(ZONE).sum(),
     )
     counts = counts.to_pandas().iloc[0]
-    if not counts["n"] or counts["iso"] == counts["n"]:
-        return Reading(example=counts["example"] or "", zoned=counts["zoned"] > 0)
-    days = _distinct_days(dated, column)
+    if not counts["n"]:
+        return Reading()
+    if 0 < counts["zoned"] < counts["n"]:
+        raise LabError(
+            f"{where} holds times with a zone and times without one, so nobody can tell which came"
+            " first: write all of them one way"
+        )
+    if counts["iso"] == counts["n"]:
+        return Reading(zoned=counts["zoned"] > 0)
+    days = _distinct_days(dated)
     days_format = _days_format(days, where)
     if not days_format:  # no row holds a date: ISO 8601 will find the first of them
         return Reading()
-    clocks = _clocks(dated, column, where)
-    formats = [f"{days_format}{clock}" for clock in clocks]
+    formats = [f"{days_format}{clock}" for clock in _clocks(dated, where)]
     return Reading(formats, days["day"].iloc[0])
 
 
@@ -124,18 +127,16 @@ def _tomorrow() -> datetime:
     return datetime.now() + timedelta(days=1)
 
 
-def _distinct_days(dated: Table, column: str) -> pd.DataFrame:
-    """The texts of the column without their time of day: day, rows; the most frequent first."""
-    day = dated[column].strip().re_replace(CLOCK, "")
-    counts = dated.select(day=day).group_by("day").agg(rows=lambda t: t.count())
+def _distinct_days(dated: Table) -> pd.DataFrame:
+    """The texts without their time of day: day, rows; the most frequent first."""
+    counts = dated.group_by(day=dated.text.re_replace(CLOCK, "")).agg(rows=dated.count())
     return counts.order_by(ibis.desc("rows"), "day").to_pandas()
 
 
-def _clocks(dated: Table, column: str, where: str) -> list[str]:
+def _clocks(dated: Table, where: str) -> list[str]:
     """Formats of the times of day, each with the text that comes before it."""
-    clock = dated[column].strip().re_extract(CLOCK, 0)
-    shape = clock.upper().re_replace(r"\d", "9").name("shape")
-    shapes = dated.select(shape).distinct().to_pandas()["shape"].fillna("")
+    shape = dated.text.re_extract(CLOCK, 0).upper().re_replace(r"\d", "9")
+    shapes = dated.select(shape=shape).distinct().to_pandas()["shape"].fillna("")
     result = []
     for shape in sorted(shapes):
         before, time = re.fullmatch(r"([ T,]*)(.*)", shape).groups()

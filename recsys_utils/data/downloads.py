@@ -63,7 +63,9 @@ def _web(url: str, folder: Path) -> list[Path]:
         stamp = _web_stamp(client.head(address, headers=AS_IT_IS))
         if stamp is None or stamp != before or not path.is_file():
             with client.stream("GET", address, headers=AS_IT_IS) as answer:
-                _check_answer(answer)
+                if not answer.is_success:
+                    why = f"{answer.status_code} {answer.reason_phrase}"
+                    raise OSError(f"the server answers {why}")
                 _replace(path, lambda file: _write_all(answer, file))
             write_json({path.name: stamp}, folder / STATE)
     return [path]
@@ -73,11 +75,6 @@ def _web_stamp(answer: httpx.Response) -> list[str] | None:
     """What tells one state of the file from the next; None where the server does not say."""
     tags = [answer.headers.get(key, "") for key in ("etag", "last-modified", "content-length")]
     return tags if answer.is_success and any(tags[:2]) else None
-
-
-def _check_answer(answer: httpx.Response) -> None:
-    if not answer.is_success:
-        raise OSError(f"the server answers {answer.status_code} {answer.reason_phrase}")
 
 
 def _write_all(answer: httpx.Response, file: Path) -> None:

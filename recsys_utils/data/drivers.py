@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from recsys_utils import LabError
 from recsys_utils.data import urls
+from recsys_utils.data.engine import identifier
 from recsys_utils.data.registry import Source, Spec
 from recsys_utils.store import home
 
@@ -64,7 +65,7 @@ class Session:
         return []
 
     def quoted(self, name: str) -> str:
-        return '"' + name.replace('"', '""') + '"'
+        return identifier(name)
 
     def first(self, sql: str) -> tuple:
         with closing(self.stream(sql)) as cursor:

@@ -78,8 +78,11 @@ def move(expression: Table, con: ibis.BaseBackend) -> Table:
     """The rows of an expression on another engine; as it stands where it is there already."""
     if expression.get_backend() is con:
         return expression
-    fine = [name for name, kind in expression.schema().items() if _is_finer(kind)]
-    expression = expression.mutate(**{name: expression[name].cast(MICROSECONDS) for name in fine})
+    coarser = {}
+    for name, kind in expression.schema().items():
+        if kind.is_timestamp() and (kind.scale or 0) > 6:  # digits that Spark does not know
+            coarser[name] = expression[name].cast(MICROSECONDS)
+    expression = expression.mutate(**coarser)
     return _read(con, _stored(expression), expression.schema())
 
 
@@ -92,6 +95,11 @@ def given(rows: pd.DataFrame | pa.Table, con: ibis.BaseBackend) -> Table:
 def fetch(t: Table) -> pd.DataFrame:
     """Rows as DuckDB gives them to pandas: with times of any year, and without a zone."""
     return move(t, reader(t.get_backend())).to_pandas()
+
+
+def count(t: Table) -> int:
+    """How many rows a table has."""
+    return int(t.count().to_pandas())
 
 
 def read(path: Path, con: ibis.BaseBackend) -> Table:
@@ -164,11 +172,6 @@ def mentions(expression: str, name: str) -> bool:
     is_word = re.fullmatch(r"\w+", name)
     pattern = rf"(?<![\w\"]){re.escape(name)}(?![\w\"])"
     return bool(is_word and re.search(pattern, expression, re.IGNORECASE))
-
-
-def _is_finer(kind: ibis.DataType) -> bool:
-    """Whether a time has digits beyond microseconds, which Spark does not know."""
-    return kind.is_timestamp() and (kind.scale or 0) > 6
 
 
 def _is_local(con: ibis.BaseBackend) -> bool:

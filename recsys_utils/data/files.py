@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import sys
+import zipfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ibis.expr.types import Table
 
 from recsys_utils import LabError
 from recsys_utils.data import downloads, urls
+from recsys_utils.data.engine import count, given, keep
 from recsys_utils.data.registry import ROW, Layout, Source, Spec
 from recsys_utils.store import home
 
@@ -67,8 +69,8 @@ def raw_files(source: Layout, spec: Spec) -> list[Path]:
             f"{missing[0]} of data set '{spec.name}' was not found in {looked}: {spec.get}"
         )
     every = [path for name in listed for path in found[name]]
-    alternatives = [found[name] for name in source.first_of if found[name]]
-    return list(dict.fromkeys(every or [path for paths in alternatives[:1] for path in paths]))
+    alternative = next((found[name] for name in source.first_of if found[name]), [])
+    return list(dict.fromkeys(every or alternative))
 
 
 def package_folders(spec: Spec) -> list[Path]:
@@ -108,11 +110,7 @@ def read_file(
             table = _as_text(_workbook(con, path, layout, ids, list(plain)), ids)
         else:
             table = _text_file(con, path, layout, kind, plain)
-        rows = con.create_table(
-            ibis.util.gen_name("raw"),
-            table.mutate(**{ROW: ibis.row_number() + 1, FILE: ibis.literal(path.name)}),
-            temp=True,
-        )
+        rows = keep(table.mutate(**{ROW: ibis.row_number() + 1, FILE: ibis.literal(path.name)}))
     except LabError:
         raise
     except Exception as error:
@@ -121,7 +119,7 @@ def read_file(
 
 
 def _with_rows(path: Path, rows: Table) -> Table:
-    if rows.limit(1).count().to_pandas() == 0:
+    if count(rows.limit(1)) == 0:
         raise LabError(f"{path} has a header and no rows")
     return rows
 
@@ -180,8 +178,6 @@ def _kind(path: Path) -> str:
 
 
 def _is_workbook(path: Path) -> bool:
-    import zipfile
-
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.startswith("xl/") for name in archive.namelist())
@@ -264,8 +260,7 @@ def _delimited(
             escape=quote,
             compression="gzip" if kind == "gzip" else "none",
         )
-        # Now, so that a broken row is found here.
-        return con.create_table(ibis.util.gen_name("raw"), rows, temp=True)
+        return keep(rows)  # now, so that a broken row is found here
     except Exception as error:
         _check_rows(path, readable, kind, sep, len(names), skip + layout.header)
         raise error
@@ -294,11 +289,13 @@ def _header(
     """The separator, the lines above the header, and the names of the columns."""
     if layout.sep is not None and len(layout.sep) != 1:
         raise LabError(f"sep = '{layout.sep}' for {path.name} is not one character, nor \"spaces\"")
-    found = [(sep, _fields(line, sep)) for line in lines for sep in [_separator(layout, line)]]
-    skip = next((n for n, (_, names) in enumerate(found) if set(plain) <= set(names)), 0)
-    if layout.names or not plain:
-        skip = 0
-    sep, names = found[skip]
+    seps = [_separator(layout, line) for line in lines]
+    found = [_fields(line, sep) for line, sep in zip(lines, seps)]
+    skip = 0
+    if plain and not layout.names:
+        skip = next((n for n, names in enumerate(found) if set(plain) <= set(names)), 0)
+    sep = seps[skip]
+    names = found[skip]
     if layout.names:
         if len(layout.names) != len(names):
             raise LabError(
@@ -306,7 +303,7 @@ def _header(
                 " give each column a name"
             )
         names = layout.names
-    names = [name.strip() if name.strip() else f"column{n}" for n, name in enumerate(names)]
+    names = [name.strip() or f"column{n}" for n, name in enumerate(names)]
     if twice := [name for name, n in Counter(names).items() if n > 1]:
         raise LabError(f"{path} has the column '{twice[0]}' twice: rename one")
     return sep, skip, names
@@ -377,7 +374,7 @@ def _workbook(
     mixed = frame.select_dtypes("object").columns
     frame[mixed] = frame[mixed].astype("string")
     frame.columns = [str(name).strip() for name in frame.columns]
-    return con.create_table(ibis.util.gen_name("raw"), frame, temp=True)
+    return given(frame, con)
 
 
 def _title_rows(book: pd.ExcelFile, sheet: str, plain: list[str]) -> int:

@@ -13,7 +13,7 @@ from pandas.api.types import is_integer_dtype
 
 from recsys_utils import LabError
 from recsys_utils.data import engine, split, tables
-from recsys_utils.data.interactions import Interactions, distinct
+from recsys_utils.data.interactions import Interactions, by_id, distinct
 from recsys_utils.data.registry import Spec, revised, spec
 from recsys_utils.store import data_dir, digest, read_json, read_parquet, write_json
 
@@ -123,9 +123,7 @@ class Fold:
         self, history: pd.DataFrame, truth: pd.DataFrame, as_of: pd.Timestamp | None
     ) -> Stage:
         catalogue = self.items["item_id"] if self.listed else None
-        profiles = (
-            self.users.astype({"user_id": str}).set_index("user_id") if self.registered else None
-        )
+        profiles = by_id(self.users, "user_id") if self.registered else None
         result = Interactions.of(
             history,
             self.items,
@@ -144,8 +142,10 @@ class Fold:
 
         Where each shopper has a cut of their own, up to their last receipt before it.
         """
-        if self.events is None or as_of is not None:
-            return self.events if self.events is None else self.events[self.events["ts"] < as_of]
+        if self.events is None:
+            return None
+        if as_of is not None:
+            return self.events[self.events["ts"] < as_of]
         last = history.groupby(history["user_id"].astype(str))["ts"].max()
         return self.events[self.events["ts"] <= self.events["user_id"].astype(str).map(last)]
 
@@ -349,8 +349,10 @@ def load_folds(dataset: str) -> Iterator[Fold]:
 
 def describe(fold: Fold) -> pd.DataFrame:
     """One line per part: dates, lines, users, items, baskets."""
-    rows = [
-        {
+    rows = []
+    for part in PARTS:
+        frame = getattr(fold, part)
+        row = {
             "part": part,
             "from": frame["ts"].min(),
             "to": frame["ts"].max(),
@@ -359,8 +361,7 @@ def describe(fold: Fold) -> pd.DataFrame:
             "items": frame["item_id"].nunique(),
             "baskets": frame["basket_id"].nunique(),
         }
-        for part, frame in ((p, getattr(fold, p)) for p in PARTS)
-    ]
+        rows.append(row)
     return pd.DataFrame(rows).set_index("part")
 
 

@@ -1,5 +1,9 @@
 """Small files that people hand over: lists of others, results of a test. All is text at first."""
 
+import csv
+import warnings
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +23,42 @@ def read_rows(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, OSError) as error:
+        return _read_csv(path)
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
         reason = str(error).splitlines()[0]
-        raise LabError(f"{path} cannot be read ({reason}): write it again") from error
+        raise LabError(f"{path} cannot be read ({reason}): write it again, in UTF-8") from error
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Columns of text, each under its own name; more fields than names are an error."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file), [])
+    if len(names) == 1 and ";" in names[0]:
+        raise LabError(
+            f"{path} parts its columns by ';': write it with ',' between them, and with a point in"
+            " numbers"
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise LabError(f"{path} has the column '{twice[0]}' twice: keep one")
+    with warnings.catch_warnings():
+        # Else pandas drops the fields that are too many, or takes the first column for names.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        return pd.read_csv(
+            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+        )
+
+
+def check_out(path: Path, suffixes: Iterable[str], given: Path | None = None) -> None:
+    """Refuse a path to write to that has another ending, no folder, or is the file that is read."""
+    if path.suffix not in suffixes:
+        raise LabError(f"--out {path}: the file ends in {', '.join(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise LabError(
+            f"--out {path}: there is no folder {path.parent}: make it, or choose another"
+        )
+    if given is not None and path.resolve() == given.resolve():
+        raise LabError(f"--out {path}: it is the file that is read: choose another name")
 
 
 def need_columns(table: pd.DataFrame, names: tuple[str, ...], path: Path) -> None:

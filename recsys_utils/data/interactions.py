@@ -92,9 +92,8 @@ class Interactions:
     @cached_property
     def age(self) -> np.ndarray:
         """Days from each row to `as_of`, float64, never negative."""
-        return np.maximum(
-            (self.as_of - self.purchases["ts"]).dt.total_seconds().to_numpy() / 86400, 0
-        )
+        age = (self.as_of - self.purchases["ts"]).dt.total_seconds().to_numpy() / 86400
+        return np.maximum(age, 0)
 
     @cached_property
     def recent(self) -> np.ndarray:
@@ -117,17 +116,11 @@ class Interactions:
         """
         columns = ["user_id", "item_id", "event_type", "ts"]
         bought = self.purchases.assign(event_type="purchase")[columns]
-        browsed = (
-            self.events[self.events["event_type"] != "purchase"][columns]
-            if self.events is not None
-            else bought[:0]
-        )
-        both = pd.concat(
-            [
-                part.astype({"user_id": str, "item_id": str, "event_type": str})
-                for part in (bought, browsed)
-            ]
-        )
+        browsed = bought[:0]
+        if self.events is not None:
+            browsed = self.events[self.events["event_type"] != "purchase"][columns]
+        texts = dict.fromkeys(columns[:3], str)
+        both = pd.concat([bought.astype(texts), browsed.astype(texts)])
         return both.sort_values(["ts", *columns[:3]], ignore_index=True)
 
     @cached_property
@@ -135,13 +128,8 @@ class Interactions:
         """Median unit price of each item, float64; NaN where receipts have no prices."""
         if "price" not in self.purchases:
             return np.full(self.shape[1], np.nan)
-        return (
-            self.purchases["price"]
-            .groupby(self.item)
-            .median()
-            .reindex(range(self.shape[1]))
-            .to_numpy(float)
-        )
+        median = self.purchases["price"].groupby(self.item).median()
+        return median.reindex(range(self.shape[1])).to_numpy(float)
 
     @cached_property
     def seen(self) -> sparse.csr_matrix:
@@ -161,6 +149,11 @@ class Interactions:
         result = sparse.csr_matrix((weights, (self.user, self.item)), shape=self.shape)
         result.sort_indices()
         return result.astype(np.float32)
+
+
+def by_id(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Attributes by id as text."""
+    return frame.astype({key: str}).set_index(key)
 
 
 def pair_ids(user: np.ndarray, item: np.ndarray, n_items: int) -> np.ndarray:
@@ -224,4 +217,4 @@ def _on_own_clocks(purchases: pd.DataFrame) -> tuple[pd.DataFrame, pd.Timestamp]
 def _attributes(frame: pd.DataFrame | None, ids: pd.Index) -> pd.DataFrame:
     if frame is None or frame.empty:
         return pd.DataFrame(index=ids)
-    return frame.astype({ids.name: str}).set_index(ids.name).reindex(ids)
+    return by_id(frame, ids.name).reindex(ids)

@@ -43,10 +43,15 @@ LOOK_AT = 200_000
 
 @dataclass
 class Notation:
-    """How the numbers of a column are written. plain: as a programming language writes them."""
+    """How the numbers of a column are written.
+
+    plain: as a programming language writes them. doubtful: one that has thousands or decimals, and
+    is read as the other columns are written.
+    """
 
     plain: bool = True
     decimal: str = "."
+    doubtful: str = ""
 
     def numbers(self, text: Column) -> Column:
         """The column as float64, null where it is no number."""
@@ -95,7 +100,7 @@ def find_notations(
                 f"{where[column]} '{values[0]}' may have thousands or decimals: set decimal = \".\""
                 ' or decimal = ","'
             )
-        found[column] = Notation(False, next(iter(known)))
+        found[column] = Notation(False, next(iter(known)), doubtful=values[0])
     return found
 
 

@@ -12,8 +12,8 @@ import pandas as pd
 from recsys_utils import LabError
 from recsys_utils.data.folds import Fold
 from recsys_utils.data.handed import ids_of, need_columns, numbers_of, read_rows, refuse
-from recsys_utils.data.runs import COLUMNS, DEPTH, load_metas, load_outside
-from recsys_utils.store import digest, library_versions, write_json, write_parquet
+from recsys_utils.data.runs import COLUMNS, DEPTH, load_metas, load_outside, write_table
+from recsys_utils.store import digest, library_versions
 
 FAMILY = "outside"  # of these models, and the name of their folder
 # Places that the report judges: a list with fewer counts as short.
@@ -81,19 +81,18 @@ def fitted_to(fold: Fold, table: pd.DataFrame, name: str) -> tuple[pd.DataFrame,
     items = history.item_ids.astype(str)
     _refuse_lost_zeros(table["user_id"], shoppers, "user_id", name)
     _refuse_lost_zeros(table["item_id"], items, "item_id", name)
-    table = _in_order(table, name)
-    counts = {}
-    counts["rows of unknown shoppers"] = int((~table["user_id"].isin(shoppers)).sum())
-    counts["rows of shoppers outside the test window"] = int(
-        (table["user_id"].isin(shoppers) & ~table["user_id"].isin(asked)).sum()
-    )
-    table = table[table["user_id"].isin(asked)]
-    repeated = table.duplicated(["user_id", "item_id"])
-    counts["duplicate items"] = int(repeated.sum())
-    table = table[~repeated]
-    known = table["item_id"].isin(items)
-    counts["rows of unknown items"] = int((~known).sum())
-    table = table[known]
+    counts = {"copies of rows": int(table.duplicated().sum())}
+    table = _in_order(table.drop_duplicates(), name)
+    rules = {
+        "rows of unknown shoppers": lambda t: t["user_id"].isin(shoppers),
+        "rows of shoppers outside the test window": lambda t: t["user_id"].isin(asked),
+        "duplicate items": lambda t: ~t.duplicated(["user_id", "item_id"]),
+        "rows of unknown items": lambda t: t["item_id"].isin(items),
+    }
+    for what, is_kept in rules.items():
+        before = len(table)
+        table = table[is_kept(table)]
+        counts[what] = before - len(table)
     if not len(table):
         raise LabError(
             f"the lists '{name}' hold no known item for any shopper of the test window:"
@@ -113,16 +112,21 @@ def fitted_to(fold: Fold, table: pd.DataFrame, name: str) -> tuple[pd.DataFrame,
     return table[list(COLUMNS)].reset_index(drop=True), counts
 
 
-def in_words(counts: dict[str, int]) -> str:
-    """What was counted, in a sentence; nothing that is 0.
+def in_words(counts: dict[str, int], cut: str | None = None) -> str:
+    """What was counted, in sentences; nothing that is 0. cut: when the test window begins, if it is
+    a window.
 
-    >>> in_words({"duplicate items": 2, "rows of unknown items": 0})
-    'No validation list, so it cannot be chosen. Duplicate items: 2.'
+    >>> in_words({"duplicate items": 2, "rows of unknown items": 0}, "2025-03-01")[44:]
+    'It is judged fairly only if it was made of receipts before 1 March 2025. Duplicate items: 2.'
     """
     found = [f"{what}: {count:,}" for what, count in counts.items() if count]
     text = "; ".join(found)
     told = f" {text[0].upper()}{text[1:]}." if found else ""
-    return "No validation list, so it cannot be chosen." + told
+    before = f"{pd.Timestamp(cut):%-d %B %Y}" if cut else "each shopper's last basket"
+    return (
+        "No validation list, so it cannot be chosen. It is judged fairly only if it was made of"
+        f" receipts before {before}.{told}"
+    )
 
 
 def record_lists(fold: Fold, files: dict[str, str]) -> dict[str, str]:
@@ -137,13 +141,11 @@ def record_lists(fold: Fold, files: dict[str, str]) -> dict[str, str]:
         if name in ours:
             raise LabError(f"--lists {name}: a model of this run has that name: take another one")
         made[name] = fitted_to(fold, read_lists(Path(path)), name)
-    folder = fold.folder(FAMILY)
-    for old in folder.glob("*.*"):
+    for old in fold.folder(FAMILY).glob("*.*"):
         old.unlink()
     told = {}
     for name, (lists, counts) in made.items():
-        told[name] = in_words(counts)
-        saved = write_parquet(lists, folder / f"{name}.parquet")
+        told[name] = in_words(counts, fold.borders.get("test"))
         about = {
             "model": name,
             "family": FAMILY,
@@ -154,14 +156,12 @@ def record_lists(fold: Fold, files: dict[str, str]) -> dict[str, str]:
             "note": told[name],
             "seed_spread": {},
             "fold": fold.name,
-            "fold_hash": fold.hash,
-            "sha256": digest(saved),
             "fit_seconds": None,
             "recommend_seconds": None,
             "peak_mib": None,
             "versions": library_versions(),
         }
-        write_json(about, folder / f"{name}.json")
+        write_table(lists, fold, FAMILY, name, about)
     return told
 
 

@@ -13,6 +13,7 @@ from ibis.expr.types import Table
 
 from recsys_utils import LabError
 from recsys_utils.data.engine import connect, given, keep
+from recsys_utils.data.interactions import by_id
 from recsys_utils.data.registry import Spec
 
 TOP = "top sellers by units"
@@ -61,7 +62,8 @@ def prefilter(
     """
     bought = purchases
     if isinstance(purchases, pd.DataFrame):
-        rows = pa.Table.from_pandas(_needed(purchases), preserve_index=False)
+        needed = purchases.filter(["user_id", "item_id", "ts", "quantity", "price"])
+        rows = pa.Table.from_pandas(needed, preserve_index=False)
         bought = given(rows, connect())
     facts = _facts(bought).to_pandas().set_index("item_id")
     facts["category_items"] = _category_items(facts.index, items)
@@ -69,14 +71,12 @@ def prefilter(
     kept = facts
     funnel = [_left(pairs, facts.index, "all items")]
     for name, ok in _steps(facts, rules):
-        kept = (
-            kept[ok.reindex(kept.index)]
-            if name != TOP
-            else kept.sort_values(["units", "users"], ascending=False, kind="stable").head(
-                rules.top
-            )
-        )
+        kept = kept[ok.reindex(kept.index)]
         funnel.append(_left(pairs, kept.index, name))
+    if rules.top is not None:
+        best_first = kept.sort_values(["units", "users"], ascending=False, kind="stable")
+        kept = best_first.head(rules.top)
+        funnel.append(_left(pairs, kept.index, TOP))
     return pd.Index(sorted(kept.index), name="item_id"), pd.DataFrame(funnel)
 
 
@@ -88,12 +88,6 @@ def relabel(purchases: pd.DataFrame, catalogue: pd.Index) -> pd.DataFrame:
     )
     code, known = pd.factorize(names)
     return purchases.assign(item_id=pd.Categorical.from_codes(code[ids.cat.codes], known))
-
-
-def _needed(purchases: pd.DataFrame) -> pd.DataFrame:
-    return purchases[
-        [c for c in ("user_id", "item_id", "ts", "quantity", "price") if c in purchases]
-    ]
 
 
 def _facts(t: Table) -> Table:
@@ -113,7 +107,7 @@ def _category_items(ids: pd.Index, items: pd.DataFrame) -> pd.Series:
     """Items on sale in each item's category; NaN where the data set has no categories."""
     if "category" not in items:
         return pd.Series(np.nan, ids)
-    category = items.astype({"item_id": str}).set_index("item_id")["category"].reindex(ids)
+    category = by_id(items, "item_id")["category"].reindex(ids)
     return category.map(category.value_counts())
 
 
@@ -123,47 +117,28 @@ def _pairs(t: Table) -> Table:
 
 
 def _steps(facts: pd.DataFrame, rules: Rules) -> list[tuple[str, pd.Series]]:
-    """The rules that are on and computable, as (what it keeps, mask over items)."""
-    unknown_price = facts["price"].isna()
-    unknown_category = facts["category_items"].isna()
-    steps = [
-        (
-            f"sold in the last {_span(rules.sold_within_days or 0)}",
-            rules.sold_within_days,
-            facts["unsold_days"] <= (rules.sold_within_days or 0),
-        ),
-        (
-            "not the most popular",
-            rules.max_user_share,
-            facts["share"] <= (rules.max_user_share or 0),
-        ),
-        (
-            "not the most unpopular",
-            rules.min_user_share,
-            facts["share"] >= (rules.min_user_share or 0),
-        ),
-        (
-            "category wide enough",
-            rules.min_category_items if not unknown_category.all() else None,
-            unknown_category | (facts["category_items"] >= (rules.min_category_items or 0)),
-        ),
-        (
-            "not too cheap",
-            rules.min_price if not unknown_price.all() else None,
-            unknown_price | (facts["price"] >= (rules.min_price or 0)),
-        ),
-        (
-            "not too expensive",
-            rules.max_price if not unknown_price.all() else None,
-            unknown_price | (facts["price"] <= (rules.max_price or 0)),
-        ),
-        (TOP, rules.top, unknown_price),
+    """The rules that are on and computable, as (what it keeps, mask over items).
+
+    An item whose price or category is unknown passes; a fact that is unknown of all makes no rule.
+    """
+    days = rules.sold_within_days
+    span = "12 months" if days == 365 else f"{days or 0:,} days"
+    ranges = [  # what it keeps, the fact, its least and its most
+        (f"sold in the last {span}", "unsold_days", None, days),
+        ("not the most popular", "share", None, rules.max_user_share),
+        ("not the most unpopular", "share", rules.min_user_share, None),
+        ("category wide enough", "category_items", rules.min_category_items, None),
+        ("not too cheap", "price", rules.min_price, None),
+        ("not too expensive", "price", None, rules.max_price),
     ]
-    return [(name, ok) for name, threshold, ok in steps if threshold is not None]
-
-
-def _span(days: int) -> str:
-    return "12 months" if days == 365 else f"{days:,} days"
+    steps = []
+    for name, fact, least, most in ranges:
+        values = facts[fact]
+        if (least is None and most is None) or values.isna().all():
+            continue
+        is_inside = values >= least if most is None else values <= most
+        steps.append((name, values.isna() | is_inside))
+    return steps
 
 
 def _left(pairs: Table, ids: pd.Index, rule: str) -> dict:

@@ -2,18 +2,18 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import ibis
-from ibis.expr.types import Table
+from ibis.expr.types import Column, Table
 
 from recsys_utils import LabError
 from recsys_utils.data import databases, urls
 from recsys_utils.data.databases import Origin
-from recsys_utils.data.dates import Reading, find_reading
-from recsys_utils.data.engine import identifier, mentions
+from recsys_utils.data.dates import Reading, as_times, find_reading
+from recsys_utils.data.engine import MICROSECONDS, identifier, keep, mentions
 from recsys_utils.data.files import (
     FILE,
     ROW,
@@ -23,7 +23,7 @@ from recsys_utils.data.files import (
     raw_files,
     read_file,
 )
-from recsys_utils.data.numbers import find_notations
+from recsys_utils.data.numbers import Notation, find_notations
 from recsys_utils.data.registry import NUMBERS, Layout, Source, Spec
 
 NOTHING = ("", "nan", "inf", "null", "none", "n/a", "na", "#n/a", "-")
@@ -39,16 +39,13 @@ class Raw:
     table: Table
     paths: list[Path | Origin]
     is_text: bool = False  # columns have no types of their own
+    # How the numbers are written that expressions reckon with.
+    notations: dict[str, Notation] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
         """The columns that the files have."""
-        hidden = (ROW, FILE)
-        return [
-            name
-            for name in self.table.columns
-            if name not in hidden and not name.startswith(HIDDEN)
-        ]
+        return [name for name in _visible(self.table) if not name.startswith(HIDDEN)]
 
     @property
     def name(self) -> str:
@@ -60,12 +57,13 @@ class Raw:
 
 @dataclass
 class Selected:
-    """Rows under their canonical names, with `rejected`, and how their dates are read."""
+    """Rows under their canonical names, with `rejected`, and how dates and numbers are read."""
 
     table: Table
     raw: Raw
     source: Source
     reading: Reading | None = None
+    notations: dict[str, Notation] = field(default_factory=dict)
 
     def column(self, name: str) -> str:
         """How a canonical column is named in what is raised."""
@@ -122,30 +120,42 @@ def select(raw: Raw, source: Source, table: str) -> Selected:
     return _with_attribute_types(result) if raw.is_text else result
 
 
-def with_reading(selected: Selected) -> Selected:
+def dates_and_numbers(selected: Selected) -> dict[str, Column]:
+    """The dates as timestamps and the numbers as float64, null where a text is none."""
+    _find_reading(selected)
+    result = _numbers(selected)
+    if "ts" in selected.table.columns:
+        form = selected.source.ts_format
+        result["ts"] = as_times(selected.table.ts, form, selected.reading)
+    return result
+
+
+def text_ids(t: Table) -> dict[str, Column]:
+    """The ids of a table as text."""
+    return {name: id_text(t[name]) for name in t.columns if name.endswith("_id")}
+
+
+def _find_reading(selected: Selected) -> None:
     """Find out how the dates are written, where the TOML does not say it."""
     t = selected.table
     if "ts" not in t.columns or selected.source.ts_format:
-        return selected
+        return
     if t.ts.type().is_numeric():
         # 20240131 is a day, 45292 a spreadsheet's number: what it is shows in its text.
         t = selected.table = t.mutate(ts=id_text(t.ts))
-    if not t.ts.type().is_string():
-        return selected
-    where = f"{selected.raw.name}: {selected.column('ts')}"
-    selected.reading = find_reading(t, "ts", where)
-    return selected
+    if t.ts.type().is_string():
+        where = f"{selected.raw.name}: {selected.column('ts')}"
+        selected.reading = find_reading(t, "ts", where)
 
 
-def with_numbers(selected: Selected) -> dict[str, ibis.expr.types.Column]:
-    """The numbers of the selected rows as float64, null where a text is no number."""
+def _numbers(selected: Selected) -> dict[str, Column]:
     t = selected.table
     names = [name for name in NUMBERS if name in t.columns]
     texts = [name for name in names if t[name].type().is_string()]
     where = {name: f"{selected.raw.name}: {selected.column(name)}" for name in texts}
-    notations = find_notations(t, texts, selected.source.decimal, where)
+    selected.notations = find_notations(t, texts, selected.source.decimal, where)
     result = {name: t[name].try_cast("float64") for name in names}
-    return result | {name: notations[name].numbers(t[name]) for name in texts}
+    return result | {name: selected.notations[name].numbers(t[name]) for name in texts}
 
 
 def _read_files(
@@ -167,7 +177,7 @@ def _read_files(
     try:
         views = [con.create_view(ibis.util.gen_name("part"), part) for part in parts]
         names = " UNION ALL BY NAME ".join(f"SELECT * FROM {view.get_name()}" for view in views)
-        return con.create_table(ibis.util.gen_name("raw"), con.sql(names), temp=True)
+        return keep(con.sql(names))
     except Exception as error:
         raise LabError(
             f"{paths[0]} and the other files do not fit together: {first_line(error)}"
@@ -243,18 +253,12 @@ def _join(con: ibis.BaseBackend, rows: Table, source: Source, spec: Spec, ids: l
         )
     new = [name for name in _visible(other) if name not in rows.columns]
     other = other.select(__key=key, **{name: other[name] for name in new})
-    joined = rows.left_join(other, id_text(rows[join.on]) == other["__key"]).drop("__key")
-    return con.create_table(ibis.util.gen_name("raw"), joined, temp=True)
+    return keep(rows.left_join(other, id_text(rows[join.on]) == other["__key"]).drop("__key"))
 
 
 def _id_columns(sources: Iterable[Source]) -> list[str]:
     """Raw columns that ids are made of, plainly or in an expression, by name or as words."""
-    values = [
-        value
-        for source in sources
-        for name, value in source.columns.items()
-        if name.endswith("_id")
-    ]
+    values = [value for source in sources for value in source.ids.values()]
     words = [word for value in values for word in re.findall(r'"[^"]+"|\w+', value)]
     return list(dict.fromkeys(values + [word.strip('"') for word in words]))
 
@@ -271,9 +275,11 @@ def _with_id_expressions(raw: Raw, source: Source, table: str) -> Raw:
 
     One that computes with numbers is left to the typed columns.
     """
+    if not raw.is_text:
+        return raw
     t = raw.table
-    for name, value in source.columns.items():
-        if not name.endswith("_id") or value in raw.columns or not raw.is_text:
+    for name, value in source.ids.items():
+        if value in raw.columns:
             continue
         try:
             sql = _sql(raw, raw.table, source, name, table)
@@ -281,7 +287,7 @@ def _with_id_expressions(raw: Raw, source: Source, table: str) -> Raw:
         except LabError as error:
             if "cannot be computed" not in str(error) and "No function" not in str(error):
                 raise
-    return Raw(t, raw.paths, raw.is_text)
+    return Raw(t, raw.paths, is_text=True)
 
 
 def _expression_types(raw: Raw, source: Source, rules: list[str]) -> Table:
@@ -290,16 +296,14 @@ def _expression_types(raw: Raw, source: Source, rules: list[str]) -> Table:
     Columns that are ids stay text.
     """
     t = raw.table
+    if not raw.is_text:
+        return t
     expressions = [*source.columns.values(), *rules]
-    ids = [value for name, value in source.columns.items() if name.endswith("_id")]
-    used = [
-        name
-        for name in raw.columns
-        if raw.is_text
-        and t[name].type().is_string()
-        and name not in ids
-        and any(value != name and mentions(value, name) for value in expressions)
-    ]
+    used = []
+    for name in raw.columns:
+        is_plain_text = t[name].type().is_string() and name not in source.ids.values()
+        if is_plain_text and any(value != name and mentions(value, name) for value in expressions):
+            used.append(name)
     return t.mutate(**_typed_texts(t, used, source, raw)) if used else t
 
 
@@ -319,29 +323,29 @@ def _with_attribute_types(selected: Selected) -> Selected:
 
 def _typed_texts(
     t: Table, names: list[str], source: Source | None = None, raw: Raw | None = None
-) -> dict[str, ibis.expr.types.Column]:
+) -> dict[str, Column]:
     """Text columns by what every value of them is; what is nothing in particular stays text.
 
     With a source numbers may be written in any notation, without one plainly.
     """
-    counts = {name: _facts(t, name) for name in names}
     result = {}
     others = []
     for name in names:
-        n = counts[name]["said"]
+        counts = _facts(t, name)
+        n = counts["said"]
         text = t[name].strip().nullif("")
-        if not n or counts[name]["coded"]:
+        if not n or counts["coded"]:
             continue
-        if counts[name]["day"] == n:
-            day = text.try_cast("timestamp(6)")
-            result[name] = day if counts[name]["long"] else day.cast("date")
-        elif counts[name]["truth"] == n and source:
+        if counts["day"] == n:
+            day = text.try_cast(MICROSECONDS)
+            result[name] = day if counts["long"] else day.cast("date")
+        elif counts["truth"] == n and source:
             result[name] = text.lower() == "true"
-        elif counts[name]["whole"] == n:
+        elif counts["whole"] == n:
             result[name] = text.try_cast("int64")
         elif source:
             others.append(name)
-        elif counts[name]["number"] == n:
+        elif counts["number"] == n:
             result[name] = text.try_cast("float64")
     return result | (_noted_numbers(t, others, source, raw) if others else {})
 
@@ -349,34 +353,31 @@ def _typed_texts(
 def _facts(t: Table, name: str) -> dict[str, int]:
     """How many different texts of a column say something, and are a day, a truth or a number."""
     values = t.select(text=t[name].strip()).distinct()
+    values = values.filter(values.text.lower().notin(NOTHING))
     text = values.text
-    said = text.lower().notin(NOTHING)
-    facts = {
-        "said": said.sum(),
-        "day": (said & text.re_search(ISO_DAY) & text.try_cast("timestamp(6)").notnull()).sum(),
-        "long": (said & (text.length() > 10)).sum(),
-        "truth": text.lower().isin(TRUTHS).sum(),
-        "number": (said & text.try_cast("float64").notnull()).sum(),
-        "whole": (said & text.try_cast("int64").notnull() & ~text.contains(".")).sum(),
-        "coded": (said & text.re_search(r"^[+-]?0\d")).sum(),
-    }
-    return values.agg(**facts).to_pandas().iloc[0].fillna(0).to_dict()
+    facts = values.agg(
+        said=values.count(),
+        day=(text.re_search(ISO_DAY) & text.try_cast(MICROSECONDS).notnull()).sum(),
+        long=(text.length() > 10).sum(),
+        truth=text.lower().isin(TRUTHS).sum(),
+        number=text.try_cast("float64").notnull().sum(),
+        whole=(text.try_cast("int64").notnull() & ~text.contains(".")).sum(),
+        coded=text.re_search(r"^[+-]?0\d").sum(),
+    )
+    return facts.to_pandas().iloc[0].fillna(0).to_dict()
 
 
-def _noted_numbers(
-    t: Table, names: list[str], source: Source, raw: Raw
-) -> dict[str, ibis.expr.types.Column]:
+def _noted_numbers(t: Table, names: list[str], source: Source, raw: Raw) -> dict[str, Column]:
     """Those of the columns that hold numbers in some notation."""
     numeric = []
     for name in names:
         sample = t.filter(t[name].notnull()).select(name).limit(200).to_pandas()[name]
-        if (
-            sample.str.contains(r"\d").mean() > 0.5
-            and not sample.str.contains(r"[a-zA-Z]{4}").any()
-        ):
+        has_words = sample.str.contains(r"[a-zA-Z]{4}").any()
+        if sample.str.contains(r"\d").mean() > 0.5 and not has_words:
             numeric.append(name)
     where = {name: f"{raw.name}: {name}" for name in numeric}
     notations = find_notations(t, numeric, source.decimal, where)
+    raw.notations |= notations
     numbers = {name: notation.numbers(t[name]) for name, notation in notations.items()}
     lost = {
         name: (t[name].strip().lower().notin(NOTHING) & number.isnull()).sum()
@@ -414,7 +415,7 @@ def _query(t: Table, what: str, where: str, run: bool = False) -> Table:
         result = t.alias(view).sql(f"SELECT {what} FROM {view}")
         return result.agg(n=result[0].count()).to_pandas() if run else result
     except Exception as error:
-        columns = [name for name in t.columns if name not in (ROW, FILE)]
+        columns = _visible(t)
         for column in (c for c in columns if c in what and t[c].type().is_string()):
             is_word = t[column].notnull() & t[column].try_cast("float64").isnull()
             words = t.filter(is_word).select(column).limit(1).to_pandas()[column]

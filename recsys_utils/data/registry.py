@@ -119,6 +119,11 @@ class Source(Layout):
     unpivot: Unpivot | None = None
     join: Join | None = None
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """The mapped ids."""
+        return {name: value for name, value in self.columns.items() if name.endswith("_id")}
+
 
 class Worth(Strict):
     """What turns a list's hits into money: a shop's own assumptions, `[worth]` of its TOML.

@@ -6,7 +6,6 @@
 import os
 import resource
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -78,21 +77,14 @@ def save_run(
 
 def save_validation(recs: pd.DataFrame, fold: Fold, model: str) -> None:
     """Write a model's lists for the validation window, from which the choice is made."""
-    folder = fold.folder("validation")
-    path = write_parquet(recs[list(COLUMNS)], folder / f"{model}.parquet")
-    about = {"model": model, "fold_hash": fold.hash, "sha256": digest(path)}
-    write_json(about, folder / f"{model}.json")
+    write_table(recs[list(COLUMNS)], fold, "validation", model, {"model": model})
 
 
 def load_validation(fold: Fold) -> dict[str, pd.DataFrame]:
     """Lists for the validation window of this very fold, by model, of those that have a run."""
-    folder = fold.folder("validation")
     recorded = {meta["model"] for meta in _metas_of(fold, "runs")}
-    return {
-        meta["model"]: read_parquet(_unchanged(folder / f"{meta['model']}.parquet", meta))
-        for meta in _metas_of(fold, "validation")
-        if meta["model"] in recorded
-    }
+    metas = [meta for meta in _metas_of(fold, "validation") if meta["model"] in recorded]
+    return {meta["model"]: _table(fold, "validation", meta["model"], meta) for meta in metas}
 
 
 def save_left_out(fold: Fold, model: str, reason: str) -> None:
@@ -117,21 +109,13 @@ def load_runs(
     metas = load_metas(fold)
     if models is not None:
         metas = metas.loc[[model for model in models if model in metas.index]]
-    folder = fold.folder("runs")
-    return {
-        model: read_parquet(_unchanged(folder / f"{model}.parquet", meta))
-        for model, meta in metas.iterrows()
-    }, metas
+    return {model: _table(fold, "runs", model, meta) for model, meta in metas.iterrows()}, metas
 
 
 def load_outside(fold: Fold) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Others' lists for this very fold, by name, and what is known of them; both may be empty."""
     metas = _metas_of(fold, "outside")
-    folder = fold.folder("outside")
-    runs = {
-        meta["model"]: read_parquet(_unchanged(folder / f"{meta['model']}.parquet", meta))
-        for meta in metas
-    }
+    runs = {meta["model"]: _table(fold, "outside", meta["model"], meta) for meta in metas}
     return runs, pd.DataFrame(metas, index=list(runs)).drop(columns="model", errors="ignore")
 
 
@@ -193,28 +177,32 @@ def save_study(table: pd.DataFrame, fold: Fold, name: str, note: str = "") -> No
 
     A tidy table and what it shows.
     """
-    folder = fold.folder("studies")
-    path = write_parquet(table, folder / f"{name}.parquet")
-    write_json(
-        {"study": name, "note": note, "fold_hash": fold.hash, "sha256": digest(path)},
-        folder / f"{name}.json",
-    )
+    write_table(table, fold, "studies", name, {"study": name, "note": note})
 
 
 def load_studies(fold: Fold) -> dict[str, tuple[pd.DataFrame, str]]:
     """Every finding of this very fold by name, with its note; empty where no notebook left one."""
-    folder = fold.folder("studies")
     studies = {}
     for meta in _metas_of(fold, "studies"):
-        table = read_parquet(_unchanged(folder / f"{meta['study']}.parquet", meta))
-        studies[meta["study"]] = (table, meta["note"])
+        name = meta["study"]
+        studies[name] = (_table(fold, "studies", name, meta), meta["note"])
     return studies
 
 
-def _unchanged(path: Path, meta: dict) -> Path:
+def write_table(table: pd.DataFrame, fold: Fold, kind: str, name: str, about: dict) -> None:
+    """Write a table of a fold, and beside it what it is and of which cut."""
+    folder = fold.folder(kind)
+    path = write_parquet(table, folder / f"{name}.parquet")
+    stamp = {"fold_hash": fold.hash, "sha256": digest(path)}
+    write_json(about | stamp, folder / f"{name}.json")
+
+
+def _table(fold: Fold, kind: str, name: str, meta: dict | pd.Series) -> pd.DataFrame:
+    """A table that `meta` describes; LabError where it is another than was written."""
+    path = fold.folder(kind) / f"{name}.parquet"
     if digest(path) != meta["sha256"]:
         raise LabError(f"{path} was changed after it was written: run its notebook again")
-    return path
+    return read_parquet(path)
 
 
 def _check(recs: pd.DataFrame, fold: Fold, model: str) -> None:

@@ -11,7 +11,6 @@ import warnings
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -116,11 +115,6 @@ def in_words(error: Exception, name: str) -> LabError:
         f"engine {name} cannot do this ({type(error).__name__}: {_said(error)}): use --engine"
         " duckdb"
     )
-
-
-def is_installed(package: str) -> bool:
-    """Whether Python finds a package, without loading it."""
-    return find_spec(package) is not None
 
 
 def _require(package: str, name: str) -> None:

@@ -5,7 +5,7 @@ import pandas as pd
 from ibis.expr.types import Table
 
 from recsys_utils import LabError
-from recsys_utils.data.engine import keep
+from recsys_utils.data.engine import count, keep
 
 NO_BASKET = (
     "a line of the purchases has no basket_id: map one, or leave basket_id out so that a basket is"
@@ -28,7 +28,7 @@ def numbered(parts: dict[str, Table]) -> tuple[dict[str, Table], Table]:
     """
     rows = [t.select("basket_id", "ts").mutate(part=n) for n, t in enumerate(parts.values())]
     every = ibis.union(*rows)
-    if int(every.filter(every.basket_id.isnull()).count().to_pandas()):
+    if count(every.filter(every.basket_id.isnull())):
         raise LabError(NO_BASKET)
     baskets = every.group_by("basket_id").agg(part=every.part.min(), began=every.ts.min())
     place = ibis.row_number().over(order_by=["part", "began", "basket_id"])
@@ -76,14 +76,11 @@ def basket_tables(t: Table, back: int = 0) -> dict[str, Table]:
 
 def sizes(parts: dict[str, Table]) -> dict[str, int]:
     """Rows of each part."""
-    return {name: int(t.count().to_pandas()) for name, t in parts.items()}
+    return {name: count(t) for name, t in parts.items()}
 
 
 def shoppers(parts: dict[str, Table]) -> tuple[int, int]:
     """How many shoppers the test part has, and how many of these have an earlier receipt."""
     test = parts["test"].select("user_id").distinct()
     before = parts["train"].select("user_id").union(parts["valid"].select("user_id"))
-    return (
-        int(test.count().to_pandas()),
-        int(test.semi_join(before, "user_id").count().to_pandas()),
-    )
+    return count(test), count(test.semi_join(before, "user_id"))

@@ -373,15 +373,13 @@ def _tastes(rng: Rng, shop: Shop, codes: dict[str, np.ndarray]) -> np.ndarray:
     """
     n = len(codes["age"])
     n_tastes = shop.kinds.shape[1]
-    logit = sum(shop.leaning[field][code] for field, code in codes.items()) + rng.normal(
-        0, PERSON, (n, KINDS)
-    )
+    logit = sum(shop.leaning[field][code] for field, code in codes.items())
+    logit = logit + rng.normal(0, PERSON, (n, KINDS))
     later = logit + rng.normal(0, DRIFT, (n, KINDS))
     own = rng.normal(0, OWN_TASTE, (n, n_tastes))
     own[:, -1] += 0.8 * (codes["income"] - 1)  # better earners like the premium tier
-    return np.vstack([softmax(x, axis=1) @ shop.kinds + own for x in (logit, later)]).astype(
-        np.float32
-    )
+    tastes = [softmax(x, axis=1) @ shop.kinds + own for x in (logit, later)]
+    return np.vstack(tastes).astype(np.float32)
 
 
 def _spans(rng: Rng, n: int) -> np.ndarray:
@@ -397,9 +395,8 @@ def _activity(eagerness: np.ndarray) -> np.ndarray:
     """
     rank = (eagerness.argsort().argsort() + 0.5) / len(eagerness)
     z = ndtri(np.maximum(rank - ONE_BASKET, 0) / (1 - ONE_BASKET))
-    return 1 + np.where(
-        rank < ONE_BASKET, 0, np.ceil(BASKETS_MEDIAN * np.exp(BASKETS_SPREAD * z))
-    ).astype(int)
+    others = np.ceil(BASKETS_MEDIAN * np.exp(BASKETS_SPREAD * z))
+    return 1 + np.where(rank < ONE_BASKET, 0, others).astype(int)
 
 
 # ---- what they buy
@@ -454,9 +451,8 @@ def _visits(rng: Rng, people: People) -> tuple[np.ndarray, np.ndarray]:
     """
     user, k = _expand(people.baskets)
     date = START.astype("datetime64[D]").astype(int) + np.arange(DAYS)
-    weekday = np.array([1.0, 1.2, 1.6, 0.5, 0.8, 0.9, 1.0])[
-        date % 7
-    ]  # 1970-01-01 was a Thursday; Saturdays are busy
+    # 1970-01-01 was a Thursday; Saturdays are busy.
+    weekday = np.array([1.0, 1.2, 1.6, 0.5, 0.8, 0.9, 1.0])[date % 7]
     stretched = np.append(0, np.cumsum(weekday * (1 + 0.5 * _near(np.arange(DAYS), 350, 25))))
     begin, end = np.interp(people.span, np.arange(DAYS + 1), stretched).T
     at = begin[user] + (end - begin)[user] * (k + rng.random(len(user))) / people.baskets[user]
@@ -476,10 +472,10 @@ def _lines(rng: Rng, shop: Shop, people: People, prefix: str) -> pd.DataFrame:
     staple_visit, staple = _staples(rng, shop, people, user, day)
     visit, _ = _expand(rng.poisson(FINDS * people.appetite[user]))
     find = _choose(rng, shop, people, user[visit], day[visit], occasion[visit])
-    key = np.concatenate([np.arange(len(user)), staple_visit, visit]) * len(
-        shop.items
-    ) + np.concatenate([lead, staple, find])
-    visit, item = np.divmod(np.unique(key), len(shop.items))
+    visits = np.concatenate([np.arange(len(user)), staple_visit, visit])
+    items = np.concatenate([lead, staple, find])
+    pairs = np.unique(visits * len(shop.items) + items)
+    visit, item = np.divmod(pairs, len(shop.items))
     basket = _ids(prefix, np.arange(len(user)), 6)
     store = np.where(rng.random(len(user)) < 0.9, people.store[user], "S00")
     lines = pd.DataFrame(
@@ -575,17 +571,13 @@ def _events(rng: Rng, shop: Shop, people: People, lines: pd.DataFrame, prefix: s
         "remove_from_cart": (removed, rng.uniform(0.1, 0.5, len(removed))),
         "purchase": (np.flatnonzero(both.bought), 0.0),
     }
-    log = pd.concat(
-        [
-            pd.DataFrame(
-                {"row": row, "event_type": kind, "ts": _time(both.day.to_numpy()[row], hours)}
-            )
-            for kind, (row, hours) in steps.items()
-        ]
-    )
-    log = log[log.ts >= _time(np.array(float(DAYS - EVENT_DAYS)))].sort_values(
-        ["ts", "row"], kind="stable"
-    )
+    logs = []
+    for kind, (row, hours) in steps.items():
+        ts = _time(both.day.to_numpy()[row], hours)
+        logs.append(pd.DataFrame({"row": row, "event_type": kind, "ts": ts}))
+    log = pd.concat(logs)
+    log = log[log.ts >= _time(np.array(float(DAYS - EVENT_DAYS)))]
+    log = log.sort_values(["ts", "row"], kind="stable")
     return pd.DataFrame(
         {
             "event_id": _ids(prefix, np.arange(len(log)), 7),

@@ -11,10 +11,10 @@ from ibis.expr.types import Column, Table
 from recsys_utils import LabError
 from recsys_utils.data import cleaning, databases, synthetic
 from recsys_utils.data.dates import as_times, find_reading
-from recsys_utils.data.engine import connect, explained, in_order, keep, move, reader, write
-from recsys_utils.data.files import FILE, ROW, id_text, raw_files
-from recsys_utils.data.interactions import Interactions
-from recsys_utils.data.readers import Raw, Selected, read_raw, select, with_numbers, with_reading
+from recsys_utils.data.engine import connect, count, explained, in_order, keep, move, reader, write
+from recsys_utils.data.files import FILE, ROW, raw_files
+from recsys_utils.data.interactions import Interactions, by_id
+from recsys_utils.data.readers import Raw, Selected, read_raw, select, text_ids
 from recsys_utils.data.registry import EVENT_TYPES, OPTIONAL, REQUIRED, Source, Spec, spec
 from recsys_utils.store import atomic, data_dir, digest, read_json, read_parquet, write_json
 
@@ -24,6 +24,7 @@ PERSONAL = re.compile(
 )
 TIMES = ("ts", "week", "starts", "ends")  # of the optional tables
 TEXTS = ("place", "mailer", "kind")
+EVERY = (*TABLES, *OPTIONAL)
 KEYS = {"items": "item_id", "users": "user_id", "stores": "store_id"}
 MAKERS = [
     Path(__file__).with_name(f"{name}.py")
@@ -65,9 +66,8 @@ class Tables:
 
         Promotions may be larger than memory: aggregate them before they become a frame.
         """
-        every = (*TABLES, *OPTIONAL)
-        if table not in every:
-            raise LabError(f"'{table}' is no table of a data set: choose {', '.join(every)}")
+        if table not in EVERY:
+            raise LabError(f"'{table}' is no table of a data set: choose {', '.join(EVERY)}")
         path = data_dir(self.spec.name, "tables", f"{table}.parquet")
         if not path.exists():
             raise LabError(
@@ -83,7 +83,7 @@ class Tables:
 
     def clients(self, receipts: Interactions) -> pd.DataFrame:
         """Attributes by user_id of those whom the shop knows and some receipts do not."""
-        users = self.users.astype({"user_id": str}).set_index("user_id")
+        users = by_id(self.users, "user_id")
         return users[~users.index.isin(receipts.user_ids)]
 
     def interactions(self, until: pd.Timestamp | None = None) -> Interactions:
@@ -106,20 +106,17 @@ def load(dataset: str) -> Tables:
     """
     result = ready(dataset)
     folder = data_dir(result.name, "tables")
-    frames = {
-        t: (
-            read_parquet(folder / f"{t}.parquet")
-            if (folder / f"{t}.parquet").exists()
-            else pd.DataFrame()
-        )
-        for t in TABLES
-    }
+    frames = {}
+    for table in TABLES:
+        path = folder / f"{table}.parquet"
+        frames[table] = read_parquet(path) if path.exists() else pd.DataFrame()
     return Tables(result, read_json(folder / "manifest.json"), **frames)
 
 
 def ready(dataset: str) -> Spec:
     """Build the canonical tables where the raw files or their description changed; the latter."""
     result = spec(dataset)
+    _check_name(result)
     folder = data_dir(result.name, "tables")
     wanted = fingerprint(result)
     current = folder / "manifest.json"
@@ -128,14 +125,29 @@ def ready(dataset: str) -> Spec:
     return result
 
 
+def _check_name(made: Spec) -> None:
+    """Refuse a shop whose name is that of another one, whose results would be taken for its own."""
+    if made.folder is None:
+        return
+    place = data_dir(made.name, "shop.json")
+    toml = str(made.folder / f"{made.name}.toml")
+    known = read_json(place)["toml"] if place.exists() else toml
+    if known != toml and Path(known).is_file():
+        raise LabError(
+            f"{toml}: the results in {place.parent} are those of {known}, another shop of the same"
+            " name: rename one of the two files"
+        )
+    if known != toml or not place.exists():
+        write_json({"toml": toml}, place)
+
+
 def fingerprint(made: Spec) -> dict:
     """What the tables depend on.
 
     The description without what only the report reads, the raw files' names, sizes and times, what
     tells that a database changed, and the code that makes them.
     """
-    every = (*TABLES, *OPTIONAL)
-    sources = [source for table in every if (source := getattr(made, table))]
+    sources = [source for table in EVERY if (source := getattr(made, table))]
     sources += [source.join for source in sources if source.join]
     files = sorted({path for source in sources for path in raw_files(source, made)})
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
@@ -159,25 +171,24 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         old.unlink()
     notes: list[str] = []
     readings: list[list[str]] = []
+    dropped: list[str] = []
+    raw: list[dict] = []
     if made.synthetic:
         synthetic.write(folder, made.lines, seed=42)
         audit = _synthetic_audit(folder)
-        dropped = []
-        raw = []
     else:
         con = connect()
         cleaned, selected = _clean(con, made, notes)
         readings = _readings(selected)
         audit = _purchases(con, made, cleaned, selected.raw, folder)
-        dropped = []
         for table in KEYS:
             dropped += _attributes(con, made, table, cleaned, folder, notes)
         for table in ("events", "stock"):
-            audit += _plain(con, made, table, folder, notes) if getattr(made, table) else []
+            if getattr(made, table):
+                audit += _plain(con, made, table, folder, notes)
         for table in OPTIONAL:
-            audit += (
-                _optional(reader(con), made, table, folder, notes) if getattr(made, table) else []
-            )
+            if getattr(made, table):
+                audit += _optional(reader(con), made, table, folder, notes)
         notes += _told_reading(selected, readings)
         raw = [
             {"file": Path(f).name, "sha256": digest(Path(f)), "bytes": size}
@@ -202,31 +213,18 @@ def summary(folder: Path) -> dict:
     """Lines, users, items, baskets, money and dates of the purchases, computed by the engine."""
     t = connect().read_parquet(str(folder / "purchases.parquet"))
     money = (t.quantity * t.price).sum().round(2) if "price" in t.columns else ibis.null("float64")
-    row = (
-        t.agg(
-            lines=t.count(),
-            users=t.user_id.nunique(),
-            items=t.item_id.nunique(),
-            baskets=t.basket_id.nunique(),
-            money=money,
-            first=t.ts.min(),
-            last=t.ts.max(),
-        )
-        .to_pandas()
-        .iloc[0]
+    found = t.agg(
+        lines=t.count(),
+        users=t.user_id.nunique(),
+        items=t.item_id.nunique(),
+        baskets=t.basket_id.nunique(),
+        money=money,
+        first=t.ts.min(),
+        last=t.ts.max(),
     )
-    return {
-        k: (
-            None
-            if pd.isna(v)
-            else str(v)
-            if isinstance(v, pd.Timestamp)
-            else float(v)
-            if k == "money"
-            else int(v)
-        )
-        for k, v in row.items()
-    }
+    kinds = {"money": float, "first": str, "last": str}
+    row = found.to_pandas().iloc[0]
+    return {k: None if pd.isna(v) else kinds.get(k, int)(v) for k, v in row.items()}
 
 
 def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, Selected]:
@@ -248,6 +246,9 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
     rows = keep(cleaning.with_rules(typed, source))
     notes += cleaning.check_outside(rows, selected)
     notes += cleaning.merged_ids(selected)
+    notes += cleaning.told_numbers(selected)
+    notes += cleaning.told_zone(selected)
+    notes += cleaning.told_copies(selected)
     if "ts" in source.columns:
         end, sentence = cleaning.end_of_trading(rows.filter(rows.rejected.isnull()))
         if end is not None:
@@ -257,10 +258,12 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
             notes.append(sentence)
     if "basket_id" in source.columns:
         rows, sentence = cleaning.with_own_baskets(rows)
-        notes += [sentence] if sentence else []
+        if sentence:
+            notes.append(sentence)
     column = made.purchases.columns["user_id"]
     sentence = cleaning.heavy_shopper(rows.filter(rows.rejected.isnull()), column)
-    notes += [sentence] if sentence else []
+    if sentence:
+        notes.append(sentence)
     return rows, selected
 
 
@@ -309,12 +312,12 @@ def _purchases(
         folder / "purchases.parquet",
         ("ts", "basket_id", "user_id", "item_id"),
     )
-    lines = con.read_parquet(str(folder / "purchases.parquet")).count().to_pandas()
+    lines = count(con.read_parquet(str(folder / "purchases.parquet")))
     return audit + [
         {
             "table": "purchases",
             "rule": "kept, merged to one line per user, item and basket",
-            "rows": int(lines),
+            "rows": lines,
             "money": audit[-1]["money"],
         }
     ]
@@ -346,6 +349,7 @@ def _attributes(
     source = getattr(made, table)
     key = KEYS[table]
     columns = _public(source, table) if source else {}
+    attributes = [c for c in columns if c != key]
     if table == "stores" and (not source or key not in cleaned.columns):
         if source:
             raise LabError(
@@ -359,12 +363,12 @@ def _attributes(
         notes += _meeting(ids, rows, key, raw, table)
     else:
         rows = cleaned.filter(cleaned.rejected.isnull()).select(
-            key, "ts", **{c: cleaned[f"{table}__{c}"] for c in columns if c != key}
+            key, "ts", **{c: cleaned[f"{table}__{c}"] for c in attributes}
         )
     if table in ("items", "users") and source and source.has_place:
         # The shop's own list: what nobody bought is on sale, and who bought nothing is a client.
         ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
-    for column in (c for c in columns if c != key):
+    for column in attributes:
         ids = ids.left_join(_first_seen(rows, key, column), key).drop(f"{key}_right")
     write(ids, folder / f"{table}.parquet", (key,))
     return sorted(source.columns.keys() - columns.keys()) if source else []
@@ -376,8 +380,8 @@ def _meeting(sold: Table, rows: Table, key: str, raw: Raw, table: str) -> list[s
     sold: the distinct ids of the receipts. rows: of the table, from `raw`.
     """
     listed = rows.select(key).filter(rows[key].notnull()).distinct()
-    n = int(sold.count().to_pandas())
-    met = int(sold.semi_join(listed, key).count().to_pandas())
+    n = count(sold)
+    met = count(sold.semi_join(listed, key))
     if met:
         share = f"{100 * met // n}%" if met < n else "all"
         return [f"{raw.paths[0].name} ([{table}]) has {share} of the {n:,} {key}s of the receipts."]
@@ -386,7 +390,7 @@ def _meeting(sold: Table, rows: Table, key: str, raw: Raw, table: str) -> list[s
     bare = listed.select(bare=listed[key].re_replace("^0+", ""))
     by_zeros = sold.select(bare=sold[key].re_replace("^0+", "")).semi_join(bare, "bare")
     cure = "map the column that holds the receipts' ids"
-    if int(by_zeros.count().to_pandas()):
+    if count(by_zeros):
         cure = f"leading zeros differ, so map {key} = \"ltrim(<column>, '0')\" in both tables"
     raise LabError(
         f"{raw.name} ([{table}]) has no {key} of the receipts: they have '{example}', it has"
@@ -401,9 +405,8 @@ def _own_rows(
     raw = read_raw(reader(con), source, made)
     t = select(raw, source.model_copy(update={"columns": columns}), table).table
     t = t.filter(t.rejected.isnull())
-    ids = {name: id_text(t[name]) for name in columns if name.endswith("_id")}
-    rows = t.mutate(ts=ibis.row_number().over(order_by=[FILE, ROW]), **ids).drop(ROW, FILE)
-    return move(rows, con), raw
+    order = ibis.row_number().over(order_by=[FILE, ROW])
+    return move(t.mutate(ts=order, **text_ids(t)).drop(ROW, FILE), con), raw
 
 
 def _first_seen(t: Table, key: str, column: str) -> Table:
@@ -421,26 +424,24 @@ def _plain(
     """Write events or stock as they are, after checking types and event names."""
     source = getattr(made, table)
     selected = select(read_raw(reader(con), source, made), source, table)
-    t = move(_typed_plain(selected), con)
+    t = move(cleaning.with_types(selected), con)
     if table == "events":
         t = _checked_events(t, selected)
-    total = int(t.count().to_pandas())
+    t = keep(t)
+    rejected = t.group_by("rejected").agg(rows=lambda rows: rows.count()).to_pandas()
+    rejected = rejected.dropna().sort_values(["rows", "rejected"], ascending=[False, True])
+    t = t.filter(t.rejected.isnull())
+    total = count(t)
     t = t.drop("rejected", ROW, FILE).drop_null()
     items = con.read_parquet(str(folder / "items.parquet")).select("item_id")
     if source.has_place:
         notes += _meeting(items, t, "item_id", selected.raw, table)
-    write(
-        t,
-        folder / f"{table}.parquet",
-        ("ts", "event_id") if table == "events" else ("item_id", "country"),
-    )
-    kept = int(t.count().to_pandas())
-    gaps = (
-        [{"table": table, "rule": "a value missing", "rows": total - kept, "money": None}]
-        if kept < total
-        else []
-    )
-    return gaps + [{"table": table, "rule": "kept", "rows": kept, "money": None}]
+    order = ("ts", "event_id") if table == "events" else ("item_id", "country")
+    write(t, folder / f"{table}.parquet", order)
+    kept = count(t)
+    gaps = [("a value missing", total - kept)] if kept < total else []
+    broken = list(rejected.itertuples(index=False, name=None))
+    return _audit(table, [*broken, *gaps, ("kept", kept)])
 
 
 def _checked_events(t: Table, selected: Selected) -> Table:
@@ -458,15 +459,9 @@ def _checked_events(t: Table, selected: Selected) -> Table:
     return t.mutate(event_id=ibis.row_number().over(order_by=order).cast("string"))
 
 
-def _typed_plain(selected: Selected) -> Table:
-    selected = with_reading(selected)
-    t = selected.table
-    checked = with_numbers(selected)
-    if "ts" in t.columns:
-        checked["ts"] = as_times(t.ts, selected.source.ts_format, selected.reading)
-    cleaning.complain(selected, checked)
-    ids = {name: id_text(t[name]) for name in t.columns if name.endswith("_id")}
-    return t.mutate(**ids, **checked)
+def _audit(table: str, counts: list[tuple[str, int]]) -> list[dict]:
+    """Rows by rule, of a table without money."""
+    return [{"table": table, "rule": why, "rows": int(n), "money": None} for why, n in counts]
 
 
 def _optional(
@@ -481,9 +476,8 @@ def _optional(
     t = selected.table
     times = {name: _time(selected, name) for name in TIMES if name in t.columns}
     cleaning.complain(selected, times)
-    ids = {name: id_text(t[name]) for name in t.columns if name.endswith("_id")}
     texts = {name: t[name].cast("string") for name in TEXTS if name in t.columns}
-    t = t.mutate(**ids, **texts, **times)
+    t = t.mutate(**text_ids(t), **texts, **times)
     is_whole = ibis.and_(*(t[name].notnull() for name in REQUIRED[table]))
     rule = ibis.coalesce(t.rejected, ibis.ifelse(is_whole, ibis.null("string"), "a value missing"))
     path = folder / f"{table}.parquet"
@@ -494,12 +488,12 @@ def _optional(
     for key in ("item_id", "user_id", "store_id"):
         if key in source.columns and key in sold.columns:
             notes += _meeting(sold.select(key).distinct(), rows, key, selected.raw, table)
-    counts = [("kept", rows.count().to_pandas())]
-    if counts[0][1] < t.count().to_pandas():
+    counts = [("kept", count(rows))]
+    if counts[0][1] < count(t):
         left_out = t.filter(rule.notnull()).group_by(rule=rule).agg(rows=lambda r: r.count())
         told = left_out.order_by("rule").to_pandas()
         counts = [*told.itertuples(index=False, name=None), *counts]
-    return [{"table": table, "rule": why, "rows": int(n), "money": None} for why, n in counts]
+    return _audit(table, counts)
 
 
 def _time(selected: Selected, name: str) -> Column:

@@ -83,8 +83,12 @@ def filled(url: str) -> str:
 
     Raises LabError where a variable is not set. The result is for a connection and nothing else.
     """
-    values = _values(url)
-    return VARIABLE.sub(lambda found: quote(values[found[1]], safe=""), url)
+    for name in VARIABLE.findall(url):
+        if not os.environ.get(name):
+            raise LabError(
+                f"{url} needs the environment variable {name}, which is not set: export {name}=…"
+            )
+    return VARIABLE.sub(lambda found: quote(os.environ[found[1]], safe=""), url)
 
 
 def without_login(url: str) -> tuple[str, tuple[str, str] | None]:
@@ -98,7 +102,7 @@ def without_login(url: str) -> tuple[str, tuple[str, str] | None]:
 
 def masked(text: str, url: str) -> str:
     """Text of somebody else's error, with each variable's value replaced by its name."""
-    secrets = {name: os.environ.get(name, "") for name in {*_names(url), *CLOUD_SECRETS}}
+    secrets = {name: os.environ.get(name, "") for name in {*VARIABLE.findall(url), *CLOUD_SECRETS}}
     forms = {}
     for name, value in secrets.items():
         spellings = (value, quote(value, safe=""), quote(value), quote_plus(value))
@@ -118,20 +122,6 @@ def one_line(error: BaseException, url: str) -> str:
     text = str(error.args[1] if has_number else error).strip()
     lines = masked(text or type(error).__name__, url).splitlines()
     return re.sub(r"^([A-Z]\w+ )+Error: ", "", lines[0]).rstrip(" .:")
-
-
-def _names(url: str) -> list[str]:
-    return VARIABLE.findall(url)
-
-
-def _values(url: str) -> dict[str, str]:
-    unset = [name for name in _names(url) if not os.environ.get(name)]
-    if unset:
-        raise LabError(
-            f"{url} needs the environment variable {unset[0]}, which is not set: export"
-            f" {unset[0]}=…"
-        )
-    return {name: os.environ[name] for name in _names(url)}
 
 
 def _check_url(where: str, url: str) -> None:

@@ -20,6 +20,7 @@ from recsys_utils.report.kept import (
     keep,
     kept_runs,
     load_kept,
+    remove_oldest,
 )
 from recsys_utils.store import report_dir
 
@@ -85,6 +86,8 @@ def _keep(options: argparse.Namespace, tasks: list[Task], incumbent: KeptRun | N
         return None
     report = inputs(reports[0])
     if known := find_report(dataset, report):
+        spared = {known, incumbent.folder if incumbent else None}
+        remove_oldest(kept_runs(dataset)[0], options.keep, spared)
         return known
     # Judging loads for seconds, which a run with nothing to do need not wait for.
     from recsys_utils.report.judged import judge_fold

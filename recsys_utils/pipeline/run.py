@@ -57,7 +57,8 @@ def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
     errors = sorted(runs.failed_notebooks(tasks[0].dataset).keys() & failed)
     result = f"FAILED: {', '.join(errors)}" if failed else "done"
     index = report_dir(tasks[0].dataset) / "index.html"
-    hint = f"; read {short(index)}" if index.exists() else ""
+    is_older = any(writes_report(task) and task.path.stem in failed for task in tasks)
+    hint = f"; read {short(index)}" if index.exists() and not is_older else ""
     print(f"{result} in {time.perf_counter() - started:.1f} s{hint}")
     return 1 if failed else 0
 

@@ -84,6 +84,7 @@ def judge_fold(fold: Fold) -> Judged:
     others, about = load_outside(fold)
     if others:
         runs = runs | others
+        about = about.dropna(axis="columns", how="all")  # they have no seconds
         metas = pd.concat([metas, about]).rename_axis("model")
     path = fold.folder() / "catalogue.parquet"
     catalogue = None

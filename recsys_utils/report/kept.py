@@ -156,6 +156,7 @@ def keep(
     whole, _ = kept_runs(described.name)
     for path in whole:
         if path.name.endswith(f"-{content}"):
+            remove_oldest(whole, limit, {path, spared})
             return path, False
     path = folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{content}"
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -163,7 +164,7 @@ def keep(
     try:
         save_bundle(temporary, KIND, parts, about | found, cut, fixed_names=True)
         os.replace(temporary, path)
-        _remove_oldest([*whole, path], limit, {path, spared})
+        remove_oldest([*whole, path], limit, {path, spared})
     except OSError as error:
         raise LabError(
             f"{folder}: {error.strerror}: the report is written, but the run was not kept"
@@ -220,8 +221,8 @@ def _hash(parts: dict, about: dict) -> str:
     return total.hexdigest()[:8]
 
 
-def _remove_oldest(folders: list[Path], limit: int, spared: set[Path | None]) -> None:
-    """Remove runs beyond the limit, and the pages that compare them.
+def remove_oldest(folders: list[Path], limit: int, spared: set[Path | None]) -> None:
+    """Remove runs beyond the limit, the first of the list, and the pages that compare them.
 
     Each is first renamed, so that nobody reads half a run.
     """

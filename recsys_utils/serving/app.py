@@ -110,9 +110,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     Close when the last answer is given.
     """
     to_thread.current_default_thread_limiter().total_tokens = THREADS
-    loading = asyncio.create_task(asyncio.to_thread(_load, app.state.service))
+    app.state.loading = asyncio.create_task(asyncio.to_thread(_load, app.state.service))
     yield
-    await loading
+    await app.state.loading
     app.state.service.close()
 
 

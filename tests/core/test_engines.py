@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import ibis
@@ -32,7 +33,7 @@ from recsys_utils.evaluation.slices import warm
 from recsys_utils.models import ItemCF, OwnPurchases, Popular
 from recsys_utils.store import data_dir
 
-HAS_SAIL = all(spark.is_installed(package) for package in spark.PACKAGES)
+HAS_SAIL = all(find_spec(package) for package in spark.PACKAGES)
 SERVERS = ["sail", *filter(None, [os.environ.get("SPARK_REMOTE")])]  # a Spark of the JVM
 needs_sail = pytest.mark.skipif(
     not HAS_SAIL, reason="pysail or pyspark-client is missing: pip install -e '.[spark]'"
@@ -470,7 +471,7 @@ def test_a_missing_package_is_named_with_the_command(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     spark.connect.cache_clear()
-    if package != "pyspark" and not spark.is_installed("pyspark"):
+    if package != "pyspark" and not find_spec("pyspark"):
         pytest.skip("pyspark-client is missing: pip install -e '.[spark]'")
     assert f"needs the Python package {pip}" in (told := refusal(name, on))
     assert f"-m pip install {pip}" in told

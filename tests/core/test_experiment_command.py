@@ -164,3 +164,46 @@ def test_a_plan_says_what_a_shop_can_see(
         assert advice in capsys.readouterr().out
     assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "0"]) == 2
     assert "--lead 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("results.csv", "the file ends in .html"),
+        ("none/verdict.html", "there is no folder"),
+        ("verdict.txt", "the file ends in .html"),
+    ],
+)
+def test_a_verdict_overwrites_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture, out: str, said: str
+) -> None:
+    file = tmp_path / "results.csv"
+    file.write_text("user_id,arm,spend\na,new,1\nb,today,2\n")
+    before = file.read_bytes()
+    assert experiment.main(["read", str(file), "--out", str(tmp_path / out)]) == 2
+    assert said in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_split_is_not_written_over_the_shoppers_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    users = tmp_path / "users.csv"
+    users.write_text("user_id\na\nb\n")
+    command = ["split", "--users", str(users), "--salt", "spring", "--out"]
+    assert experiment.main([*command, str(users)]) == 2
+    assert "it is the file that is read" in capsys.readouterr().err
+    assert experiment.main([*command, str(tmp_path / "none" / "split.csv")]) == 2
+    assert not (tmp_path / "none").exists()
+    assert users.read_text() == "user_id\na\nb\n"
+
+
+def test_baskets_without_dates_plan_no_weeks(home: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = "".join(f"u{n % 9},i{n % 5},{n // 9 + 1}\n" for n in range(90))
+    (home / "rows.csv").write_text("user,item,n\n" + rows)
+    toml = home / "orders.toml"
+    columns = "[purchases.columns]\nuser_id = 'user'\nitem_id = 'item'\norder = 'n'\n"
+    toml.write_text(f"protocol = 'next_basket'\n[purchases]\nfiles = ['rows.csv']\n{columns}")
+    assert experiment.main(["plan", "--dataset", str(toml)]) == 2
+    assert "an order and no dates, so no weeks can be planned" in capsys.readouterr().err

@@ -82,6 +82,9 @@ def test_gaps_between_ranks_are_closed_and_counted(shop_fold: Fold) -> None:
         ("user_id,item_id,rank\n,b,1\n", "row 1: user_id is '', which is empty"),
         ("user_id,item_id,rank\n", "has no rows"),
         ("", "cannot be read"),
+        ("user_id,item_id,rank\na,b,1,x\na,c,2,y\n", "cannot be read"),
+        ("user_id;item_id;rank\na;b;1\n", "parts its columns by ';'"),
+        ("user_id,item_id,rank,rank\na,b,1,2\n", "has the column 'rank' twice"),
     ],
 )
 def test_a_file_that_would_be_misread_is_refused(tmp_path: Path, text: str, error: str) -> None:
@@ -89,6 +92,12 @@ def test_a_file_that_would_be_misread_is_refused(tmp_path: Path, text: str, erro
     path.write_text(text)
     with pytest.raises(LabError, match=error):
         read_lists(path)
+
+
+def test_a_comma_more_at_the_end_moves_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "vendor.csv"
+    path.write_text("user_id,item_id,rank\na,b,1,\na,c,2,\n")
+    assert read_lists(path).to_numpy().tolist() == [["a", "b", 1], ["a", "c", 2]]
 
 
 def test_decimals_as_ids_are_refused(tmp_path: Path) -> None:
@@ -108,6 +117,13 @@ def test_two_items_at_one_rank_are_refused(shop_fold: Fold) -> None:
     table = lists_of(shop_fold).assign(rank=1.0)
     with pytest.raises(LabError, match="two items at rank 1"):
         fitted_to(shop_fold, table, "vendor")
+
+
+def test_copies_of_rows_are_dropped_and_counted(shop_fold: Fold) -> None:
+    table = lists_of(shop_fold).astype({"rank": float})
+    lists, counts = fitted_to(shop_fold, pd.concat([table, table]), "vendor")
+    assert counts["copies of rows"] == len(table)
+    assert len(lists) == len(table)
 
 
 def test_lists_of_another_shop_are_refused(shop_fold: Fold) -> None:
@@ -135,7 +151,11 @@ def test_records_replace_those_before_and_leave_our_runs_alone(home: Path, shop_
     lists, _ = fitted_to(shop_fold, read_lists(path), "vendor")
     save_run(lists, shop_fold, "own", "repeat", {}, 0.5, 0.1)
     told = record_lists(shop_fold, {"vendor": str(path)})
-    assert told["vendor"].startswith("No validation list, so it cannot be chosen. ")
+    day = pd.Timestamp(shop_fold.borders["test"])
+    assert told["vendor"].startswith(
+        "No validation list, so it cannot be chosen. It is judged fairly only if it was made of"
+        f" receipts before {day:%-d %B %Y}. "
+    )
     runs, about = load_outside(shop_fold)
     assert list(runs) == list(about.index) == ["vendor"]
     assert list(load_runs(shop_fold)[0]) == ["own"]

@@ -513,3 +513,135 @@ def test_a_shop_without_returning_shoppers_is_told_what_it_lacks(
     load(toml(top=top), r=HEAD + rows)
     with pytest.raises(LabError, match=words):
         folds.write_folds(str(tmp_path / "shop.toml"))
+
+
+# --- what a shop writes in its own way
+
+
+def prices(texts: list[str]) -> str:
+    return HEAD + "".join(f'u1,a,2024-01-0{n},R{n},1,"{t}"\n' for n, t in enumerate(texts, 1))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "cp1252"])
+def test_other_encodings_are_read_as_strictly_as_utf_8(load: Callable, encoding: str) -> None:
+    source = f'files = ["r.csv"]\nencoding = "{encoding}"'
+    # A separator more at the end of each line does not move the columns.
+    trailing = prices(["1", "2"]).replace("\n", ",\n").replace("price,\n", "price\n")
+    data = load(toml(source), r=trailing.replace("u1", "ü1").encode(encoding))
+    assert data.purchases["user_id"].tolist() == ["ü1", "ü1"]
+    assert data.purchases["price"].tolist() == [1, 2]
+    short = prices(["1", "2"]) + "ü2,b\n"
+    with pytest.raises(LabError, match=r"r\.csv, row 3: it has 2 fields, the header 6"):
+        load(toml(source), r=short.encode(encoding))
+
+
+def test_columns_of_spaces_are_read_as_strictly(load: Callable) -> None:
+    lines = ["customer  sku day\treceipt units price", 'u1 "a b"   2024-01-01 R1 1  2.5']
+    source = 'files = ["r.csv"]\nsep = "spaces"'
+    data = load(toml(source), r="\n".join(lines) + "\n")
+    assert data.purchases[["item_id", "price"]].to_numpy().tolist() == [["a b", 2.5]]
+    with pytest.raises(LabError, match=r"r\.csv, row 2: it has 7 fields, the header 6"):
+        load(toml(source), r="\n".join([*lines, "u1 a 2024-01-02 R2 1 2.5 x"]) + "\n")
+
+
+@pytest.mark.parametrize("round_price", ["12,-", "12.-", "12,--", "12,–", "€ 12,-"])
+def test_a_round_price_with_a_dash_is_no_return(load: Callable, round_price: str) -> None:
+    data = load(toml(), r=prices([round_price, "3,50"]))
+    assert data.purchases["price"].tolist() == [12, 3.5]
+
+
+def test_a_minus_sign_of_print_is_a_minus(load: Callable) -> None:
+    rules = load(toml(), r=prices(["−5,00", "3,50"])).audit.set_index("rule")
+    assert rules.loc["price missing or below 0", "money"] == -5
+
+
+def test_a_number_that_contradicts_the_given_decimal_sign_is_refused(load: Callable) -> None:
+    comma = toml('files = ["r.csv"]\ndecimal = ","')
+    with pytest.raises(LabError, match=r"price \(price\) has '2\.50', which does not fit decimal"):
+        load(comma, r=prices(["1,50", "2.50"]))
+    with pytest.raises(LabError, match=r"'1,50', which does not fit"):
+        load(toml('files = ["r.csv"]\ndecimal = "."'), r=prices(["1,50", "2.50"]))
+    assert load(comma, r=prices(["1,50", "2.500"])).purchases["price"].tolist() == [1.5, 2500]
+
+
+def test_two_currencies_are_refused_and_one_is_read(load: Callable) -> None:
+    with pytest.raises(LabError, match="'EUR 6' and 'USD 5', two currencies"):
+        load(toml(), r=prices(["USD 5", "EUR 6"]))
+    assert load(toml(), r=prices(["EUR 5", "6 €"])).purchases["price"].tolist() == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("price", "column"), [("price", "quantity (units)"), ("price/units", "units")]
+)
+def test_a_doubtful_number_that_follows_other_columns_is_told(
+    load: Callable, price: str, column: str
+) -> None:
+    rows = HEAD + 'u1,a,2024-01-01,R1,"1.500","1,50"\nu1,b,2024-01-02,R2,"2.000","2.234,50"\n'
+    data = load(toml(price=price), r=rows)
+    assert data.purchases["quantity"].tolist() == [1500, 2000]
+    assert f"{column} such as '1.500' is read as thousands" in notes_of(data)
+
+
+def test_times_with_a_zone_are_told_and_never_mixed_with_others(load: Callable) -> None:
+    data = load(toml(), r=rows_of(["2024-01-01T20:00:00-05:00", "2024-01-05T20:00:00-05:00"]))
+    assert days_of(data) == ["2024-01-02 01:00", "2024-01-06 01:00"]
+    assert "read as UTC" in notes_of(data)
+    with pytest.raises(LabError, match=r"ts \(day\) holds times with a zone and times without"):
+        load(toml(), r=rows_of(["2024-01-01T20:00:00-05:00", "2024-01-05T20:00:00"]))
+
+
+def test_orders_are_whole_numbers(load: Callable) -> None:
+    shop = toml(top='protocol = "next_basket"', ts="", quantity="", order="units")
+    with pytest.raises(LabError, match=r"order \(units\) is no whole number in 1 rows"):
+        load(shop, r=HEAD + "u1,a,,R1,1,1\nu1,b,,R2,1.5,1\n")
+
+
+def test_copies_of_lines_are_told_until_something_is_said_of_them(load: Callable) -> None:
+    rows = prices(["1", "2"])
+    copied = rows + rows.splitlines(keepends=True)[1]
+    assert "1 line is a copy of another in every column" in notes_of(load(toml(), r=copied))
+    assert "copy" not in notes_of(load(toml(), r=rows))
+    without = load(toml('files = ["r.csv"]\ndrop_copies = true'), r=copied)
+    assert "copy of another" not in notes_of(without)
+
+
+def test_what_the_shops_rules_reject_need_not_be_readable(load: Callable) -> None:
+    rows = rows_of(["2024-01-01", "2024-01-02"]) + "u1,b,unknown,R9,1,3\n"
+    with pytest.raises(LabError, match="'unknown' is not a date"):
+        load(toml(), r=rows)
+    rule = '[purchases.reject]\n"no date" = "day = \'unknown\'"'
+    data = load(toml(more=rule), r=rows)
+    assert data.audit.set_index("rule").loc["no date", "rows"] == 1
+    assert len(data.purchases) == 2
+
+
+def test_rules_of_events_are_kept_and_counted(load: Callable) -> None:
+    events = """[events]
+files = ["e.csv"]
+[events.columns]
+user_id = "u"
+item_id = "i"
+ts = "t"
+event_type = "e"
+[events.reject]
+"a robot" = "u = 'bot'"
+"""
+    log = "u,i,t,e\nu1,a,2024-01-01,view\nbot,a,2024-01-01,view\nbot,a,2024-01-02,cart\n"
+    data = load(toml(more=events), r=rows_of(["2024-01-01", "2024-01-03"]), e=log)
+    assert data.events["user_id"].tolist() == ["u1"]
+    told = data.audit[data.audit["table"] == "events"].set_index("rule")["rows"]
+    assert told.to_dict() == {"a robot": 2, "kept": 1}
+
+
+def test_two_shops_of_one_name_do_not_share_results(load: Callable, tmp_path: Path) -> None:
+    rows = rows_of(["2024-01-01", "2024-01-03"])
+    load(toml(), r=rows)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "r.csv").write_text(rows)
+    (other / "shop.toml").write_text(toml())
+    with pytest.raises(LabError, match="another shop of the same name: rename one"):
+        tables.load(str(other / "shop.toml"))
+    # A shop that was moved keeps its results.
+    (tmp_path / "shop.toml").unlink()
+    assert len(tables.load(str(other / "shop.toml")).purchases) == 2

@@ -72,6 +72,14 @@ def test_the_oldest_are_removed_but_never_the_gate(shop: KeptShop) -> None:
     assert not page.exists()
 
 
+def test_the_limit_holds_when_the_run_is_there_already(shop: KeptShop) -> None:
+    first = shop.run({"own": (30, 1)}, limit=3)
+    shop.run({"own": (30, 2)}, limit=3)
+    again = shop.run({"own": (30, 1)}, limit=1)
+    assert again.name == first.name
+    assert kept_runs("corner")[0] == [first.folder]
+
+
 def test_what_a_full_disk_interrupts_is_not_kept(
     shop: KeptShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import logging
 import re
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -662,6 +663,8 @@ def test_our_own_mistakes_are_500_without_a_trace(
 
 def test_a_database_that_cannot_be_used_is_503_and_says_not_where_it_lies(folder: Path) -> None:
     with serving(folder) as client:
+        while not client.app.state.loading.done():  # it reads by the queue that is closed here
+            time.sleep(0.01)
         queue = client.app.state.service.online.queue
         queue.close()
         queue.timeout = 0.05
