@@ -124,6 +124,16 @@ def _unusual_texts(t: Table, column: str, where: str) -> list[str]:
     return sorted(bare - {""})
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a number in some notation.
+
+    >>> is_number("1.234,56 €"), is_number("gratis")
+    (True, False)
+    """
+    bare = _bare(text.strip())
+    return bool(bare) and bool(WITH_POINT.match(bare) or WITH_COMMA.match(bare))
+
+
 def _bare(value: str) -> str:
     bare = re.sub(DECORATION, "", value)
     return re.sub(NO_CENTS, "", bare).strip("()-−")

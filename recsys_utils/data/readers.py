@@ -23,7 +23,7 @@ from recsys_utils.data.files import (
     raw_files,
     read_file,
 )
-from recsys_utils.data.numbers import Notation, find_notations
+from recsys_utils.data.numbers import LOOK_AT, Notation, find_notations, is_number
 from recsys_utils.data.registry import NUMBERS, Layout, Source, Spec
 
 NOTHING = ("", "nan", "inf", "null", "none", "n/a", "na", "#n/a", "-")
@@ -197,6 +197,20 @@ def _is_used(name: str, layout: Layout, wanted: list[str]) -> bool:
         return True
     rules = [rule for _, rule in _rules(layout)] if isinstance(layout, Source) else []
     return any(mentions(value, name) for value in [*wanted, *rules])
+
+
+def _why_not(t: Table, column: str) -> str:
+    """Why an expression cannot compute with a column, as far as its type tells; "" if it can."""
+    if t[column].type().is_numeric():
+        return "is read as a number already, 1.234,56 too: leave functions of text out"
+    if not t[column].type().is_string():
+        return ""
+    is_word = t[column].notnull() & t[column].try_cast("float64").isnull()
+    words = t.filter(is_word).select(column).distinct().order_by(column).limit(LOOK_AT)
+    words = words.to_pandas()[column].tolist()
+    # 3,48 is a number, where all the others are.
+    words = [word for word in words if not is_number(word)] or words
+    return f"'{words[0]}' is not a number" if words else ""
 
 
 def _visible(t: Table) -> list[str]:
@@ -416,13 +430,10 @@ def _query(t: Table, what: str, where: str, run: bool = False) -> Table:
         return result.agg(n=result[0].count()).to_pandas() if run else result
     except Exception as error:
         columns = _visible(t)
-        for column in (c for c in columns if c in what and t[c].type().is_string()):
-            is_word = t[column].notnull() & t[column].try_cast("float64").isnull()
-            words = t.filter(is_word).select(column).limit(1).to_pandas()[column]
-            if len(words) and "No function matches" in str(error):
-                raise LabError(
-                    f"{where} cannot be computed: {column} '{words[0]}' is not a number"
-                ) from error
+        if "No function matches" in str(error):
+            for column in (name for name in columns if mentions(what, name)):
+                if why := _why_not(t, column):
+                    raise LabError(f"{where} cannot be computed: {column} {why}") from error
         raise LabError(
             f"{where} is not valid: {first_line(error)}; the file has {', '.join(columns)}"
         ) from error

@@ -645,3 +645,21 @@ def test_two_shops_of_one_name_do_not_share_results(load: Callable, tmp_path: Pa
     # A shop that was moved keeps its results.
     (tmp_path / "shop.toml").unlink()
     assert len(tables.load(str(other / "shop.toml")).purchases) == 2
+
+
+@pytest.mark.parametrize(
+    ("price", "texts", "said"),
+    [
+        ("price / 2", ["3,48", "gratis"], "price 'gratis' is not a number"),
+        (
+            "CAST(upper(price) AS DOUBLE)",
+            ["3,48", "2,50"],
+            "price is read as a number already, 1.234,56 too: leave functions of text out",
+        ),
+    ],
+)
+def test_an_expression_that_fails_names_its_own_column_and_the_cause(
+    load: Callable, price: str, texts: list[str], said: str
+) -> None:
+    with pytest.raises(LabError, match=re.escape(said)):
+        load(toml(price=price), r=prices(texts))
