@@ -62,8 +62,9 @@ def best_of_family(board: pd.DataFrame, family: str, name: str = "") -> str | No
 
 
 def total_seconds(row: pd.Series) -> str:
-    """Seconds to fit and recommend, with their unit."""
-    return f"{seconds(row['fit_seconds'] + row['recommend_seconds'])}\u00a0s"
+    """Seconds to fit and recommend, with their unit; – where nobody measured them."""
+    total = row["fit_seconds"] + row["recommend_seconds"]
+    return "–" if pd.isna(total) else f"{seconds(total)}\u00a0s"
 
 
 def lacking(board: pd.DataFrame, model: str, choice: Choice | None) -> str:
@@ -121,7 +122,12 @@ def _against_rival(rows: pd.DataFrame, model: str, precision: pd.DataFrame) -> s
         return f"The {place} there, {other}, cannot be told from it."
     if lead > 0:
         return f"The next there, {other}, is behind it by more than chance explains."
-    return f"There {other} is ahead of it by more than chance explains: look at both."
+    ahead = f"There {other} is ahead of it by more than chance explains"
+    if rival["family"] == FAMILY:
+        return (
+            f"{ahead}: ask first whether these lists were made without the test window's receipts."
+        )
+    return f"{ahead}: look at both."
 
 
 def _ties(board: pd.DataFrame, choice: Choice) -> str:

@@ -324,6 +324,17 @@ def test_the_second_of_two_equals_has_a_best_other_and_no_next() -> None:
     assert first == f"The next there, “Mine” ({wording.percent(0.3)}), cannot be told from it."
 
 
+def test_lists_of_others_that_are_ahead_may_have_seen_the_test_window() -> None:
+    families = ["outside", "repeat"]
+    rows = pd.DataFrame({"model": ["vendor", "own"], "value": [0.9, 0.1], "family": families})
+    rng = np.random.default_rng(0)
+    precision = pd.DataFrame({"vendor": rng.random(200) + 1, "own": rng.random(200)})
+    said = _against_rival(rows, "own", precision)
+    assert "is ahead of it by more than chance explains: ask first whether these lists" in said
+    ours = _against_rival(rows.assign(family="repeat"), "own", precision)
+    assert ours.endswith("look at both.")
+
+
 def test_a_tie_on_validation_is_said_and_the_cheapest_named() -> None:
     rng = np.random.default_rng(0)
     own = rng.random(200)
