@@ -13,21 +13,21 @@ import pandas as pd
 from recsys_utils import LabError
 from recsys_utils.data import folds, tables
 from recsys_utils.data.engine import local
-from recsys_utils.data.files import FILE, ROW, read_file
+from recsys_utils.data.files import FILE, ROW, likely_encoding, read_file
 from recsys_utils.data.registry import Layout
 from recsys_utils.pipeline.estimate import estimate
 from recsys_utils.pipeline.plan import make_plan, parse_options
 from recsys_utils.report.verdict import LEAST_SHOPPERS
 from recsys_utils.store import atomic
 
-# What a column may be, by words in its name; the first that fits is taken.
+# What a column may be, by how the words of its name begin; the first that fits is taken.
 HINTS = {
-    "basket_id": r"receipt|invoice|basket|order|transaction|ticket|bill",
-    "ts": r"date|time|day|sold_?at|datum",
+    "basket_id": r"receipt|invoice|basket|order|transaction|ticket|bill|bon\b",
+    "ts": r"date|time|day|sold ?at|datum",
     "user_id": r"customer|client|user|member|card|shopper|household|kunde",
-    "item_id": r"sku|stock_?code|item|product|article|artikel|ean|upc|good",
+    "item_id": r"sku|stock ?code|item|product|article|artikel|ean|upc|good",
     "quantity": r"quantity|qty|units|pieces|count|menge",
-    "price": r"unit_?price|price|preis",
+    "price": r"unit ?price|price|preis",
     "total": r"total|amount|sales|revenue|spend|sum",
     "store_id": r"store|shop|branch|filiale",
     "category": r"category|department|group|class",
@@ -116,7 +116,7 @@ def draft(path: Path) -> str:
 
 def _sample(path: Path) -> tuple[str, pd.DataFrame]:
     """The encoding of a file, and its first rows, all as text."""
-    for encoding in ("utf-8", "latin-1"):
+    for encoding in ("utf-8", likely_encoding(path)):
         layout = Layout(files=[path.name], encoding=encoding)
         try:
             rows = read_file(local(), path, layout, [], [])
@@ -133,7 +133,7 @@ def _guess(columns: list[str]) -> dict[str, str]:
     result: dict[str, str] = {}
     left = list(columns)
     for name, words in HINTS.items():
-        fitting = [c for c in left if re.search(words, c, re.IGNORECASE)]
+        fitting = [c for c in left if _begins(words, c)]
         plain = [c for c in fitting if not re.search(NAMES, c, re.IGNORECASE)]
         if plain:
             result[name] = plain[0]
@@ -141,8 +141,7 @@ def _guess(columns: list[str]) -> dict[str, str]:
     described = [
         column
         for column in left
-        if re.search(NAMES, column, re.IGNORECASE)
-        and not re.search(HINTS["user_id"], column, re.IGNORECASE)
+        if re.search(NAMES, column, re.IGNORECASE) and not _begins(HINTS["user_id"], column)
     ]
     if described and "item_id" not in result:
         result["item_id"] = described[0]
@@ -155,6 +154,12 @@ def _guess(columns: list[str]) -> dict[str, str]:
         units = f'"{units}"' if not re.fullmatch(r"\w+", units) else units
         result["price"] = f"{quoted} / {units}"
     return result
+
+
+def _begins(words: str, column: str) -> bool:
+    """Whether a word of a column's name begins so: `cardNo` with card, `Discard` does not."""
+    parts = re.findall(r"[A-ZÄÖÜ]?[a-zäöüß]+|[A-ZÄÖÜ]+|\d+", column)
+    return bool(re.search(rf"\b(?:{words})", " ".join(parts).lower()))
 
 
 def _mapping_line(name: str, column: str | None, sample: pd.DataFrame) -> str:

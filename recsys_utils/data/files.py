@@ -267,11 +267,11 @@ def _delimited(
 
 
 def _other_encoding(path: Path, layout: Layout) -> str:
-    likely = _likely(path)
+    likely = likely_encoding(path)
     return f'{path} is not {layout.encoding}: set encoding, e.g. encoding = "{likely}"'
 
 
-def _likely(path: Path) -> str:
+def likely_encoding(path: Path) -> str:
     """The encoding of a file that is not UTF-8: UTF-16 if its first bytes say so."""
     with path.open("rb") as file:
         start = file.read(2)

@@ -1,5 +1,6 @@
 """The command a newcomer runs first: what was understood of the receipts, or one sentence."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,18 @@ def test_a_draft_knows_the_encoding_and_takes_a_description_for_want_of_a_code(
     text = (receipts.parent / "cafe.toml").read_text()
     assert 'encoding = "latin-1"' in text
     assert 'item_id = "itemDescription"' in text
+
+
+def test_a_draft_reads_utf_16_and_looks_at_whole_words(tmp_path: Path) -> None:
+    path = tmp_path / "kasse.csv"
+    text = "Discard;KundenNr;ArtikelNr;Datum;Bon\n0;7;00012;2024-01-02;R1\n"
+    path.write_bytes(text.encode("utf-16"))
+    assert check.main(["--draft", str(path)]) == 0
+    draft = tomllib.loads((tmp_path / "kasse.toml").read_text())["purchases"]
+    assert draft["encoding"] == "utf-16"
+    assert draft["columns"] == {
+        "user_id": "KundenNr",
+        "item_id": "ArtikelNr",
+        "ts": "Datum",
+        "basket_id": "Bon",
+    }
