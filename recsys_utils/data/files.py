@@ -196,7 +196,8 @@ def _text_file(
     if kind == "gzip":
         _check_gzip(path)
     encoding = layout.encoding.lower()
-    if encoding in UTF8 and layout.sep != "spaces":
+    is_readable = encoding in UTF8 and layout.sep != "spaces"
+    if is_readable and not _mixes_line_ends(path, kind):
         return _delimited(con, path, path, layout, kind, plain)
     # Written again as the engine reads it, so that one reader checks every row.
     with TemporaryDirectory() as folder:
@@ -212,10 +213,26 @@ def _text_file(
         return _delimited(con, path, copy, layout, "text", plain)
 
 
+def _mixes_line_ends(path: Path, kind: str) -> bool:
+    """Whether some lines end as Windows writes them and others do not: files put together."""
+    opener = gzip.open if kind == "gzip" else open
+    every = windows = 0
+    last = b""
+    with opener(path, "rb") as file:
+        while block := file.read(1 << 24):
+            every += block.count(b"\n")
+            windows += (last + block).count(b"\r\n")
+            last = block[-1:] if block.endswith(b"\r") else b""
+    return 0 < windows < every
+
+
 def _write_copy(path: Path, copy: Path, kind: str, encoding: str, by_spaces: bool) -> None:
-    """The text in UTF-8; by_spaces: with one tab where fields are parted by spaces or tabs."""
+    """The text in UTF-8, all lines ending in one way.
+
+    by_spaces: with one tab where fields are parted by spaces or tabs.
+    """
     with (
-        _opened(path, kind, encoding) as source,
+        _opened(path, kind, encoding, newline=None) as source,
         copy.open("w", encoding="utf-8", newline="") as to,
     ):
         if not by_spaces:
@@ -278,9 +295,10 @@ def likely_encoding(path: Path) -> str:
     return "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
 
 
-def _opened(path: Path, kind: str, encoding: str):
+def _opened(path: Path, kind: str, encoding: str, newline: str | None = ""):
     opener = gzip.open if kind == "gzip" else open
-    return opener(path, "rt", encoding="utf-8-sig" if encoding in UTF8 else encoding, newline="")
+    encoding = "utf-8-sig" if encoding in UTF8 else encoding
+    return opener(path, "rt", encoding=encoding, newline=newline)
 
 
 def _header(

@@ -663,3 +663,14 @@ def test_an_expression_that_fails_names_its_own_column_and_the_cause(
 ) -> None:
     with pytest.raises(LabError, match=re.escape(said)):
         load(toml(price=price), r=prices(texts))
+
+
+@pytest.mark.parametrize("ends", [("\n", "\r\n"), ("\r\n", "\n"), ("\r\n", "\r\n")])
+def test_lines_may_end_in_different_ways(load: Callable, ends: tuple[str, str]) -> None:
+    first, second, third = prices(["1,5", "2,5"]).splitlines()
+    text = first + ends[0] + second + ends[1] + third + ends[0]
+    assert load(toml(), r=text.encode()).purchases["price"].tolist() == [1.5, 2.5]
+    # An id at the end of a line holds no sign of it.
+    plain = f"day,sku,customer{ends[0]}2024-01-01,a,u1{ends[1]}2024-01-02,b,u1{ends[0]}"
+    data = load(toml(basket_id="", quantity="", price=""), r=plain.encode())
+    assert data.purchases["user_id"].tolist() == ["u1", "u1"]
