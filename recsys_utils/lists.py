@@ -14,6 +14,7 @@ import pandas as pd
 from recsys_utils import LabError
 from recsys_utils.data import tables
 from recsys_utils.data.folds import Fold, has_folds, load_fold
+from recsys_utils.data.handed import SUFFIXES, check_out, ids_of, need_columns, read_rows
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.runs import has_runs, load_metas
 from recsys_utils.ensembles.new_for_you import NEW_FOR_YOU, with_new
@@ -104,8 +105,7 @@ def write_lists(table: pd.DataFrame, path: Path) -> None:
     A .csv begins with the mark by which spreadsheets know UTF-8. In an .xlsx ids are text, so that
     007 stays 007 on the screen too. Names that a spreadsheet would compute get an apostrophe.
     """
-    if path.suffix not in WRITERS:
-        raise LabError(f"--out {path}: the file ends in {', '.join(WRITERS)}")
+    check_out(path, WRITERS)
     table = table.copy()
     if path.suffix != ".parquet":
         is_formula = table["name"].str.startswith(FORMULA)
@@ -129,6 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         users = _users(options.users)
+        given = Path(options.users) if options.users else None
+        check_out(options.out, WRITERS, given)  # before anything is fitted
         table = recommendations(
             options.dataset,
             options.k,
@@ -174,7 +176,7 @@ def _parser() -> argparse.ArgumentParser:
     option = parser.add_argument
     option("--dataset", required=True, metavar="NAME|FILE.toml")
     option("--out", type=Path, default=Path("recommendations.csv"), help=".csv, .xlsx or .parquet")
-    option("--users", metavar="FILE.csv|ID,ID", help="only these: a column user_id, or ids")
+    option("--users", metavar="FILE|ID,ID", help="only these: a column user_id, or ids")
     option("-k", type=int, default=10, help="items for each shopper, at most (default 10)")
     option("--model", help="a model of the leaderboard (default: its best one)")
     option("--new-only", action="store_true", help="nothing that the shopper bought before")
@@ -201,16 +203,13 @@ def _users(given: str | None) -> list[str] | None:
     """Ids of a file's column user_id, or those that stand in the option itself."""
     if given is None:
         return None
-    if not given.endswith(".csv"):
-        users = [user.strip() for user in given.split(",")]
+    path = Path(given)
+    if path.suffix in SUFFIXES:
+        table = read_rows(path)
+        need_columns(table, ("user_id",), path)
+        users = ids_of(table["user_id"], path).tolist()
     else:
-        path = Path(given)
-        if not path.is_file():
-            raise LabError(f"--users {given} does not exist")
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        if "user_id" not in table:
-            raise LabError(f"{given} has no column user_id: it has {', '.join(table.columns)}")
-        users = table["user_id"].tolist()
+        users = [user.strip() for user in given.split(",")]
     if not all(users) or not users:
         raise LabError(f"--users {given} names an empty id: take it out")
     return users

@@ -172,7 +172,8 @@ def test_scores_below_the_least_are_left_out(judged: str) -> None:
         (["-k", "0"], "-k 0: take 1 or more"),
         (["--model", "nope"], "--model nope has no run: there are own_decayed, popular_28d"),
         (["--out", "r.pdf"], "the file ends in .csv, .parquet, .xlsx"),
-        (["--out", "/proc/none/r.csv"], "choose another folder"),
+        (["--out", "/proc/none/r.csv"], "there is no folder /proc/none"),
+        (["--users", "some.csv", "--out", "some.csv"], "it is the file that is read"),
         (["--users", "nothing.csv"], "does not exist"),
         (["--users", "1,,2"], "empty id"),
         (["--min-score", "1e9"], "nothing is left"),
@@ -183,8 +184,13 @@ def test_scores_below_the_least_are_left_out(judged: str) -> None:
     ],
 )
 def test_bad_input_is_one_sentence(
-    judged: str, arguments: list[str], words: str, capsys: pytest.CaptureFixture
+    judged: str,
+    tmp_path: Path,
+    arguments: list[str],
+    words: str,
+    capsys: pytest.CaptureFixture,
 ) -> None:
+    (tmp_path / "some.csv").write_text("user_id\n007\n")
     assert lists.main(["--dataset", judged, *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error
