@@ -225,7 +225,8 @@ def _number(notebook: Path) -> str:
 
 
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
-    """01, then 02, then the models, each after its rivals, then studies of them, then the rest.
+    """01, then 02, then the models, each after its rivals, then studies of them and the service,
+    then the report, which tells all studies.
 
     Some studies need no model.
     """
@@ -236,10 +237,10 @@ def _needs(notebook: Path, every: list[Path]) -> list[str]:
         needed = {*range(1, LAST_OF_DATA + 1), *RIVALS.get(number, RIVAL)}
     elif number in WITHOUT_MODELS:
         needed = set(range(1, LAST_OF_DATA + 1))
-    elif number < COMPARISON:
-        needed = set(range(1, LAST_MODEL + 1))
-    else:
+    elif number == COMPARISON:
         needed = set(range(1, COMPARISON))
+    else:
+        needed = set(range(1, LAST_MODEL + 1))
     return [other.stem for other in every if int(_number(other)) in needed]
 
 
