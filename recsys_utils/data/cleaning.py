@@ -1,6 +1,7 @@
 """Rules of receipts: what is rejected, set aside or told, counted in rows and money."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import ibis
 import pandas as pd
@@ -314,7 +315,8 @@ def told_zone(selected: Selected) -> list[str]:
 def told_copies(selected: Selected) -> list[str]:
     """A sentence where lines are copies of others in every column, and nothing says what of it."""
     raw = selected.raw
-    if selected.source.drop_copies:
+    # Of a database only the columns that are used were read.
+    if selected.source.drop_copies or not isinstance(raw.paths[0], Path):
         return []
     copies = count(raw.table) - count(raw.table.select(raw.columns).distinct())
     if not copies:

@@ -99,7 +99,11 @@ def fitted_to(fold: Fold, table: pd.DataFrame, name: str) -> tuple[pd.DataFrame,
             f" shoppers are called {', '.join(asked[:3])}, items {', '.join(items[:3])}"
         )
     place = table.groupby("user_id", sort=False).cumcount() + 1
-    if "rank" in table:
+    if "score" in table:
+        counts["equal scores, put in the order of ids"] = int(
+            table.duplicated(["user_id", "score"]).sum()
+        )
+    else:
         jumps = table.groupby("user_id", sort=False)["rank"].diff().fillna(table["rank"])
         counts["gaps between ranks, closed"] = int((jumps > 1).sum())
     table = table.assign(rank=place)

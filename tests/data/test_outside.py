@@ -119,6 +119,14 @@ def test_two_items_at_one_rank_are_refused(shop_fold: Fold) -> None:
         fitted_to(shop_fold, table, "vendor")
 
 
+def test_equal_scores_are_counted_and_put_in_the_order_of_ids(shop_fold: Fold) -> None:
+    table = lists_of(shop_fold, "score").assign(score=0.5)
+    lists, counts = fitted_to(shop_fold, table, "vendor")
+    assert counts["equal scores, put in the order of ids"] == 3
+    first = lists[lists["rank"] == 1]["item_id"].unique()
+    assert list(first) == [min(lists["item_id"])]
+
+
 def test_copies_of_rows_are_dropped_and_counted(shop_fold: Fold) -> None:
     table = lists_of(shop_fold).astype({"rank": float})
     lists, counts = fitted_to(shop_fold, pd.concat([table, table]), "vendor")
