@@ -8,7 +8,8 @@ import shutil
 import sys
 import uuid
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -72,8 +73,9 @@ def connect(name: str) -> ibis.BaseBackend:
     wanted = ("pyspark", "grpc", "pysail") if name == "sail" else ("pyspark", "grpc")
     for package in wanted:
         _require(package, name)
-    address = _start_sail() if name == "sail" else name
-    session = _session(address)
+    with _without_a_file_of_main():
+        address = _start_sail() if name == "sail" else name
+        session = _session(address)
     con = ibis.pyspark.connect(session)
     con.compiler = Compiler()
     for told in SAID_ELSEWHERE:
@@ -131,6 +133,18 @@ def _require(package: str, name: str) -> None:
             f"pyspark {module.__version__} is too old for engine '{_without_secrets(name)}', which"
             f" needs {LEAST_VERSION} or later: {pip}"
         )
+
+
+@contextmanager
+def _without_a_file_of_main() -> Iterator[None]:
+    """Sail names a file of `__main__` where there is none, as in a notebook, and processes that
+    are started later would look for it.
+    """
+    main = sys.modules["__main__"]
+    had_file = hasattr(main, "__file__")
+    yield
+    if not had_file and hasattr(main, "__file__"):
+        del main.__file__
 
 
 def _start_sail() -> str:

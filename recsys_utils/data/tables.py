@@ -16,12 +16,21 @@ from recsys_utils.data.files import FILE, ROW, raw_files
 from recsys_utils.data.interactions import Interactions, by_id
 from recsys_utils.data.readers import Raw, Selected, read_raw, select, text_ids
 from recsys_utils.data.registry import EVENT_TYPES, OPTIONAL, REQUIRED, Source, Spec, spec
-from recsys_utils.store import atomic, data_dir, digest, read_json, read_parquet, write_json
+from recsys_utils.store import (
+    atomic,
+    data_dir,
+    digest,
+    home,
+    read_json,
+    read_parquet,
+    write_json,
+)
 
 TABLES = ("purchases", "items", "users", "events", "stock", "stores")
 PERSONAL = re.compile(
     r"^name$|(^|_)((first|last|full|sur|user|customer|client|shopper)_?name|e?_?mail|(tele)?phone|mobile|\w*address|street)($|_)"
 )
+SHOP = "shop.json"  # whose results lie in a data set's folder
 TIMES = ("ts", "week", "starts", "ends")  # of the optional tables
 TEXTS = ("place", "mailer", "kind")
 EVERY = (*TABLES, *OPTIONAL)
@@ -122,23 +131,38 @@ def ready(dataset: str) -> Spec:
     current = folder / "manifest.json"
     if not current.exists() or read_json(current).get("fingerprint") != wanted:
         build(result, folder, wanted)
+    _note_name(result)
     return result
 
 
 def _check_name(made: Spec) -> None:
     """Refuse a shop whose name is that of another one, whose results would be taken for its own."""
+    place = data_dir(made.name, SHOP)
+    if made.folder is None or not place.exists():
+        return
+    known = home() / read_json(place)["toml"]
+    if known != home() / _toml_of(made) and known.is_file():
+        raise LabError(
+            f"{_toml_of(made)}: the results in {place.parent} are those of {known}, another shop of"
+            " the same name: rename one of the two files"
+        )
+
+
+def _note_name(made: Spec) -> None:
+    """Write down whose results lie under this name."""
+    place = data_dir(made.name, SHOP)
     if made.folder is None:
         return
-    place = data_dir(made.name, "shop.json")
-    toml = str(made.folder / f"{made.name}.toml")
-    known = read_json(place)["toml"] if place.exists() else toml
-    if known != toml and Path(known).is_file():
-        raise LabError(
-            f"{toml}: the results in {place.parent} are those of {known}, another shop of the same"
-            " name: rename one of the two files"
-        )
-    if known != toml or not place.exists():
-        write_json({"toml": toml}, place)
+    wanted = {"toml": _toml_of(made)}
+    if not place.exists() or read_json(place) != wanted:
+        write_json(wanted, place)
+
+
+def _toml_of(made: Spec) -> str:
+    """The file that describes a shop; inside the home without it, so that both can be copied."""
+    path = made.folder / f"{made.name}.toml"
+    root = home().resolve()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
 def fingerprint(made: Spec) -> dict:

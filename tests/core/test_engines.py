@@ -587,3 +587,21 @@ def test_what_engines_hand_over_goes_with_the_process(on: Callable, place: str) 
         )
     assert ended.stdout.split() == ["1", "2"], ended.stderr
     assert list(of_killed.parent.glob(".engine-*")) == [of_another_machine]
+
+
+@needs_sail
+def test_processes_that_start_after_sail_look_for_no_file_of_main(tmp_path: Path) -> None:
+    """As in a notebook, whose `__main__` has none."""
+    code = (
+        "import __main__, os; os.environ['RECSYS_ENGINE'] = 'sail';"
+        "from recsys_utils.data import engine; engine.connect();"
+        "print(hasattr(__main__, '__file__'))"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"RECSYS_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["False"]

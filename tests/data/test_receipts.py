@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -674,3 +675,19 @@ def test_lines_may_end_in_different_ways(load: Callable, ends: tuple[str, str]) 
     plain = f"day,sku,customer{ends[0]}2024-01-01,a,u1{ends[1]}2024-01-02,b,u1{ends[0]}"
     data = load(toml(basket_id="", quantity="", price=""), r=plain.encode())
     assert data.purchases["user_id"].tolist() == ["u1", "u1"]
+
+
+def test_a_shop_can_be_copied_with_its_results(
+    load: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the description lies inside the home, both are copied."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "r.csv").write_text(rows_of(["2024-01-01", "2024-01-03"]))
+    (home / "shop.toml").write_text(toml())
+    load(toml(), r=rows_of(["2024-01-01"]))
+    shutil.rmtree(home / "data")
+    assert len(tables.load(str(home / "shop.toml")).purchases) == 2
+    copy = shutil.copytree(home, tmp_path / "copy")
+    monkeypatch.setenv("RECSYS_HOME", str(copy))
+    assert len(tables.load(str(copy / "shop.toml")).purchases) == 2

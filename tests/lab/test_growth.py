@@ -1,6 +1,7 @@
 """What steps cost at sizes nobody measured, from a table worked by hand."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ from shops import Shop
 from recsys_utils import LabError
 from recsys_utils.data import spark
 
-HAS_SAIL = all(spark.is_installed(package) for package in spark.PACKAGES)
+HAS_SAIL = all(find_spec(package) for package in spark.PACKAGES)
 
 HEADER = 'step,"seconds, 1 M","seconds, 4 M","peak GiB, 1 M","peak GiB, 4 M",exponent,low,high,left'
 TABLE = f"""{HEADER}
