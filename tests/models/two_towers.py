@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
+import recsys_utils  # noqa: F401 - before numpy, so that every machine computes alike
+
+# isort: split
 import numpy as np
 import pandas as pd
 
