@@ -211,12 +211,18 @@ def _results_since(task: Task, start: float) -> list[str]:
     root = data_dir(task.dataset)
     candidates = list((root / "serving").glob("manifest.json"))
     for folder in RESULTS:
-        candidates += [path for path in (root / folder).rglob("*") if path.is_file()]
-    return sorted(
-        str(path.relative_to(root))
-        for path in candidates
-        if path.stat().st_mtime >= start and path.suffix != ".tmp"
-    )
+        candidates += (root / folder).rglob("*")
+    return sorted(str(path.relative_to(root)) for path in candidates if _is_result(path, start))
+
+
+def _is_result(path: Path, start: float) -> bool:
+    """Whether a path is a file that was written since `start`, and is not being written."""
+    if path.suffix == ".tmp":
+        return False
+    try:
+        return path.is_file() and path.stat().st_mtime >= start
+    except FileNotFoundError:  # of another notebook, which replaces it now
+        return False
 
 
 def _digest(task: Task, files: list[str]) -> str:

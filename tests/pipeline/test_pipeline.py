@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from recsys_utils.data import runs
 from recsys_utils.pipeline import imports, plan
 from recsys_utils.pipeline.__main__ import main
-from recsys_utils.pipeline.run import inputs
+from recsys_utils.pipeline.run import _is_result, inputs
 from recsys_utils.store import read_json
 
 PARAMETERS = "DATASET = 'synthetic'\nFAST = False\nSEED = 42\n"
@@ -329,6 +329,24 @@ def test_two_jobs_run_at_the_same_time(lab: Lab) -> None:
             "    assert time.time() < end\n    time.sleep(.02)",
         )
     assert lab.run("--jobs", "2")[0] == 0
+
+
+def test_a_file_that_another_notebook_takes_away_is_no_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("done.parquet", ".other.parquet.1.tmp", "gone.parquet"):
+        (tmp_path / name).write_text("x")
+    is_file = Path.is_file
+
+    def and_then_gone(path: Path) -> bool:
+        was_there = is_file(path)
+        if path.name == "gone.parquet":
+            path.unlink()
+        return was_there
+
+    monkeypatch.setattr(Path, "is_file", and_then_gone)
+    found = [path.name for path in tmp_path.iterdir() if _is_result(path, 0)]
+    assert found == ["done.parquet"]
 
 
 def test_studies_of_displays_and_of_growth_wait_for_no_model(lab: Lab) -> None:
