@@ -142,9 +142,11 @@ def _without_a_file_of_main() -> Iterator[None]:
     """
     main = sys.modules["__main__"]
     had_file = hasattr(main, "__file__")
-    yield
-    if not had_file and hasattr(main, "__file__"):
-        del main.__file__
+    try:
+        yield
+    finally:
+        if not had_file and hasattr(main, "__file__"):
+            del main.__file__
 
 
 def _start_sail() -> str:

@@ -23,9 +23,9 @@ COMPARISON = 15
 LAST_OF_DATA = 2
 # Notebooks whose tuned models another one compares its own with; the others: RIVAL.
 RIVALS = {3: (), 10: (3, 4, 7)}
+RIVAL = (3,)
 # Studies of displays and of growth, which look at no model of another notebook.
 WITHOUT_MODELS = (14, 17)
-RIVAL = (3,)
 # Parameters that have options of their own, so that `-p` does not take them.
 DEFAULTS = {"DATASET": "synthetic", "FAST": False, "SEED": 42, "LISTS": {}}
 OPTIONS = {
