@@ -5,6 +5,8 @@ One value per candidate, from receipts before the cut only. A shop without names
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -24,50 +26,83 @@ USUAL = 91  # days that tell what is usual
 PAUSE = 28  # days without a sale after which an item is back
 
 
-def words(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
-    """How alike a candidate's name is to the names of what else the shopper bought.
+@dataclass
+class Finders:
+    """What a history tells of new items, made once for all blocks of candidates."""
 
-    `words_15`, `words_60`, `words_365`: mean cosine of TF-IDF vectors, weighted by recency;
-    `words_last`: to the last basket; `words_topic_…`: the same of an embedding of the words learnt
-    from the shop's own names (latent semantic analysis, Deerwester et al. 1990); `words_trend`:
-    sales lately over usual of items with the same words. Nothing where items have no names.
-    """
-    vectors = word_vectors(history)
-    if not vectors.nnz:
-        return {}
-    place = basket_positions(history)[0]
-    tastes = {str(tau): history.matrix(tau) for tau in TASTES}
-    tastes["last"] = history.matrix(weights=(place == 0).astype(float))
-    topics = sparse.csr_matrix(_topics(vectors))
-    result = {f"words_{name}": _alike(pairs, taste, vectors) for name, taste in tastes.items()}
-    for name in ("60", "last"):
-        result[f"words_topic_{name}"] = _alike(pairs, tastes[name], topics)
-    kind = vectors.power(2)
-    lately = kind @ (kind.T @ _share(history, LATELY[-1]))
-    usual = kind @ (kind.T @ _share(history, USUAL))
-    result["words_trend"] = (lately / np.maximum(usual, 1e-9))[pairs.item]
-    return result
+    history: Interactions
 
+    def words(self, pairs: Candidates) -> dict[str, np.ndarray]:
+        """How alike a candidate's name is to the names of what else the shopper bought.
 
-def momentum(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
-    """What the shop sells more of than usual.
+        `words_15`, `words_60`, `words_365`: mean cosine of TF-IDF vectors, weighted by recency;
+        `words_last`: to the last basket; `words_topic_…`: the same of an embedding of the words
+        learnt from the shop's own names (latent semantic analysis, Deerwester et al. 1990);
+        `words_trend`: sales lately over usual of items with the same words. Nothing where items
+        have no names.
+        """
+        if not self.vectors.nnz:
+            return {}
+        result = {}
+        for name, taste in self.tastes.items():
+            result[f"words_{name}"] = _alike(pairs, taste, self.vectors)
+        for name in ("60", "last"):
+            result[f"words_topic_{name}"] = _alike(pairs, self.tastes[name], self.topics)
+        result["words_trend"] = self.trend[pairs.item]
+        return result
 
-    `momentum_3`, `_7`, `_14`: the item's sales of so many days over what its sales of 91 days let
-    expect, both plus one; `momentum_found_…`: its share of all first purchases by a shopper;
-    `momentum_finders`: those over expected; `momentum_back`: days since it sold again after 28
-    days without a sale, NaN without such a pause.
-    """
-    first = pd.Series(history.age).groupby(pair_ids(history.user, history.item, history.shape[1]))
-    first = first.max()
-    found = first.index.to_numpy() % history.shape[1], first.to_numpy()
-    sold = history.item, history.age
-    by_item = {f"momentum_{days}": _over_usual(*sold, history.shape[1], days) for days in LATELY}
-    for days in LATELY[1:]:
-        counts = _lately(*found, history.shape[1], days)
-        by_item[f"momentum_found_{days}"] = counts / max(counts.sum(), 1)
-    by_item["momentum_finders"] = _over_usual(*found, history.shape[1], LATELY[-1])
-    by_item["momentum_back"] = _back(history)
-    return {name: value[pairs.item] for name, value in by_item.items()}
+    def momentum(self, pairs: Candidates) -> dict[str, np.ndarray]:
+        """What the shop sells more of than usual.
+
+        `momentum_3`, `_7`, `_14`: the item's sales of so many days over what its sales of 91 days
+        let expect, both plus one; `momentum_found_…`: its share of all first purchases by a
+        shopper; `momentum_finders`: those over expected; `momentum_back`: days since it sold again
+        after 28 days without a sale, NaN without such a pause.
+        """
+        return {name: value[pairs.item] for name, value in self.by_item.items()}
+
+    @cached_property
+    def vectors(self) -> sparse.csr_matrix:
+        """(items, words) CSR: see `word_vectors`."""
+        return word_vectors(self.history)
+
+    @cached_property
+    def topics(self) -> sparse.csr_matrix:
+        """(items, topics) CSR embedding of names."""
+        return sparse.csr_matrix(_topics(self.vectors))
+
+    @cached_property
+    def tastes(self) -> dict[str, sparse.csr_matrix]:
+        """Users × items, what was bought by decay in days, and in the last basket."""
+        history = self.history
+        place = basket_positions(history)[0]
+        result = {str(tau): history.matrix(tau) for tau in TASTES}
+        result["last"] = history.matrix(weights=(place == 0).astype(float))
+        return result
+
+    @cached_property
+    def trend(self) -> np.ndarray:
+        """(items,) sales lately over usual of items with the same words."""
+        kind = self.vectors.power(2)
+        lately = kind @ (kind.T @ _share(self.history, LATELY[-1]))
+        usual = kind @ (kind.T @ _share(self.history, USUAL))
+        return lately / np.maximum(usual, 1e-9)
+
+    @cached_property
+    def by_item(self) -> dict[str, np.ndarray]:
+        """(items,) each of the columns of `momentum`."""
+        history = self.history
+        n_items = history.shape[1]
+        first = pd.Series(history.age).groupby(pair_ids(history.user, history.item, n_items)).max()
+        found = first.index.to_numpy() % n_items, first.to_numpy()
+        sold = history.item, history.age
+        result = {f"momentum_{days}": _over_usual(*sold, n_items, days) for days in LATELY}
+        for days in LATELY[1:]:
+            counts = _lately(*found, n_items, days)
+            result[f"momentum_found_{days}"] = counts / max(counts.sum(), 1)
+        result["momentum_finders"] = _over_usual(*found, n_items, LATELY[-1])
+        result["momentum_back"] = _back(history)
+        return result
 
 
 def word_vectors(history: Interactions) -> sparse.csr_matrix:
@@ -154,7 +189,8 @@ def _over_usual(item: np.ndarray, age: np.ndarray, n: int, days: float) -> np.nd
 def _back(history: Interactions) -> np.ndarray:
     """(items,) days since the first sale after the latest pause, NaN without a pause."""
     n_days = int(history.age.max()) + 1
-    sales = np.unique(pair_ids(history.item, history.age.astype(np.int64), n_days))
+    sold_on = pair_ids(history.item, history.age.astype(np.int64), n_days)
+    sales = np.sort(pd.unique(sold_on))
     item = sales // n_days
     day = sales % n_days  # of an item the newest first
     ends_pause = (item[1:] == item[:-1]) & (np.diff(day) >= PAUSE)

@@ -18,7 +18,7 @@ from recsys_utils.data.attributes import codes as attribute_codes
 from recsys_utils.data.engine import connect, drop, given, keep
 from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.ensembles.candidates import Candidates, places
-from recsys_utils.ensembles.discovery import momentum, words
+from recsys_utils.ensembles.discovery import Finders
 from recsys_utils.models.item_cf import normalize_rows
 from recsys_utils.models.next_basket import basket_positions
 
@@ -64,13 +64,32 @@ class Aggregates:
         return normalize_rows(visits), normalize_rows(sales)
 
     @cached_property
-    def of_users(self) -> dict[str, tuple[np.ndarray, sparse.csr_matrix]]:
-        """By attribute: each user's value; values × items, shares of what its users bought."""
+    def of_users(self) -> dict[str, tuple[np.ndarray, np.ndarray, sparse.csr_matrix]]:
+        """By attribute: each user's value, and how common it is among shoppers.
+
+        With them values × items, shares of what its users bought.
+        """
         result = {}
         for column, value in _values(self.history.users):
+            common = np.bincount(value) / len(value)
             at = value[self.history.user], self.history.item
-            result[column] = value, normalize_rows(sparse.csr_matrix((self.weights, at)))
+            sales = normalize_rows(sparse.csr_matrix((self.weights, at)))
+            result[column] = value, common[value], sales
         return result
+
+    @cached_property
+    def of_items(self) -> dict[str, np.ndarray]:
+        """By attribute: (items,) the share of recent sales that have the item's value."""
+        result = {}
+        for column, value in _values(self.history.items):
+            sold = np.bincount(value[self.history.item], self.weights, value.max() + 1)
+            result[column] = (sold / self.weights.sum())[value]
+        return result
+
+    @cached_property
+    def finders(self) -> Finders:
+        """What finds new items."""
+        return Finders(self.history)
 
 
 def build(
@@ -101,7 +120,7 @@ def build(
     result |= _both(result) | _kinds(pairs, history) | _stores(pairs, known)
     result |= _attributes(pairs, known) | _generators(pairs)
     if discovery:
-        result |= words(pairs, history) | momentum(pairs, history)
+        result |= known.finders.words(pairs) | known.finders.momentum(pairs)
     for side, factors, code in zip(("user", "item"), embeddings or (), (pairs.user, pairs.item)):
         result |= {f"latent_{side}_{n}": column[code] for n, column in enumerate(factors.T)}
     return pd.DataFrame(result, dtype=np.float32)
@@ -351,18 +370,14 @@ def _attributes(pairs: Candidates, known: Aggregates) -> dict[str, np.ndarray]:
     `user`, `item`: how common the value is among shoppers, or in recent sales. `like`: the item's
     share of what shoppers with the user's value bought lately, over its share of all sales.
     """
-    history = known.history
     everywhere = known.everywhere[pairs.item]
     result = {}
-    for column, (value, sales) in known.of_users.items():
+    for column, (value, common, sales) in known.of_users.items():
         share = cells(sales, value[pairs.user], pairs.item)
-        common = np.bincount(value) / len(value)
-        result[f"attribute_user_{column}"] = common[value][pairs.user]
+        result[f"attribute_user_{column}"] = common[pairs.user]
         result[f"attribute_like_{column}"] = share / np.maximum(everywhere, 1e-9)
-    for column, value in _values(history.items):
-        sold = np.bincount(value[history.item], known.weights, value.max() + 1)
-        sold /= known.weights.sum()
-        result[f"attribute_item_{column}"] = sold[value][pairs.item]
+    for column, share in known.of_items.items():
+        result[f"attribute_item_{column}"] = share[pairs.item]
     return result
 
 

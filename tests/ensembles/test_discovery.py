@@ -10,7 +10,7 @@ from shops import Shop, receipts
 
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles.candidates import Candidates
-from recsys_utils.ensembles.discovery import PAUSE, momentum, word_vectors, words
+from recsys_utils.ensembles.discovery import PAUSE, Finders, word_vectors
 from recsys_utils.ensembles.features import build
 
 NAMES = pd.DataFrame(
@@ -19,7 +19,7 @@ NAMES = pd.DataFrame(
         "name": ["Fresh Milk 1 l", "fresh bread", "Apple JAM", "apple beer!"],
     }
 )
-GROUPS = (words, momentum)
+GROUPS = (Finders.words, Finders.momentum)
 
 
 def every_pair(history: Interactions) -> Candidates:
@@ -49,7 +49,7 @@ def test_words_that_only_one_item_has_are_left_out(tiny: pd.DataFrame) -> None:
 
 def test_a_name_is_compared_with_what_else_the_shopper_bought(tiny: pd.DataFrame) -> None:
     history = Interactions.of(tiny, NAMES)
-    values = words(every_pair(history), history)["words_last"]
+    values = Finders(history).words(every_pair(history))["words_last"]
     assert at(history, values, "bob", "jam") == pytest.approx(1)  # the last basket is beer
     assert at(history, values, "bob", "milk") == 0
     assert np.isnan(at(history, values, "bob", "beer"))  # nothing else is in it
@@ -62,7 +62,7 @@ def test_likeness_is_the_mean_over_other_items_by_recency(shop: Shop, tau: int) 
     """Against a loop over the shopper's receipts."""
     history = shop.history
     pairs = some_pairs(history)
-    values = words(pairs, history)[f"words_{tau}"]
+    values = Finders(history).words(pairs)[f"words_{tau}"]
     vectors = word_vectors(history).toarray()
     weights = np.exp(-history.age / tau)
     for n in range(0, len(pairs), 97):
@@ -78,7 +78,7 @@ def test_without_names_that_share_words_there_are_no_word_features(
     tiny: pd.DataFrame, items: pd.DataFrame | None
 ) -> None:
     history = Interactions.of(tiny, items)
-    assert words(every_pair(history), history) == {}
+    assert Finders(history).words(every_pair(history)) == {}
     table = build(every_pair(history), history, discovery=True)
     assert not [name for name in table if name.startswith("words")]
 
@@ -86,7 +86,7 @@ def test_without_names_that_share_words_there_are_no_word_features(
 def test_missing_names_are_like_nothing(tiny: pd.DataFrame) -> None:
     items = NAMES.assign(name=["fresh milk", "fresh bread", None, np.nan])
     history = Interactions.of(tiny, items)
-    values = words(every_pair(history), history)["words_60"]
+    values = Finders(history).words(every_pair(history))["words_60"]
     assert at(history, values, "bob", "jam") == 0
     assert at(history, values, "bob", "milk") > 0
 
@@ -95,7 +95,7 @@ def test_momentum_is_sales_over_what_the_usual_share_lets_expect() -> None:
     rows = [f"u{n} tea b{n} 2024-03-{30 - n} 1 1" for n in range(4)]
     rows += [f"v{n} rum c{n} 2024-02-{10 + n} 1 1" for n in range(4)]
     history = Interactions.of(receipts("\n".join(rows)), as_of=pd.Timestamp("2024-03-31"))
-    values = momentum(every_pair(history), history)
+    values = Finders(history).momentum(every_pair(history))
     assert at(history, values["momentum_3"], "u0", "tea") == pytest.approx(
         (3 + 1) / (4 * 3 / 8 + 1)
     )
@@ -114,7 +114,7 @@ def test_an_item_is_back_after_a_pause_and_only_then() -> None:
     history = Interactions.of(
         receipts("\n".join(rows)), as_of=start + pd.Timedelta(days=PAUSE + 10)
     )
-    values = momentum(every_pair(history), history)["momentum_back"]
+    values = Finders(history).momentum(every_pair(history))["momentum_back"]
     assert at(history, values, "ann", "tea") == 5
     assert np.isnan(at(history, values, "ann", "rum"))
 
@@ -125,6 +125,7 @@ def test_candidates_are_told_apart_whoever_is_asked_with_them(shop: Shop, group:
     pairs = some_pairs(shop.history)
     some = slice(500, 600)
     part = Candidates(pairs.user[some], pairs.item[some], {})
-    whole = group(pairs, shop.history)
-    for name, value in group(part, shop.history).items():
+    finders = Finders(shop.history)
+    whole = group(finders, pairs)
+    for name, value in group(finders, part).items():
         np.testing.assert_allclose(value, whole[name][some], rtol=1e-5, atol=1e-6, err_msg=name)
