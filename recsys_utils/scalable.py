@@ -28,6 +28,7 @@ MODELS: dict[str, Callable[..., Table]] = {
     "popular_28d": on_engine.popular,
     "own_purchases": on_engine.own_purchases,
     "item_bm25": on_engine.item_neighbours,
+    "als": on_engine.als,
 }
 DEFAULT = ("popular_28d", "own_purchases")
 
@@ -82,7 +83,7 @@ def run(dataset: str, models: list[str], k: int) -> pd.DataFrame:
 
     They lie in `data/<dataset>/scalable/<fold>/`. The board has a row per model: means over the
     warm shoppers of the test window of precision, recall, mrr and hit rate at 5, precision with a
-    bootstrap 95 % interval, and seconds.
+    bootstrap 95 % interval, from how many shoppers it learnt, and seconds.
     Raises LabError for an unknown model, and for a shop in which nothing is bought twice.
     """
     if unknown := [name for name in models if name not in MODELS]:
@@ -100,6 +101,7 @@ def run(dataset: str, models: list[str], k: int) -> pd.DataFrame:
     name = folds.fold_names(made.name)[0]
     stage = on_fold(made, name)
     folder = data_dir(made.name, "scalable", name)
+    known = engine.count(stage.receipts.rows.select("user_id").distinct())
     rows = []
     for model in models:
         start = time.perf_counter()
@@ -108,7 +110,9 @@ def run(dataset: str, models: list[str], k: int) -> pd.DataFrame:
         warm = stage.truth.semi_join(stage.receipts.rows, "user_id")
         values = per_user(lists, warm, K).to_pandas().sort_values("user_id", ignore_index=True)
         write_parquet(values, folder / f"{model}_values.parquet")
-        rows.append(_row(model, values) | {"seconds": round(time.perf_counter() - start, 1)})
+        learners = min(known, on_engine.LEARNERS) if model == "als" else known
+        seconds = round(time.perf_counter() - start, 1)
+        rows.append(_row(model, values) | {"learnt from": learners, "seconds": seconds})
     board = pd.DataFrame(rows).sort_values([f"precision@{K}", "model"], ascending=[False, True])
     with atomic(folder / "leaderboard.csv") as temporary:
         board.to_csv(temporary, index=False)

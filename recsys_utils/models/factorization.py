@@ -76,34 +76,46 @@ class ALS(Factors):
         )
 
     def _fit(self, data: Interactions) -> None:
-        self._solve(weigh(data, self.weighting, self.tau))
+        self.solve(weigh(data, self.weighting, self.tau))
 
-    def _solve(self, strengths: sparse.csr_matrix) -> None:
-        """Factors of users × items strengths."""
-        confidence = strengths.copy()
-        confidence.data = self.base + self.alpha * strengths.data
-        with threadpool_limits(
-            1, "blas"
-        ):  # implicit has threads of its own; BLAS threads inside them halve the speed
-            model = AlternatingLeastSquares(
-                self.factors,
-                regularization=self.regularization,
-                alpha=1.0,
-                iterations=self.iterations,
-                random_state=self.seed,
-            )
-            model.fit(confidence, show_progress=False)
+    def solve(self, strengths: sparse.csr_matrix) -> None:
+        """Learn the factors of users × items strengths."""
+        model = self._solver()
+        # implicit has threads of its own; BLAS threads inside them halve the speed.
+        with threadpool_limits(1, "blas"):
+            model.fit(self._confidence(strengths), show_progress=False)
         self._keep(model)
+
+    def folded_in(self, strengths: sparse.csr_matrix) -> np.ndarray:
+        """(users, factors) float32 of users × items strengths, the items' factors as learnt."""
+        model = self._solver()
+        model.item_factors = self.item_factors_
+        with threadpool_limits(1, "blas"):
+            return model.recalculate_user(
+                np.arange(strengths.shape[0]), self._confidence(strengths)
+            )
+
+    def _solver(self) -> AlternatingLeastSquares:
+        return AlternatingLeastSquares(
+            self.factors,
+            regularization=self.regularization,
+            alpha=1.0,
+            iterations=self.iterations,
+            random_state=self.seed,
+        )
+
+    def _confidence(self, strengths: sparse.csr_matrix) -> sparse.csr_matrix:
+        result = strengths.copy()
+        result.data = self.base + self.alpha * strengths.data
+        return result
 
 
 @dataclass
 class BPR(Factors):
-    """Bayesian personalised ranking (Rendle et al.
+    """Bayesian personalised ranking (Rendle et al. 2009): a bought item above a random one.
 
-    2009): a bought item above a random one. One thread, so seeded.
-
-    BPR knows bought from not bought, not how often or when: `days` lets it see recent purchases
-    only.
+    One thread, so seeded. BPR knows bought from not bought, not how often or when: `days` lets it
+    see recent purchases only.
     """
 
     factors: int = 64

@@ -57,7 +57,7 @@ class MainRecommender(ALS, UserNeighbours):
             strengths = sparse.vstack(
                 [strengths, described(data) * (self.attributes * usual)], format="csr"
             )
-        self._solve(strengths)
+        self.solve(strengths)
         self.user_factors_ = self.user_factors_[: data.shape[0]]
         self.own_ = habits(data)
         self.recent_[self.item_ids_ == self.fake_item] = -np.inf

@@ -1,20 +1,27 @@
 """Models as expressions of tables: their lists are made by the engine, where the receipts lie.
 
 Each is the model of the same name in memory (`popularity`), with the same scores, ties and lists.
-Times count in whole seconds.
+Times count in whole seconds. ALS alone is learnt here, from a sample of the shoppers.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import ibis
+import numpy as np
 import pandas as pd
+import pyarrow as pa
 from ibis.expr.types import NumericValue, Table
+from scipy import sparse
 
-from recsys_utils.data.engine import keep
-from recsys_utils.data.interactions import RECENT_DAYS
+from recsys_utils.data.engine import fetch, given, keep
+from recsys_utils.data.interactions import RECENT_DAYS, fixed_sample
+from recsys_utils.models.factorization import ALS
 
 SECONDS_OF_A_DAY = 86_400
+LEARNERS = 50_000  # shoppers from whom ALS learns
+BLOCK = 20_000  # shoppers whose receipts are here at a time
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,55 @@ def item_neighbours(
     bought = taste.semi_join(users, "user_id").join(similar, "item_id")
     scores = bought.group_by("user_id", "other_id").agg(score=(bought.x * bought.similarity).sum())
     return _best(receipts, _followed(receipts, users, scores.rename(item_id="other_id"), k), k)
+
+
+def als(
+    receipts: Receipts, users: Table, k: int, learners: int = LEARNERS, block: int = BLOCK
+) -> Table:
+    """Latent factors, `ALS()`: user_id, item_id, score, rank 1…k.
+
+    The items' factors are learnt in this process from the receipts of `learners` shoppers, always
+    the same ones. Then the receipts of `block` shoppers after another come here, and their factors
+    are computed with the items' as learnt: also of those who were learnt from, so that a list
+    depends on the shopper's own receipts only.
+    """
+    model = ALS()
+    taste = keep(_decayed(receipts, model.tau).join(receipts.items, "item_id"))
+    items = fetch(receipts.items.order_by("place"))
+    warm = _ids(receipts.rows)
+    sample = warm[fixed_sample(len(warm), learners)]
+    model.as_of = receipts.as_of
+    model.item_ids_ = pd.Index(items["item_id"].astype(str))
+    model.recent_ = items["recent"].to_numpy(np.float32)
+    model.solve(_strengths(taste, sample, len(items)))
+    parts = []
+    for asked in _blocks(_ids(users), block):
+        model.user_ids_ = asked[asked.isin(warm)]
+        model.seen_ = _strengths(taste, model.user_ids_, len(items))
+        model.user_factors_ = model.folded_in(model.seen_)
+        lists = model.recommend(asked, k)
+        parts.append(pa.Table.from_pandas(lists.astype({"user_id": str}), preserve_index=False))
+    return given(pa.concat_tables(parts), receipts.rows.get_backend())
+
+
+def _ids(rows: Table) -> pd.Index:
+    """The distinct shoppers of a table, sorted."""
+    ids = fetch(rows.select("user_id").distinct())["user_id"]
+    return pd.Index(np.sort(ids.to_numpy(str)).astype(object), name="user_id")
+
+
+def _blocks(ids: pd.Index, size: int) -> Iterator[pd.Index]:
+    return (ids[start : start + size] for start in range(0, len(ids), size))
+
+
+def _strengths(taste: Table, users: pd.Index, n_items: int) -> sparse.csr_matrix:
+    """Users × items CSR float32 of some shoppers' rows; users: ids, sorted."""
+    asked = given(pd.DataFrame({"user_id": users.to_numpy(str)}), taste.get_backend())
+    rows = fetch(taste.semi_join(asked, "user_id").select("user_id", "place", "x"))
+    at = users.get_indexer(rows["user_id"].astype(str)), rows["place"]
+    result = sparse.csr_matrix((rows["x"], at), shape=(len(users), n_items), dtype=np.float32)
+    result.sort_indices()
+    return result
 
 
 def _decayed(receipts: Receipts, tau: float | None) -> Table:

@@ -26,11 +26,12 @@ from servers import free_port
 from recsys_utils import LabError, scalable
 from recsys_utils.data import engine, folds, spark, tables
 from recsys_utils.data.folds import Fold
+from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.prefilter import Rules, prefilter
 from recsys_utils.ensembles.features import aggregates
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.slices import warm
-from recsys_utils.models import ItemCF, OwnPurchases, Popular
+from recsys_utils.models import ALS, ItemCF, OwnPurchases, Popular, on_engine
 from recsys_utils.store import data_dir
 
 HAS_SAIL = all(find_spec(package) for package in spark.PACKAGES)
@@ -285,7 +286,21 @@ def test_the_prefilter_and_what_is_known_of_pairs_are_equal(
 
 # ---- models where the receipts lie
 
-MODELS = {"popular_28d": Popular(), "own_purchases": OwnPurchases(), "item_bm25": ItemCF()}
+
+class FoldedALS(ALS):
+    """ALS whose shoppers are all folded in, as the engines' is."""
+
+    def _fit(self, data: Interactions) -> None:
+        super()._fit(data)
+        self.user_factors_ = self.folded_in(data.matrix(self.tau))
+
+
+MODELS = {
+    "popular_28d": Popular(),
+    "own_purchases": OwnPurchases(),
+    "item_bm25": ItemCF(),
+    "als": FoldedALS(),
+}
 
 
 @needs_sail
@@ -322,6 +337,28 @@ def test_lists_and_leaderboard_are_those_of_memory(
             shown = boards[name].set_index("model").loc[row.model]
             assert [shown[f"{metric}@5"] for metric in means.index] == means.tolist()
     pd.testing.assert_frame_equal(*boards.values(), check_exact=True)
+
+
+@needs_sail
+def test_als_learns_from_the_same_shoppers_everywhere_and_lists_for_all(
+    on: Callable, tmp_path: Path
+) -> None:
+    """Who was not learnt from has a list too; the size of blocks changes a score's last digits."""
+    shop = write_shop(tmp_path / "shop")
+    found = []
+    for name, block in (("duckdb", 20_000), ("duckdb", 7), ("sail", 7)):
+        on(name)
+        folds.write_folds(shop)
+        fold = folds.load_fold(shop)
+        stage = scalable.on_fold(tables.ready(shop), fold.name)
+        lists = engine.fetch(on_engine.als(stage.receipts, stage.users, 5, learners=9, block=block))
+        found.append(lists.sort_values(["user_id", "rank"], ignore_index=True))
+        assert set(lists["user_id"]) == set(fold.testing.users)
+        assert lists.groupby("user_id").size().eq(5).all()
+    pd.testing.assert_frame_equal(found[0], found[1], rtol=1e-5)
+    pd.testing.assert_frame_equal(found[1], found[2], check_exact=True)
+    whole = FoldedALS().fit(fold.testing.history).recommend(fold.testing.users, 5)
+    assert not whole["item_id"].astype(str).equals(found[0]["item_id"].astype(str))
 
 
 def test_the_command_prints_a_board_or_one_line(
