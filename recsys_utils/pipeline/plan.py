@@ -5,11 +5,13 @@ import ast
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from recsys_utils import LabError
 from recsys_utils.data import engine, outside, registry, tables
+from recsys_utils.data.prefilter import Rules
+from recsys_utils.data.runs import DEPTH
 from recsys_utils.memory import SETTING
 from recsys_utils.report.kept import LIMIT
 from recsys_utils.store import ROOT, data_dir, report_dir
@@ -34,6 +36,11 @@ OPTIONS = {
     "SEED": "--seed N",
     "LISTS": "--lists NAME=FILE",
 }
+# Parameters of notebook 02, by what they become there.
+OF_FOLDS = ("PROTOCOL", "TEST_WEEKS", "VALID_WEEKS", "FOLDS")
+OF_PREFILTER = tuple(field.name.upper() for field in fields(Rules))
+# Least and most of the others.
+RANGES = {"K": (1, DEPTH), "TRIALS": (1, 1_000), "SHARE": (0.001, 1), "MEMORY": (0.1, 100_000)}
 
 
 @dataclass
@@ -166,7 +173,9 @@ def make_plan(options: argparse.Namespace) -> list[Task]:
     chosen = _chosen(every, options)
     known = {notebook: parameters(notebook) for notebook in chosen}
     values = {"DATASET": dataset, "FAST": options.fast, "SEED": options.seed}
-    values |= _overrides(options.overrides, known)
+    overrides = _overrides(options.overrides, known)
+    _check_values(overrides, spec)
+    values |= overrides
     values["LISTS"] = outside.named_files(options.lists)
     if options.lists and not any("LISTS" in names for names in known.values()):
         raise LabError("--lists: no chosen notebook writes the report: leave out --only")
@@ -275,6 +284,26 @@ def _typed(name: str, text: str, default: object) -> object:
         kind = type(default).__name__
         raise LabError(f"-p {name}={text}: {name} is of type {kind}, like its default {default!r}")
     return value
+
+
+def _check_values(values: dict[str, object], spec: registry.Spec) -> None:
+    """LabError for a value that a notebook would refuse after some minutes."""
+    for name, value in values.items():
+        if name in OF_FOLDS:
+            try:
+                registry.revised(spec, **{name.lower(): value})
+            except LabError as error:
+                raise LabError(f"-p {name}={value}: {error}") from error
+        if name in OF_PREFILTER:
+            is_number = type(value) in (int, float) and value >= 0
+            if not (is_number or value in (None, False)):
+                raise LabError(
+                    f"-p {name}={value}: {name} takes a number of 0 or more, or False, which"
+                    " switches the rule off"
+                )
+        if name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
+            least, most = RANGES[name]
+            raise LabError(f"-p {name}={value}: {name} takes a number from {least} to {most}")
 
 
 def _positive(text: str) -> int:

@@ -420,6 +420,32 @@ def test_wrong_parameters_are_one_line(lab: Lab, given: str, words: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("FOLDS=x", "folds = 'x'"),
+        ("FOLDS=0", "greater than or equal to 1"),
+        ("TEST_WEEKS=-1", "greater than 0"),
+        ("PROTOCOL=weekly", "'window' or 'next_basket'"),
+        ("MIN_PRICE=cheap", "takes a number of 0 or more, or False"),
+        ("TOP=True", "takes a number of 0 or more, or False"),
+        ("K=0", "takes a number from 1 to 200"),
+        ("K=1000", "takes a number from 1 to 200"),
+        ("SHARE=25.0", "takes a number from 0.001 to 1"),
+    ],
+)
+def test_a_value_that_a_notebook_would_refuse_is_refused_first(
+    lab: Lab, given: str, words: str
+) -> None:
+    names = ("FOLDS", "TEST_WEEKS", "PROTOCOL", "MIN_PRICE", "TOP")
+    lab.notebook("02", parameters="\n".join(f"{name} = None" for name in names))
+    lab.notebook("03", parameters="K = 5\nSHARE = 0.1")
+    code, ran, _, err = lab.run("-p", given)
+    assert (code, ran) == (2, [])
+    assert err.startswith(f"error: -p {given}: ")
+    assert words in err
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ("--dataset nonsense", "choose synthetic"),
