@@ -56,7 +56,10 @@ def bootstrap(
         counts = rng.multinomial(n, np.full(n, 1 / n), size=min(step, times - start))
         means.append(counts @ columns / n)
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
-    return columns.mean(axis=0).reshape(shape), low.reshape(shape), high.reshape(shape)
+    # Where all values are equal, the means differ from them in the last digit.
+    mean = columns.mean(axis=0)
+    low, high = np.minimum(low, mean), np.maximum(high, mean)
+    return mean.reshape(shape), low.reshape(shape), high.reshape(shape)
 
 
 def paired_tests(values: pd.DataFrame, seed: int = 0) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from recsys_utils import LabError
 from recsys_utils.data.folds import Stage
+from recsys_utils.data.interactions import pair_ids
 from recsys_utils.data.registry import Worth
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.evaluation.significance import Interval, intervals
@@ -118,14 +119,42 @@ def lead(money: pd.DataFrame, other: pd.DataFrame | None, assumed: Worth, seed: 
     )
 
 
-def per_year(interval: Interval, days: float | None) -> Interval:
+def windows_a_year(stage: Stage, days: float) -> float:
+    """In how many windows of a year such shoppers buy, by the year before the cut.
+
+    stage: its shoppers are those with a history who bought in the window. days: length of the
+    window. Whoever buys in a window does not buy in every one: to count a year as all its windows
+    would multiply their money. Of the whole windows between the first receipt, or the cut a year
+    ago, and the cut, it is the share in which a shopper bought, averaged over shoppers.
+
+    >>> from recsys_utils.data.interactions import Interactions
+    >>> lines = {"item_id": "tea", "basket_id": ["1", "2"], "quantity": 1.0, "user_id": "ann"}
+    >>> past = pd.DataFrame({"ts": pd.to_datetime(["2025-01-02", "2025-01-25"]), **lines})
+    >>> history = Interactions.of(past, as_of=pd.Timestamp("2025-02-11"))
+    >>> stage = Stage(history, pd.DataFrame({"user_id": ["ann"], "item_id": ["tea"]}))
+    >>> windows_a_year(stage, days=10) / (DAYS_OF_YEAR / 10)  # 2 of the 4 windows
+    0.5
+    """
+    history = stage.history
+    users = history.user_ids.intersection(pd.unique(stage.truth["user_id"].astype(str)))
+    known = min(DAYS_OF_YEAR, history.age.max())
+    windows = max(1, int(known / days))
+    is_theirs = np.isin(history.user, history.user_ids.get_indexer(users))
+    rows = is_theirs & (history.age <= windows * days)
+    window = np.minimum((history.age[rows] / days).astype(np.int64), windows - 1)
+    bought = len(np.unique(pair_ids(history.user[rows], window, windows)))
+    share = bought / (windows * max(1, len(users)))
+    return share * DAYS_OF_YEAR / days
+
+
+def per_year(interval: Interval, windows: float | None) -> Interval:
     """An amount per shopper and window as one per 1,000 shoppers and year.
 
-    days: length of the window; None where a window is one basket of each shopper, and the amount
-    is then one per 1,000 baskets.
+    windows: in which a shopper buys in a year (`windows_a_year`); None where a window is one basket
+    of each shopper, and the amount is then one per 1,000 baskets.
 
-    >>> per_year(Interval(2.0, 1.0, 3.0), days=36.525)
-    Interval(value=20000.0, low=10000.0, high=30000.0)
+    >>> per_year(Interval(2.0, 1.0, 3.0), windows=5)
+    Interval(value=10000.0, low=5000.0, high=15000.0)
     """
-    scale = SHOPPERS * (DAYS_OF_YEAR / days if days else 1)
+    scale = SHOPPERS * (1 if windows is None else windows)
     return Interval(scale * interval.value, scale * interval.low, scale * interval.high)

@@ -8,7 +8,14 @@ from recsys_utils import LabError
 from recsys_utils.data.registry import Spec
 from recsys_utils.evaluation.leaderboard import best_first
 from recsys_utils.evaluation.significance import Interval, intervals
-from recsys_utils.evaluation.worth import K, Lead, lead, money_per_shopper, per_year
+from recsys_utils.evaluation.worth import (
+    K,
+    Lead,
+    lead,
+    money_per_shopper,
+    per_year,
+    windows_a_year,
+)
 from recsys_utils.report.judged import Judged
 from recsys_utils.report.verdict import best_of_family, lacking, shipped
 from recsys_utils.report.wording import money
@@ -68,6 +75,11 @@ class Compared:
             return None
         return (pd.Timestamp(borders["end"]) - pd.Timestamp(borders["test"])).days
 
+    @cached_property
+    def windows(self) -> float | None:
+        """In how many windows of a year a shopper buys; None as `days`."""
+        return windows_a_year(self.judged.fold.testing, self.days) if self.days else None
+
     @property
     def unit(self) -> str:
         """What amounts are told for."""
@@ -75,7 +87,7 @@ class Compared:
 
     def amount(self, interval: Interval, label: str = "95 % interval ") -> str:
         """An amount of money for the unit, with the ends of its interval."""
-        told = per_year(interval, self.days)
+        told = per_year(interval, self.windows)
         currency = self.spec.currency
         ends = f"{money(told.low, currency)} to {money(told.high, currency)}"
         return f"{money(told.value, currency)} ({label}{ends})"

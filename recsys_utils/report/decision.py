@@ -168,7 +168,11 @@ def _shoppers(compared: Compared, gain: Lead) -> str:
     """Who is meant, and how a window becomes a year."""
     text = f"Shoppers: the {gain.shoppers:,} who bought before and in the test window."
     if compared.days:
-        text += f" A year is {num(DAYS_OF_YEAR / compared.days)} such windows."
+        text += (
+            f" A year counts as {num(compared.windows)} such windows, not as"
+            f" {num(DAYS_OF_YEAR / compared.days)}: in so many of them these shoppers bought in the"
+            " year before. The season of the test window is not corrected."
+        )
     if gain.capped:
         quantile = percent(compared.spec.worth.cap)
         text += (

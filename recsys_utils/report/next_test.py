@@ -1,10 +1,11 @@
 """The test to run next: whether the shop has the shoppers to see what a list causes."""
 
-import numpy as np
 import pandas as pd
 
 from recsys_utils.data.folds import Fold
 from recsys_utils.evaluation.experiment import shoppers_needed, smallest_lead, spending_tests
+from recsys_utils.evaluation.metrics import per_user
+from recsys_utils.evaluation.slices import warm
 from recsys_utils.evaluation.worth import K
 from recsys_utils.report.compared import Compared
 from recsys_utils.report.verdict import LEAST_SHOPPERS
@@ -61,8 +62,10 @@ def _of_spending(compared: Compared) -> str:
     if tests.empty:
         return "The receipts are too short to plan a test of spending."
     gain = compared.lead_of(compared.model, compared.incumbent)
-    # Of those who take part, only who buys in the window can be moved by it.
-    caused_in_a_week = gain.caused.value * gain.shoppers / compared.days * WEEK
+    # Of those who take part, only who buys in the window can be moved by it. The test counts
+    # turnover, of which the shop keeps its margin.
+    turnover = gain.caused.value / compared.spec.worth.margin
+    caused_in_a_week = turnover * gain.shoppers / compared.days * WEEK
     tests["effect"] = caused_in_a_week * tests["weeks"] / tests["shoppers"]
     tests["share"] = tests["effect"] / tests["capped_mean"]
     tests["needed"] = [shoppers_needed(test.cuped, test.effect) for test in tests.itertuples()]
@@ -85,18 +88,44 @@ def _of_spending(compared: Compared) -> str:
 
 
 def _of_hits(compared: Compared) -> str:
-    """The test of how many of the new list's items are bought, by both arms, shown or not."""
-    hits = K * compared.judged.precision()[compared.model]
-    added = compared.spec.worth.uplift_repeats[0] * compared.spec.worth.seen
-    needed = shoppers_needed(hits.std(), added * hits.mean())
-    if not np.isfinite(needed):
+    """The test of how many of the new list's items are bought, by both arms, shown or not.
+
+    Only what today's list does not show as well can be bought more often in one arm than in the
+    other.
+    """
+    every = K * compared.judged.precision()[compared.model]
+    only_new = hits_of_one_list(compared, compared.model, compared.incumbent)
+    if not every.sum():
         return "No shopper bought any of the five items, so there is nothing to test yet."
+    if not only_new.sum():
+        return "Every item that was bought stands in both lists: no test of hits tells them apart."
+    lift = compared.spec.worth.uplift_repeats[0] * compared.spec.worth.seen
+    if lift <= 0:
+        return (
+            "The least that a list causes is assumed to be nothing ([worth] uplift_repeats): no"
+            " test of hits can be planned from it."
+        )
+    needed = shoppers_needed(every.std(), lift * only_new.mean())
     weeks = f"{num(compared.days / WEEK)} weeks" if compared.days else "one basket each"
     return (
         "Test this too: how many of the five items that the new list holds for a shopper they buy,"
-        f" whether they saw it or not. It is {num(hits.mean())} without the list, and"
-        f" {needed:,.0f} buying shoppers in {weeks} show a lead of {percent(added)}."
+        f" whether they saw it or not. It is {num(every.mean())} without the list,"
+        f" {num(only_new.mean())} of them items that today's list does not show. {needed:,.0f}"
+        f" buying shoppers in {weeks} show a lead of {percent(lift)} of these."
     )
+
+
+def hits_of_one_list(compared: Compared, model: str, other: str) -> pd.Series:
+    """(warm shoppers,) hits among the first five items of a model that another one does not show
+    the shopper in its own first five.
+    """
+    runs = compared.judged.runs
+    shown = [runs[name][runs[name]["rank"] <= K] for name in (model, other)]
+    mine, theirs = (lists.astype({"user_id": str, "item_id": str}) for lists in shown)
+    both = mine.merge(theirs[["user_id", "item_id"]], how="left", indicator=True)
+    stage = compared.judged.fold.testing
+    alone = mine[(both["_merge"] == "left_only").to_numpy()]
+    return K * per_user(alone, warm(stage.truth, stage.history), K)["precision"]
 
 
 def _receipts(fold: Fold, columns: list[str]) -> pd.DataFrame:

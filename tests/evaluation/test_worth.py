@@ -10,7 +10,7 @@ from recsys_utils.data.folds import Stage
 from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.registry import Worth
 from recsys_utils.evaluation.significance import Interval
-from recsys_utils.evaluation.worth import lead, money_per_shopper, per_year
+from recsys_utils.evaluation.worth import lead, money_per_shopper, per_year, windows_a_year
 
 HISTORY = """
 ann milk  a1 2024-01-01 1 1.0
@@ -124,6 +124,26 @@ def test_what_a_list_causes_is_found_in_shops_where_it_is_known() -> None:
 
 def test_a_year_of_windows_and_a_basket() -> None:
     one = Interval(1.0, 0.5, 2.0)
-    assert per_year(one, days=365.25) == Interval(1000, 500, 2000)
-    assert per_year(one, days=None) == Interval(1000, 500, 2000)
-    assert per_year(one, days=36.525).value == pytest.approx(10_000)
+    assert per_year(one, windows=1) == Interval(1000, 500, 2000)
+    assert per_year(one, windows=None) == Interval(1000, 500, 2000)
+    assert per_year(one, windows=10).value == pytest.approx(10_000)
+
+
+def test_a_year_counts_the_windows_in_which_shoppers_buy() -> None:
+    """ann bought in each of the 52 weeks, bob in 13; dan is not of the window, eve has no past."""
+    cut = pd.Timestamp("2025-06-02")
+    weeks = {"ann": range(52), "bob": range(0, 52, 4), "dan": range(0, 52, 9)}
+    rows = [
+        (user, f"{user}{week}", cut - pd.Timedelta(days=7 * week + 3))
+        for user, of_user in weeks.items()
+        for week in of_user
+    ]
+    past = pd.DataFrame(rows, columns=["user_id", "basket_id", "ts"])
+    history = Interactions.of(past.assign(item_id="tea", quantity=1.0), as_of=cut)
+    window = pd.DataFrame({"user_id": ["ann", "bob", "bob", "eve"], "item_id": "tea"})
+    counted = windows_a_year(Stage(history, window), days=7)
+    assert counted == pytest.approx((52 + 13) / 2 / 51 * 365.25 / 7, rel=0.02)
+    twice = Stage(Interactions.of(pd.concat([history.purchases] * 2), as_of=cut), window)
+    assert windows_a_year(twice, days=7) == counted
+    longest = windows_a_year(Stage(history, window), days=400)
+    assert longest == pytest.approx(365.25 / 400), "a window longer than all receipts"

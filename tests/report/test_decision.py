@@ -11,15 +11,17 @@ from published import publish, write_toml
 from recsys_utils import LabError
 from recsys_utils.data import folds, registry
 from recsys_utils.data.registry import Guardrails, Spec, Worth
-from recsys_utils.evaluation.worth import lead, money_per_shopper
+from recsys_utils.evaluation.experiment import shoppers_needed
+from recsys_utils.evaluation.slices import warm
+from recsys_utils.evaluation.worth import lead, money_per_shopper, windows_a_year
 from recsys_utils.models import OwnPurchases, Popular
 from recsys_utils.report import next_test, verdict
 from recsys_utils.report.choice import Choice
-from recsys_utils.report.compared import todays_list
+from recsys_utils.report.compared import Compared, todays_list
 from recsys_utils.report.decision import decide
 from recsys_utils.report.judged import Judged, judge_fold
 from recsys_utils.report.next_test import longer_window
-from recsys_utils.report.wording import display_name, signed
+from recsys_utils.report.wording import display_name, num, signed
 
 
 @pytest.fixture
@@ -110,7 +112,9 @@ def test_money_is_told_against_todays_list_with_its_interval(judged: Judged, spe
     assert ("cannot be told from nothing" in caused) == gain.caused.holds_zero
     assert "Assumed: an item that is shown is bought 16 to 21" in caused
     assert f"{gain.shoppers:,} who bought before" in whose
-    assert "A year is 17.4 such windows" in whose
+    counted = windows_a_year(stage, 21)
+    assert 1 < counted < 17.3
+    assert f"A year counts as {num(counted)} such windows, not as 17.4" in whose
 
 
 def test_money_is_told_against_the_best_other_model_too(judged: Judged, spec: Spec) -> None:
@@ -191,6 +195,54 @@ def test_the_next_step_is_a_test_with_a_size(judged: Judged, spec: Spec) -> None
     assert "active shoppers" in spending
     assert "how many of the five items" in hits
     assert re.search(r"[\d,]+ buying shoppers in 3 weeks", hits)
+
+
+def test_a_test_of_hits_counts_what_only_the_new_list_shows(judged: Judged, spec: Spec) -> None:
+    """By hand: hits of the choice that are not among today's five; the spread is that of all."""
+    chosen(judged, "own_decayed", [])
+    for today in ("popular_28d", "item_cosine"):
+        compared = Compared(judged, spec_with(spec, incumbent=today))
+        alone = next_test.hits_of_one_list(compared, "own_decayed", today)
+        stage = judged.fold.testing
+        truth = warm(stage.truth, stage.history).astype({"user_id": str, "item_id": str})
+        bought = {user: set(rows) for user, rows in truth.groupby("user_id")["item_id"]}
+        shown = {}
+        for model in ("own_decayed", today):
+            lists = judged.runs[model].query("rank <= 5").astype({"user_id": str, "item_id": str})
+            shown[model] = lists.groupby("user_id")["item_id"].agg(set)
+        expected = {
+            user: len((shown["own_decayed"][user] - shown[today][user]) & items)
+            for user, items in bought.items()
+        }
+        assert alone.to_dict() == pytest.approx(expected)
+        hits = 5 * judged.precision()["own_decayed"]
+        assert 0 < alone.mean() < hits.mean()
+        needed = shoppers_needed(hits.std(), 0.16 * alone.mean())
+        assert f"{needed:,.0f} buying shoppers" in next_test.next_tests(compared)[-1]
+
+
+def test_lists_that_hold_the_same_hits_cannot_be_tested_by_hits(judged: Judged, spec: Spec) -> None:
+    compared = Compared(chosen(judged, "own_decayed", []), spec)
+    compared.judged.runs["popular_28d"] = compared.judged.runs["own_decayed"]
+    assert "Every item that was bought stands in both lists" in next_test.next_tests(compared)[-1]
+
+
+def test_nothing_assumed_is_no_effect_to_plan_with(judged: Judged, spec: Spec) -> None:
+    compared = Compared(
+        chosen(judged, "own_decayed", []), spec_with(spec, uplift_repeats=(0.0, 0.2))
+    )
+    assert "assumed to be nothing" in next_test.next_tests(compared)[-1]
+
+
+def test_the_margin_does_not_shrink_what_a_test_of_spending_sees(
+    judged: Judged, spec: Spec
+) -> None:
+    """The test counts turnover; the margin is what the shop keeps of it."""
+    told = []
+    for margin in (1, 0.25):
+        compared = Compared(chosen(judged, "own_decayed", []), spec_with(spec, margin=margin))
+        told.append(next_test.next_tests(compared)[0])
+    assert told[0] == told[1]
 
 
 def test_an_incumbent_that_was_not_run_is_named(judged: Judged, spec: Spec) -> None:
