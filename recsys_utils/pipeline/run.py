@@ -11,6 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from recsys_utils import LabError
 from recsys_utils.data import registry, runs, tables
 from recsys_utils.pipeline.imports import imported_files
 from recsys_utils.pipeline.plan import (
@@ -34,6 +35,7 @@ def run_plan(tasks: list[Task], jobs: int, save_outputs: bool = False) -> int:
     jobs: notebooks at the same time. save_outputs: put the outputs into the notebooks themselves,
     which are then run even if up to date. Returns the exit code: 1 if any failed, else 0.
     """
+    refuse_old_data(tasks)
     started = time.perf_counter()
     by_name = {task.path.stem: task for task in tasks}
     order: TopologicalSorter[str] = TopologicalSorter()
@@ -67,8 +69,8 @@ def inputs(task: Task) -> str:
     """SHA-256 of all that a notebook's result depends on.
 
     These are its cells, our code that it imports, the page's templates, its parameters, the inputs
-    of what it needs, the engine, others' lists, the raw files if it needs no other notebook, and
-    the settings of worth and guardrails if it writes the report.
+    of what it needs, the engine, others' lists, the raw files if it makes the data, and the
+    settings of worth and guardrails if it writes the report.
     """
     cells = json.loads(task.path.read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
@@ -80,7 +82,7 @@ def inputs(task: Task) -> str:
             earlier[name] = read_json(state)["inputs"]
     described = registry.spec(task.params.get("DATASET", "synthetic"))
     of_data_set = None
-    if not task.needs:
+    if _makes_data(task):
         of_data_set = tables.fingerprint(described)
     elif writes_report(task):
         of_data_set = described.model_dump(mode="json", include={"worth", "guardrails"})
@@ -94,6 +96,33 @@ def inputs(task: Task) -> str:
         [digest(Path(path)) for path in task.params.get("LISTS", {}).values()],
     ]
     return hashlib.sha256(json.dumps(everything, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def refuse_old_data(tasks: list[Task]) -> None:
+    """LabError where notebooks would go on with tables and folds of receipts that have changed.
+
+    The notebooks that make the data find it out themselves, if they are chosen.
+    """
+    chosen = {task.path.stem for task in tasks}
+    described = registry.spec(tasks[0].params.get("DATASET", "synthetic"))
+    now = _stamp(described)
+    for path in sorted(data_dir(tasks[0].dataset, "state").glob("0[1-9]_*.json")):
+        made_of = read_json(path).get("data", now)
+        if path.stem not in chosen and made_of != now:
+            raise LabError(
+                f"the receipts or the TOML of '{described.name}' changed after notebook"
+                f" {path.stem[:2]} had read them: leave out --only and --from"
+            )
+
+
+def _makes_data(task: Task) -> bool:
+    return int(task.path.stem[:2]) <= LAST_OF_DATA
+
+
+def _stamp(described: registry.Spec) -> str:
+    """Raw files and what the TOML says of them; our code may change without a word."""
+    found = {name: value for name, value in tables.fingerprint(described).items() if name != "code"}
+    return hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def about_run(tasks: list[Task]) -> dict[str, dict]:
@@ -151,6 +180,7 @@ def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
     from recsys_utils.report import html
 
     task.state.unlink(missing_ok=True)
+    stamp = _stamp(registry.spec(task.params.get("DATASET", "synthetic")))
     clock = time.time()
     started = time.perf_counter()
     notebook, error = _execute(task)
@@ -171,6 +201,8 @@ def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
         "digest": _digest(task, outputs),
         "seconds": round(seconds, 1),
     }
+    if _makes_data(task):
+        state["data"] = stamp
     write_json(state, task.state)
     _report(task, f"{seconds:6.1f} s")
     return True

@@ -419,6 +419,27 @@ def test_wrong_parameters_are_one_line(lab: Lab, given: str, words: str) -> None
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("change", ["receipts", "window"])
+def test_changed_receipts_are_never_old_news(lab: Lab, change: str) -> None:
+    """What is chosen without the notebooks that read them is refused; else all runs again."""
+    shop = lab.shop()
+    for number in ("01", "02", "03", "15"):
+        lab.notebook(number)
+    assert lab.run("--dataset", shop)[1] == ["01", "02", "03", "15"]
+    assert lab.run("--dataset", shop, "--from", "02")[1] == []
+    if change == "receipts":
+        lab.shop(RECEIPTS + RECEIPTS.splitlines()[-1].replace("1", "2") + "\n")
+    else:
+        (lab.home / "shop.toml").write_text("test_weeks = 2\n" + TOML)
+    for chosen in (["--only", "15"], ["--from", "02"]):
+        code, ran, _, err = lab.run("--dataset", shop, *chosen)
+        assert (code, ran) == (2, [])
+        assert "changed after notebook 0" in err
+        assert "leave out --only and --from" in err
+    assert lab.run("--dataset", shop)[1] == ["01", "02", "03", "15"]
+    assert lab.run("--dataset", shop, "--only", "15")[1] == []
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
