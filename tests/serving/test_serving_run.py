@@ -397,15 +397,15 @@ def test_the_same_events_from_many_sides_count_once(folder: Path) -> None:
 
 
 def test_what_serving_never_calls_is_not_loaded(folder: Path) -> None:
-    """Nor for the hybrid, its lists and the calibrated confidence; seconds of a start."""
+    """Nor for lists, the calibrated confidence and the queue; seconds of a start."""
     script = f"""
 import sys
 from pathlib import Path
 import recsys_utils.serving.__main__
-from recsys_utils.ensembles.training import load_models
 from recsys_utils.evaluation.calibration import confidence
+from recsys_utils.serving.artifacts import Artifacts
 from recsys_utils.serving.online import Online
-hybrid = load_models(Path({str(current(folder) / "hybrid")!r}))
+hybrid = Artifacts.load(Path({str(folder)!r})).hybrid
 assert len(hybrid.explain_list(hybrid.user_ids_[0], 5).rows) == 5
 online = Online(Path({str(folder / "online" / DATABASE)!r}))
 online.refresh(hybrid)
