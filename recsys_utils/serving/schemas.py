@@ -1,5 +1,6 @@
 """What goes in, typed; bad input is refused here, with the field's name."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from pydantic import (
 TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$"  # no control characters
 MAX_ID = 200
 YEARS = (1970, 2200)
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def _moment(value: datetime) -> datetime:
@@ -27,8 +29,8 @@ def _moment(value: datetime) -> datetime:
 
 
 def _no_bare_number(value: object) -> object:
-    """A date may not be read as seconds of 1970, such as 20250115."""
-    is_text = isinstance(value, str) and value.strip().lstrip("+-").replace(".", "").isdigit()
+    """A date may not be read as seconds of 1970, such as 20250115 or 1.7e9."""
+    is_text = isinstance(value, str) and not DATE.match(value)
     if is_text or (isinstance(value, int | float) and not isinstance(value, bool)):
         raise ValueError("a time like 2025-01-15T10:00:00Z")
     return value
