@@ -36,6 +36,13 @@ def _no_bare_number(value: object) -> object:
     return value
 
 
+def _no_truth(value: object) -> object:
+    """True is no 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
+    return value
+
+
 def _number_as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -57,10 +64,11 @@ ShopTime = Annotated[
         }
     ),
 ]
-Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=20)]
-NewItems = Annotated[int, Field(ge=0, le=20)]
-Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NoTruth = BeforeValidator(_no_truth)
+Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NoTruth]
+Count = Annotated[int, Field(ge=1, le=20), NoTruth]
+NewItems = Annotated[int, Field(ge=0, le=20), NoTruth]
+Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NoTruth]
 Ids = Annotated[list[Id], Field(max_length=1000)]
 EventType = Literal["view", "cart", "remove_from_cart", "purchase"]
 
@@ -236,7 +244,7 @@ class NewCustomerRequest(Body):
     )
 
     profile: Attributes
-    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    top_k: Annotated[int, Field(ge=1, le=100), NoTruth] = 5
 
 
 class RatingRequest(Body):

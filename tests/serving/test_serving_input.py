@@ -110,6 +110,8 @@ def test_no_route_passes_over_a_key_that_it_does_not_know(client: TestClient, pa
         ({"user_id": ["a"]}, "user_id"),
         ({"num_recommendations": 0}, "num_recommendations"),
         ({"num_recommendations": 21}, "num_recommendations is 21"),
+        ({"num_recommendations": True}, "num_recommendations is true: it takes a number"),
+        ({"price_range_max": False}, "price_range_max is false: it takes a number"),
         ({"num_recommendations": 1e9}, "num_recommendations"),
         ({"model_type": "magic"}, "model 'magic' is unknown"),
         ({"price_range_min": -0.1}, "price_range_min"),
