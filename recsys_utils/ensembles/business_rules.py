@@ -255,12 +255,17 @@ def _reason(source: str, neighbours: int, shoppers: int, days: float, cycle: flo
     if source == "item_cf" and neighbours:
         return f"Similar to {_of(neighbours, 'item')} in your purchase history"
     if source == "popularity":
-        return f"Popular with {_of(shoppers, 'shopper')}" if shoppers else "Nobody bought it yet"
+        return popular_with(shoppers)
     return "Matches your preferences"
 
 
+def popular_with(shoppers: int) -> str:
+    """The reason of what sells."""
+    return f"Popular with {_of(shoppers, 'shopper')}" if shoppers else "Nobody bought it yet"
+
+
 def _of(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def observed_cycles(data: Interactions) -> np.ndarray:

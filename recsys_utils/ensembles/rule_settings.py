@@ -131,6 +131,10 @@ def load_tuning(path: Path | str | None = None) -> Tuning:
         raise LabError(f"{path} does not exist: give the path of a TOML file like data/tuning.toml")
     try:
         values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise LabError(
+            f"{path} cannot be read ({error.strerror}): allow this user to read it"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise LabError(
             f"{path} is no valid TOML ({error}): correct it, see data/tuning.toml"

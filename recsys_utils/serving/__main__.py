@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def _serve(options: argparse.Namespace) -> int:
         raise LabError(
             f"{database} does not exist: correct --db, or add --new-db to start an empty database"
         )
+    _check_address(options.host, options.port)
     print(
         f"{manifest['title']}{' (synthetic data)' if manifest['synthetic'] else ''}, trained"
         f" {manifest['trained_at']}: hybrid, als, item_cf, popularity,"
@@ -115,6 +117,18 @@ def _serve(options: argparse.Namespace) -> int:
         server_header=False,
     )
     return 0
+
+
+def _check_address(host: str, port: int) -> None:
+    """LabError where nobody could listen: before anything is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except (OSError, OverflowError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise LabError(
+            f"port {port} of {host} cannot be opened ({said}): choose another --port or --host"
+        ) from error
 
 
 def _trained(options: argparse.Namespace) -> dict:

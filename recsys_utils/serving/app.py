@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -61,10 +62,12 @@ def create_app(
     db_path: Path | str | None = None,
     config: Settings | None = None,
     clock: Callable[[], datetime] = clock,
+    timer: Callable[[], float] = time.monotonic,
 ) -> FastAPI:
     """The service of what `serving.train` left in a folder.
 
-    db_path: the queue's database, by default the one that training made there.
+    db_path: the queue's database, by default the one that training made there. timer: seconds that
+    the cache ages by, whoever sets the clock.
     """
     config = config or Settings()
     app = FastAPI(
@@ -78,7 +81,7 @@ def create_app(
         responses=ERRORS,
     )
     app.state.service = Service(
-        Path(artifacts_dir), Path(db_path) if db_path else None, config, clock
+        Path(artifacts_dir), Path(db_path) if db_path else None, config, clock, timer
     )
     for router in (routes.api, live.api, live.predictions):
         app.include_router(router)
@@ -178,9 +181,12 @@ def _told(request: Request, error: LabError) -> JSONResponse:
 
 
 def _refused(request: Request, error: HTTPException) -> JSONResponse:
-    """Unknown paths and methods, bodies that are no text."""
+    """Unknown paths and methods, bodies that are no text or nested without end."""
+    is_deep = isinstance(error.__cause__, RecursionError)
     said = {
-        400: "the body cannot be read: send JSON in UTF-8",
+        400: "the body is nested too deeply: send flatter JSON"
+        if is_deep
+        else "the body cannot be read: send JSON in UTF-8",
         404: f"there is no {request.url.path[:80]}: see /docs",
         405: f"{request.method[:10]} is not allowed here: see /docs",
     }

@@ -60,6 +60,7 @@ class Artifacts:
     """One trained version. Rows of `items` and `users` are in the order of the hybrid's codes."""
 
     manifest: dict
+    folder: Path
     hybrid: Hybrid
     lists: dict[str, Lists]
     clients: pd.DataFrame  # attributes by user_id, of those in the shop's file without a receipt
@@ -70,7 +71,6 @@ class Artifacts:
     cells: pd.DataFrame | None
     catalogue: pd.DataFrame | None  # item_id that the shop's [prefilter] keeps
     costs: pd.DataFrame | None  # what each business rule costs, as a notebook recorded it
-    tower: "StandaloneRecommender | None"
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -108,9 +108,9 @@ class Artifacts:
             read_parquet(folder / f"{name}.parquet") if f"{name}.parquet" in there else None
             for name in ("stock", "confidence", "catalogue", "knob_costs")
         )
-        tower = _tower(folder / "tower")
         result = cls(
             manifest,
+            folder,
             hybrid,
             lists,
             clients,
@@ -121,7 +121,6 @@ class Artifacts:
             cells,
             catalogue,
             costs,
-            tower,
         )
         for name in (
             "buyers",
@@ -136,6 +135,14 @@ class Artifacts:
         ):  # now, not in somebody's request
             getattr(result, name)
         return result
+
+    @cached_property
+    def tower(self) -> "StandaloneRecommender | None":
+        """What rates products for new customers; None where the data hold no ratings.
+
+        It brings in torch, which takes seconds and no list needs.
+        """
+        return _tower(self.folder / "tower")
 
     @cached_property
     def buyers(self) -> sparse.csc_matrix:

@@ -23,6 +23,7 @@ class Learnt:
         user = np.repeat(np.arange(len(self.user_ids)), np.diff(hybrid.line_start_))
         age = np.rint(hybrid.line_age_ * (DAY / pd.Timedelta(milliseconds=1))).astype(np.int64)
         time = _microseconds(hybrid.as_of) - 1_000 * age
+        self.first_day = pd.Timestamp(time.min(), unit="us").floor("D")
         self.step = next((step for step in STEPS if not (time % step).any()), SECOND)
         self.times = _sorted_once(time // self.step)
         self.keys = _sorted_once(self._keys(user, hybrid.line_item_, time))

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from recsys_utils import LabError
+from recsys_utils.ensembles.business_rules import popular_with
 from recsys_utils.ensembles.hybrid import MODELS, Shopper
 from recsys_utils.ensembles.new_for_you import NEW_FOR_YOU
 from recsys_utils.serving.arrange import (
@@ -392,7 +393,4 @@ def _reasons_of_new(target: Target, items: np.ndarray) -> list[str]:
 
 
 def _popular_with(artifacts: Artifacts, item: int) -> str:
-    buyers = int(artifacts.hybrid.shoppers_[item])
-    if not buyers:
-        return "Nobody bought it yet"
-    return f"Popular with {buyers:,} shopper{'s' if buyers != 1 else ''}"
+    return popular_with(int(artifacts.hybrid.shoppers_[item]))

@@ -132,11 +132,12 @@ class Online:
 
     def post(self, events: Sequence[Event], now: pd.Timestamp) -> Counts:
         """Keep events in one transaction; those that are known already change nothing."""
-        frame = _canonical(events, now)
+        frame = _canonical(events, self.learnt.first_day, now)
         with self._lock, _unavailable_on_failure():  # so that memory follows the disk in its order
-            known = self.queue.stored(frame["event_id"])
-            frame = self._one_each(frame, known)
-            counts = self.queue.post(frame)
+            with self.queue.transaction():  # another service may post the same event now
+                known = self.queue.stored(frame["event_id"])
+                frame = self._one_each(frame, known)
+                counts = self.queue.post(frame)
             fresh = frame[~frame["event_id"].isin(known["event_id"])]
             bought = fresh[fresh["event_type"] == "purchase"]
             _collect(bought[~self.learnt.holds(bought)], self.bought)
@@ -279,13 +280,18 @@ def _unavailable_on_failure() -> Iterator[None]:
         ) from error
 
 
-def _canonical(events: Sequence[Event], now: pd.Timestamp) -> pd.DataFrame:
-    """Events as the queue takes them; none may come from tomorrow."""
+def _canonical(events: Sequence[Event], first_day: pd.Timestamp, now: pd.Timestamp) -> pd.DataFrame:
+    """Events as the queue takes them; none may come from tomorrow, or be older than the shop."""
     times = [pd.Timestamp(event.timestamp) if event.timestamp else now for event in events]
     if late := [n for n, ts in enumerate(times) if ts > now + AHEAD]:
         raise LabError(
             f"events.{late[0]}.timestamp is {times[late[0]]}, from the future: it is {now} (UTC),"
             " correct the clock or leave it out"
+        )
+    if early := [n for n, ts in enumerate(times) if ts < first_day]:
+        raise LabError(
+            f"events.{early[0]}.timestamp is {times[early[0]]}, before the shop's first day,"
+            f" {first_day:%Y-%m-%d}: correct the clock or leave it out"
         )
     frame = pd.DataFrame(
         {

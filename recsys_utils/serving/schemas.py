@@ -1,5 +1,6 @@
 """What goes in, typed; bad input is refused here, with the field's name."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from pydantic import (
 TEXT = r"^[^\x00-\x1f\x7f-\x9f]+$"  # no control characters
 MAX_ID = 200
 YEARS = (1970, 2200)
+DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def _moment(value: datetime) -> datetime:
@@ -27,10 +29,17 @@ def _moment(value: datetime) -> datetime:
 
 
 def _no_bare_number(value: object) -> object:
-    """A date may not be read as seconds of 1970, such as 20250115."""
-    is_text = isinstance(value, str) and value.strip().lstrip("+-").replace(".", "").isdigit()
+    """A date may not be read as seconds of 1970, such as 20250115 or 1.7e9."""
+    is_text = isinstance(value, str) and not DATE.match(value)
     if is_text or (isinstance(value, int | float) and not isinstance(value, bool)):
         raise ValueError("a time like 2025-01-15T10:00:00Z")
+    return value
+
+
+def _no_truth(value: object) -> object:
+    """True is no 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number")
     return value
 
 
@@ -55,10 +64,11 @@ ShopTime = Annotated[
         }
     ),
 ]
-Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=20)]
-NewItems = Annotated[int, Field(ge=0, le=20)]
-Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+NoTruth = BeforeValidator(_no_truth)
+Price = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), NoTruth]
+Count = Annotated[int, Field(ge=1, le=20), NoTruth]
+NewItems = Annotated[int, Field(ge=0, le=20), NoTruth]
+Part = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), NoTruth]
 Ids = Annotated[list[Id], Field(max_length=1000)]
 EventType = Literal["view", "cart", "remove_from_cart", "purchase"]
 
@@ -234,7 +244,7 @@ class NewCustomerRequest(Body):
     )
 
     profile: Attributes
-    top_k: Annotated[int, Field(ge=1, le=100)] = 5
+    top_k: Annotated[int, Field(ge=1, le=100), NoTruth] = 5
 
 
 class RatingRequest(Body):

@@ -64,7 +64,12 @@ class Service:
     """Everything behind the routes. `load` may be called at any time, from any thread."""
 
     def __init__(
-        self, folder: Path, db_path: Path | None, config: Settings, clock: Callable[[], datetime]
+        self,
+        folder: Path,
+        db_path: Path | None,
+        config: Settings,
+        clock: Callable[[], datetime],
+        timer: Callable[[], float],
     ) -> None:
         self.folder = folder
         self.db_path = db_path or folder / "online" / DATABASE
@@ -77,9 +82,7 @@ class Service:
         self.online: Online | None = None
         self._loading = threading.Lock()
         self._locked = threading.Lock()
-        self.cache = TTLCache(
-            config.cache_max_size, config.cache_ttl_seconds or 1, timer=lambda: clock().timestamp()
-        )
+        self.cache = TTLCache(config.cache_max_size, config.cache_ttl_seconds or 1, timer)
 
     def load(self) -> Loaded:
         """Load the version that the manifest names, then serve it.
@@ -104,7 +107,15 @@ class Service:
             self.loaded = Loaded(art, self.online, seconds)
             self.status = "healthy"
             self.clear()
+            self._bring_in_tower(art)
             return self.loaded
+
+    def _bring_in_tower(self, art: Artifacts) -> None:
+        """Beside the first lists, and not in somebody's request."""
+        try:
+            _ = art.tower
+        except (LabError, OSError) as error:
+            log.error("new customers: %s", error)
 
     def ready(self) -> Loaded:
         """What is loaded, or Unavailable with the cure."""

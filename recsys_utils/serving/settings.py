@@ -104,12 +104,24 @@ class Settings(BaseModel):
         except ValidationError as error:
             name, said = sentence(error.errors()).split(" ", 1)
             raise LabError(f"{name.upper()} {said}") from error
-        if result.environment == "production" and result.api_key is None:
-            raise LabError(
-                "ENVIRONMENT is production and API_KEY is empty: set a key that writing requests"
-                " must bring"
-            )
+        result._check_key()
         return result
+
+    def _check_key(self) -> None:
+        """LabError where a key is needed and not there, or no client could bring it."""
+        if self.api_key is None:
+            if self.environment == "production":
+                raise LabError(
+                    "ENVIRONMENT is production and API_KEY is empty: set a key that writing"
+                    " requests must bring"
+                )
+            return
+        key = self.api_key.get_secret_value()
+        if not (key.isascii() and key.isprintable()):
+            raise LabError(
+                "API_KEY holds a character that no header carries: take letters, digits and signs"
+                " of ASCII"
+            )
 
     def placed(self, folder: Path, host: str) -> Self:
         """The same, started for a folder at an address.

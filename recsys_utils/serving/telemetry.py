@@ -121,6 +121,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         visit = Visit(scope, receive, send)
+        scope = visit.scope
         refused = refusal(scope, self.config)
         try:
             if refused:
@@ -149,10 +150,14 @@ class Gate:
 
 
 class Visit:
-    """One request on its way through."""
+    """One request on its way through.
+
+    HEAD is answered as GET; the server leaves out the body.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope = scope
+        self.method = scope["method"]
+        self.scope = scope | {"method": "GET"} if self.method == "HEAD" else scope
         self._receive = receive
         self._send = send
         self.start = time.perf_counter()
@@ -161,7 +166,7 @@ class Visit:
         self._messages: deque[Message] = deque()
         given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
         self.id = given if REQUEST_ID.fullmatch(given) else uuid4().hex
-        scope.setdefault("state", {})["request_id"] = self.id
+        self.scope.setdefault("state", {})["request_id"] = self.id
 
     async def read_body(self) -> None:
         """Read the whole body; TooLarge or TooSlow where it is no good, if it says so at once."""
@@ -215,11 +220,11 @@ class Visit:
         telemetry.requests += 1
         telemetry.durations.append(seconds)
         telemetry.seconds.labels(
-            self.scope["method"] if self.scope["method"] in METHODS else "other", route, self.status
+            self.method if self.method in METHODS else "other", route, self.status
         ).observe(seconds)
         fields = {
             "request_id": self.id,
-            "method": self.scope["method"],
+            "method": self.method,
             "path": self.scope["path"],
             "route": route,
             "status": self.status,

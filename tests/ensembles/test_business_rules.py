@@ -413,6 +413,7 @@ def test_reasons_say_what_is_true() -> None:
         ("als", 5, 9, 99, NAN, "Matches your preferences"),
         ("popularity", 2, 2, NAN, 30, "Popular with 2 shoppers"),
         ("popularity", 2, 1, 99, NAN, "Popular with 1 shopper"),
+        ("popularity", 2, 1057, 99, NAN, "Popular with 1,057 shoppers"),
         ("popularity", 2, 0, NAN, 30, "Nobody bought it yet"),
         ("als", 0, 9, 40, 0.4, "Time to restock: usual cycle 1 day"),
     ]

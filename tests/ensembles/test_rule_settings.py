@@ -161,6 +161,19 @@ def test_errors_of_a_file_name_the_file(tmp_path: Path, text: str, message: str)
         load_tuning(tmp_path / "none.toml")
 
 
+def test_a_file_that_may_not_be_read_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(self: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "knobs.toml"
+    path.write_text("")
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(LabError, match=r"knobs\.toml cannot be read \(Permission denied\)"):
+        load_tuning(path)
+
+
 @pytest.mark.spec("S5-07")
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(-0.3, 0.3))
 def test_weights_are_taken_exactly_if_they_sum_to_one(a: float, share: float, off: float) -> None:

@@ -1,8 +1,12 @@
 """The page's other tabs: analyst, new customer, queue, knobs, and the key that writing needs."""
 
+from pathlib import Path
+
 import pytest
 from page_walk import walk_analyst, walk_customer, walk_key, walk_queue
-from pages import DESK, PHONE, Page, Served, expect, needs_browser, opened, settled
+from pages import DESK, PHONE, Page, Served, expect, needs_browser, opened, serving, settled
+
+from recsys_utils.serving.settings import QueueSettings, Settings
 
 pytestmark = needs_browser
 
@@ -147,9 +151,18 @@ def test_any_product_can_be_looked_up_and_viewed(page: Page, served: Served) -> 
 def test_the_queue_shows_nothing_that_is_sold_out(page: Page, served: Served) -> None:
     panel = opened(page, served, "queue", user=served.known[2])
     for _ in range(4):
-        with page.expect_response("**/next?n=3") as answer:
-            panel.get_by_role("button", name="Show the next 3").click()
+        with page.expect_response("**/next") as answer:
+            panel.get_by_role("button", name="Show the next products").click()
         assert "out_of_stock" not in {item["stock"] for item in answer.value.json()["shown"]}
+
+
+def test_the_queue_shows_as_many_as_the_settings_say(
+    page: Page, trained: Path, tmp_path: Path
+) -> None:
+    with serving(trained, tmp_path, Settings(queue=QueueSettings(shown=2))) as two:
+        panel = opened(page, two, "queue", user="a-pair")
+        panel.get_by_role("button", name="Show the next products").click()
+        expect(panel.locator("li.card")).to_have_count(2)
 
 
 def test_pins_and_weights_are_tried_on_the_knobs_tab(page: Page, served: Served) -> None:
@@ -168,15 +181,15 @@ def test_writing_asks_for_the_key_and_goes_on_with_it(
     page: Page, locked: Served, served: Served
 ) -> None:
     panel = opened(page, locked, "queue", user="key-shopper")
-    panel.get_by_role("button", name="Show the next 3").click()
+    panel.get_by_role("button", name="Show the next products").click()
     dialog = page.get_by_role("dialog", name="API key")
     expect(dialog).to_be_visible()
     dialog.get_by_label("Key", exact=True).fill("wrong")
     dialog.get_by_role("button", name="Use this key").click()
-    panel.get_by_role("button", name="Show the next 3").click()
+    panel.get_by_role("button", name="Show the next products").click()
     expect(panel.get_by_role("alert")).to_contain_text("A key is needed")
     dialog.get_by_label("Key", exact=True).fill("sesame-7")
     dialog.get_by_role("button", name="Use this key").click()
-    panel.get_by_role("button", name="Show the next 3").click()
+    panel.get_by_role("button", name="Show the next products").click()
     expect(panel.locator("li.card")).to_have_count(3)
     expect(panel.get_by_role("alert")).to_have_count(0)

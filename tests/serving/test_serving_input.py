@@ -78,6 +78,7 @@ def test_a_bad_n_of_popular_items(client: TestClient, n: str) -> None:
         ({"timestamp": "2025-13-01"}, "timestamp"),
         ({"timestamp": "20250115"}, "timestamp is '20250115': it takes a time like 2025-01-15T"),
         ({"timestamp": "2025"}, "it takes a time like"),
+        ({"timestamp": "1.7e9"}, "it takes a time like"),
         ({"model_type": "als"}, "model_type is no parameter here: it takes"),
         ({"exclude_purchase": "true"}, "exclude_purchase is no parameter here"),
         ({"category": "Nowhere"}, "category 'Nowhere' is unknown"),
@@ -109,6 +110,8 @@ def test_no_route_passes_over_a_key_that_it_does_not_know(client: TestClient, pa
         ({"user_id": ["a"]}, "user_id"),
         ({"num_recommendations": 0}, "num_recommendations"),
         ({"num_recommendations": 21}, "num_recommendations is 21"),
+        ({"num_recommendations": True}, "num_recommendations is true: it takes a number"),
+        ({"price_range_max": False}, "price_range_max is false: it takes a number"),
         ({"num_recommendations": 1e9}, "num_recommendations"),
         ({"model_type": "magic"}, "model 'magic' is unknown"),
         ({"price_range_min": -0.1}, "price_range_min"),
@@ -403,11 +406,13 @@ def _odd(spec: dict, path: str, call: dict) -> Iterator[dict]:
         (b"[]", 422, "body"),
         (b'"text"', 422, "body"),
         (b"\xff\xfe", 400, "body"),
+        (b'{"user_id": "\xe9"}', 400, "send JSON in UTF-8"),
         (b'{"user_id": NaN}', 422, "user_id"),
         (b'{"user_id": "u", "price_range_min": NaN}', 422, "price_range_min"),
         (b'{"user_id": "u", "price_range_max": Infinity}', 422, "price_range_max"),
         (b'{"user_id": "\\ud800"}', 422, "user_id"),
-        (b"[" * 100_000, 400, "body"),
+        (b"[" * 100_000, 400, "the body is nested too deeply: send flatter JSON"),
+        (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, 400, "nested too deeply"),
         (b'{"user_id": ' + b"9" * 5000 + b"}", 422, ""),
     ],
 )
@@ -462,6 +467,16 @@ def test_a_wrong_method_is_405(client: TestClient) -> None:
     problem(client.delete(f"{RECS}/u"), 405, "DELETE is not allowed here")
 
 
+@pytest.mark.parametrize("path", ["/", "/docs", f"{API}/health", f"{RECS}/u", f"{RECS}/u?n=0"])
+def test_head_is_get_without_its_body(client: TestClient, path: str) -> None:
+    full = client.get(path)
+    bare = client.head(path)
+    assert (bare.status_code, bare.content) == (full.status_code, b"")
+    assert bare.headers["content-type"] == full.headers["content-type"]
+    problem(client.get(f"{API}/reload"), 405, "GET is not allowed here")
+    assert client.head(f"{API}/reload").status_code == 405
+
+
 def test_unknown_users_and_items(client: TestClient) -> None:
     assert client.get(f"{RECS}/nobody").json()["fallback_used"]
     assert not client.get(f"{API}/users/nobody/profile").json()["is_known_user"]
@@ -514,6 +529,11 @@ def test_sql_and_html_in_ids_are_text(client: TestClient, text: str) -> None:
             "events.0.timestamp is 2025-07-05 00:00:00, from the future",
         ),
         ({"events": [EVENT, EVENT | {"timestamp": "9999-01-01T00:00:00"}]}, "events.1.timestamp"),
+        (
+            {"events": [EVENT, EVENT | {"timestamp": "1970-01-01T00:00:00"}]},
+            "events.1.timestamp is 1970-01-01 00:00:00, before the shop's first day, 20",
+        ),
+        ({"events": [EVENT | {"timestamp": "1.7e9"}]}, "events.0.timestamp is '1.7e9'"),
         ({"events": [{"user_id": "u"}]}, "item_id"),
         ({"events": [EVENT | {"item_id": "a\tb"}]}, "item_id"),
         ({"events": [EVENT | {"event_id": ""}]}, "event_id"),

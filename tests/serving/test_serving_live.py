@@ -1,5 +1,6 @@
 """What shoppers do reaches the service: events, queues, new customers, ratings, predictions."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from asking import API, LIVE, USER, event, got, ids, rec, same, sent
 from fastapi.testclient import TestClient
 from test_purchase_probability import older
-from test_serving_shop import MODELS, NOW, serving
+from test_serving_shop import MODELS, NOW, Clock, serving
 
 from recsys_utils.online.queue import DATABASE, Queue
 from recsys_utils.online.update import load_net
@@ -254,6 +255,23 @@ def test_an_event_id_is_its_shoppers_and_stands_for_one_content(client: TestClie
     assert client.post(f"{API}/events", json={"events": twice}).status_code == 409
     assert got(client, f"{API}/queue/idann")["pool"] == [["I00002", 0, 1]]
     assert got(client, f"{API}/queue/idcat")["pool"] == []
+
+
+def test_two_services_on_one_database_take_an_event_once(folder: Path) -> None:
+    """Sent without a time to both at once, it has that of the first; neither refuses it."""
+    later = Clock()
+    later.move(1)
+    with serving(folder) as one, serving(folder, later) as two, ThreadPoolExecutor(4) as pool:
+        asked = [
+            (client, event("both", f"I{n:05d}", "view", event_id=f"both-{n}"))
+            for n in range(40)
+            for client in (one, two)
+        ]
+        answers = list(
+            pool.map(lambda pair: sent(pair[0], f"{API}/events", events=[pair[1]]), asked)
+        )
+        assert sum(answer["accepted"] for answer in answers) == 40
+        assert len(got(one, f"{API}/queue/both")["pool"]) == 40
 
 
 def test_a_posted_purchase_counts_at_once_and_after_a_restart(folder: Path, user: str) -> None:

@@ -6,6 +6,7 @@ It says where it is, stops in peace, reloads under load, and loses no event when
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from test_serving_shop import current
 
 from recsys_utils.online.queue import Queue
 from recsys_utils.online.update import DATABASE
+from recsys_utils.serving.__main__ import main
 from recsys_utils.serving.artifacts import KIND, service_manifest
 from recsys_utils.store import write_manifest
 
@@ -62,8 +64,6 @@ def process(
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -229,6 +229,16 @@ def test_bad_settings_end_the_command_with_a_sentence(folder: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: CACHE_TTL_SECONDS is 'soon'")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("change", [["--port", "99999"], ["--host", "nowhere.invalid"], []])
+def test_an_address_that_cannot_be_opened_is_told_before_anything_is_loaded(
+    folder: Path, capsys: pytest.CaptureFixture, change: list[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main(["--artifacts", str(folder), "--port", port, *change]) == 2
+    assert "choose another --port or --host" in capsys.readouterr().err
 
 
 def test_a_database_that_is_not_there_is_not_made_without_being_asked(
@@ -397,15 +407,15 @@ def test_the_same_events_from_many_sides_count_once(folder: Path) -> None:
 
 
 def test_what_serving_never_calls_is_not_loaded(folder: Path) -> None:
-    """Nor for the hybrid, its lists and the calibrated confidence; seconds of a start."""
+    """Nor for lists, the calibrated confidence and the queue; seconds of a start."""
     script = f"""
 import sys
 from pathlib import Path
 import recsys_utils.serving.__main__
-from recsys_utils.ensembles.training import load_models
 from recsys_utils.evaluation.calibration import confidence
+from recsys_utils.serving.artifacts import Artifacts
 from recsys_utils.serving.online import Online
-hybrid = load_models(Path({str(current(folder) / "hybrid")!r}))
+hybrid = Artifacts.load(Path({str(folder)!r})).hybrid
 assert len(hybrid.explain_list(hybrid.user_ids_[0], 5).rows) == 5
 online = Online(Path({str(folder / "online" / DATABASE)!r}))
 online.refresh(hybrid)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,11 +41,16 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = NOW
+        self.passed = 0.0
 
     def __call__(self) -> datetime:
         return self.now
 
+    def timer(self) -> float:
+        return self.passed
+
     def move(self, seconds: float) -> None:
+        self.passed += seconds
         self.now += timedelta(seconds=seconds)
 
 
@@ -88,10 +93,11 @@ def folder(base: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def serving(
-    folder: Path, clock: Callable[[], datetime] | None = None, raises: bool = True, **config: object
+    folder: Path, clock: Clock | None = None, raises: bool = True, **config: object
 ) -> Iterator[TestClient]:
     """A client of an app that has loaded a folder."""
-    app = create_app(folder, config=Settings(**config), clock=clock or Clock())
+    clock = clock or Clock()
+    app = create_app(folder, config=Settings(**config), clock=clock, timer=clock.timer)
     with TestClient(app, "http://localhost", raises) as client:
         while client.get("/api/v1/health").json()["status"] == "initializing":
             time.sleep(0.01)
@@ -324,6 +330,7 @@ def test_a_new_version_replaces_the_old_one_and_keeps_what_was_posted(
         ({"CORS_ORIGINS": "[1"}, "CORS_ORIGINS is"),
         ({"CORS_ORIGINS": "localhost"}, "CORS_ORIGINS names 'localhost'"),
         ({"ENVIRONMENT": "production"}, "API_KEY is empty"),
+        ({"API_KEY": "schlüssel"}, "API_KEY holds a character that no header carries"),
         ({"TUNING_PATH": "nowhere.toml"}, "nowhere.toml does not exist"),
         ({"CACHE_MAX_SIZE": "0"}, "CACHE_MAX_SIZE"),
     ],

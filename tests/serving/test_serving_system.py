@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -265,6 +266,17 @@ def test_the_cache(folder: Path, user: str) -> None:
         assert not rec(client, user)["cached"]
 
 
+def test_the_cache_does_not_go_by_the_clock_on_the_wall(folder: Path, user: str) -> None:
+    clock = Clock()
+    with serving(folder, clock, cache_ttl_seconds=60) as client:
+        rec(client, user)
+        clock.now += timedelta(days=1)
+        assert rec(client, user)["cached"]
+        clock.now -= timedelta(days=2)
+        clock.move(61)
+        assert not rec(client, user)["cached"]
+
+
 @pytest.mark.spec("S5-51")
 def test_an_answer_is_a_copy(folder: Path, user: str) -> None:
     with serving(folder) as client:
@@ -279,6 +291,7 @@ def test_an_answer_is_a_copy(folder: Path, user: str) -> None:
 @pytest.mark.spec("S5-53")
 def test_no_file_is_read_by_a_request(folder: Path, user: str) -> None:
     with serving(folder, cache_ttl_seconds=0) as client:
+        got(client, f"{API}/new-customer/fields")  # loaded last: by now nothing is left to read
         shutil.rmtree(current(folder))
         (folder / "manifest.json").unlink()
         for model in (*LIVE, *MODELS):

@@ -395,7 +395,8 @@ class StandaloneRecommender:
         codes = self.encoder.items(pd.DataFrame([(listed[0] if listed else {}) | given]))
         if not codes.any():
             raise LabError(
-                f"item {given} is unknown in name and attributes: find products with search_items"
+                f"item {given} is unknown in name and attributes: name a product of the catalogue,"
+                " or one of its attributes"
             )
         return codes
 

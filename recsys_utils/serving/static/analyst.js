@@ -78,7 +78,7 @@ function profile({ user_id: user, user_info: info, profile: known, is_known_user
   const facts = { Type: info.user_type, Spending: words(info.spending_segment), Purchases: count(info.total_purchases),
     "Different items": count(info.unique_items), "Mean price": info.avg_item_price === null ? "–" : money(info.avg_item_price),
     "Last purchase": day(info.last_purchase_date) };
-  const until = `Counted in the receipts until ${day(about.as_of)}${later ? ` and ${plural(later, "purchase")} since then` : ""}.`;
+  const until = `Counted in the receipts until ${day(about.as_of)}${later ? ` and ${plural(later, "purchase")} that came later` : ""}.`;
   const told = Object.keys(known?.attributes ?? {}).length > 0;
   return el("section.panel", { "aria-label": "Profile" }, el("h2", {}, user, " ", isKnown ? null : el("span.badge.unknown", {}, "unknown shopper")),
     isKnown ? [pairs(facts, "dl.facts"), el("p.soft.small", {}, until)] : [el("p.soft", {}, "No purchase of this shopper is known."),

@@ -46,11 +46,20 @@ export const bars = (item, all, sure = "Confidence") => el("div.bars", {},
   telling(all, "relevance_score") ? meter("Relevance", item.relevance_score) : null,
   telling(all, "confidence_score") ? meter(sure, item.confidence_score) : null);
 
-/** Whether a number is known and differs down a list. */
-const telling = (all, name) => new Set(all.map((one) => one[name]).filter((value) => value !== null).map((value) => value.toFixed(2))).size > 1;
+/** Known values of a number down a list, as exactly as they are shown. */
+const known = (all, name) => all.map((one) => one[name]).filter((value) => value !== null).map((value) => value.toFixed(2));
 
-/** The confidence that all items of a list share, in words; "" where it differs or is not known. */
+/** Whether a number tells the items of a list apart: no value stands in four of five rows. */
+function telling(all, name) {
+  const values = known(all, name);
+  const often = Math.max(...values.map((one) => values.filter((other) => other === one).length));
+  return values.length > 0 && often < 0.8 * values.length;
+}
+
+/** The confidence of a list whose items it does not tell apart, in words; "" where it does or is not known. */
 export function sharedConfidence(all) {
-  const known = all.map((one) => one.confidence_score).filter((value) => value !== null);
-  return known.length && !telling(all, "confidence_score") ? `about ${percent(known[0])} of suggestions like these are bought` : "";
+  const shares = known(all, "confidence_score").map(Number);
+  if (!shares.length || telling(all, "confidence_score")) return "";
+  const ends = [...new Set([Math.min(...shares), Math.max(...shares)])].map(percent);
+  return `about ${ends.join(" to ")} of suggestions like these are bought`;
 }

@@ -39,7 +39,7 @@ export function open(params) {
 function layout() {
   places = { shown: el("div", {}), pool: el("div", {}), error: el("div", {}), weights: el("p.soft.small", {}),
     bought: el("div", {}), other: el("div", {}), log: el("div.log", { role: "log", "aria-label": "What happened" }) };
-  return [el("div.heading", {}, el("h2", {}, `Queue of ${user.value}`), el("button.main", { type: "button", onclick: next }, "Show the next 3")),
+  return [el("div.heading", {}, el("h2", {}, `Queue of ${user.value}`), el("button.main", { type: "button", onclick: next }, "Show the next products")),
     places.weights, places.error, places.shown,
     el("div.columns.turned", {}, places.pool, el("div", {}, other(), places.bought,
       el("section.panel", {}, el("h3", {}, "What happened"), places.log)))];
@@ -84,7 +84,7 @@ const post = (item, kind) => refresh(async () => {
 });
 
 const next = () => refresh(async () => {
-  const answer = await api(`queue/${at(user.value, "next")}?n=3`, {});
+  const answer = await api(`queue/${at(user.value, "next")}`, {});
   shown = answer.shown;
   note(shown.length ? `Shown: ${shown.map(nameOf).join(", ")}.` : "Nothing is left that was not bought.");
   return answer;
