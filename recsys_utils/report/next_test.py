@@ -31,8 +31,10 @@ def before_a_test(compared: Compared) -> list[str]:
 
 
 def longer_window(fold: Fold, weeks: float, least: int) -> int | None:
-    """The fewest whole weeks above `weeks` at the end of the receipts with so many shoppers of
-    before; None where not even half of the receipts have them.
+    """The fewest whole weeks above `weeks`, at the end of the receipts, that have `least` shoppers.
+
+    Only shoppers who bought before them count. None where not even half of the receipts have so
+    many.
     """
     receipts = _receipts(fold, ["user_id", "ts"])
     end = pd.Timestamp(fold.borders["end"])

@@ -23,8 +23,10 @@ def notes(target: Target, ranked: RankedList) -> list[str]:
 
 
 def _promise(target: Target, ranked: RankedList) -> list[str]:
-    """Who chose the new items that were promised, where it is not the model made for it; how many
-    there are, where they are too few.
+    """Remarks on the new items that were promised, none where all is as asked.
+
+    Who chose them, where it is not the model made for it; how many there are, where they are too
+    few.
     """
     wanted = target.query.new_items
     told = []
