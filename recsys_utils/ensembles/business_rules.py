@@ -239,8 +239,8 @@ def reasons(
     """Why each item is shown, true by construction.
 
     A restock is due where the item's cycle is observed (not NaN) and has passed since the user's
-    last purchase. Otherwise the model with the largest contribution speaks: the neighbours among
-    what the user bought, or the number of shoppers.
+    last purchase. Otherwise the model with the largest contribution gives the reason: the
+    neighbours among what the user bought, or the number of shoppers.
     """
     return [
         _reason(*row)

@@ -82,7 +82,7 @@ def _of_spending(compared: Compared) -> str:
     return (
         f"Your shop cannot confirm this by a test of spending: with all {test['shoppers']:,.0f}"
         f" active shoppers the smallest lead that {num(test['weeks'])} weeks can show is"
-        f" {percent(smallest)}, and the list may cause {percent(max(0.0, test['share']))}."
+        f" {percent(smallest)}, but the list may cause only {percent(max(0.0, test['share']))}."
     )
 
 
@@ -95,9 +95,9 @@ def _of_hits(compared: Compared) -> str:
         return "No shopper bought any of the five items, so there is nothing to test yet."
     weeks = f"{num(compared.days / WEEK)} weeks" if compared.days else "one basket each"
     return (
-        "Test this too: how many of the five items that the new list holds for a shopper they buy,"
-        f" whether they saw it or not. It is {num(hits.mean())} without the list, and"
-        f" {needed:,.0f} buying shoppers in {weeks} show a lead of {percent(added)}."
+        "Test hits too: in both groups count how many of the new list's five items a shopper buys,"
+        f" seen or not. Without the list it is {num(hits.mean())}, and {needed:,.0f} buying"
+        f" shoppers in {weeks} are enough to see a lead of {percent(added)}."
     )
 
 

@@ -45,7 +45,7 @@ NAMES = {
     "type": "Product_Type",
 }
 USER_NUM_COLS = ("Age", "Total_Purchases", "Amount")
-# What a transaction decides anew: it enters as it was before the row that is to be predicted.
+# What a transaction itself decides: it enters with its value before the row to be predicted.
 TRANSACTION_COLS = (
     "Feedback",
     "Shipping_Method",

@@ -40,7 +40,7 @@ export function open(params) {
   if (!asked.user) {
     place("profile").replaceChildren();
     return place("results").replaceChildren(empty("No shopper chosen",
-      "Search a client ID above to see a profile and what each model would recommend."));
+      "Search a shopper ID above to see a profile and what each model would recommend."));
   }
   fill(place("profile"), () => api(`users/${at(asked.user)}/profile`), profile, el("div.panel.ghost", {}));
   return fill(place("results"), () => lists(asked), (answers) =>
