@@ -82,10 +82,10 @@ function picks(answer) {
   const habits = placed.filter(([item]) => item.last_purchase_date);
   const news = placed.filter(([item]) => !item.last_purchase_date);
   return [heading(answer), habits.length ? group("Buys again", "Bought before, and due or liked", habits) : null,
-    news.length ? group(habits.length ? "New to try" : "", "Never bought by this client", news) : null];
+    news.length ? group(habits.length ? "New to try" : "", "Never bought by this shopper", news) : null];
 }
 
-/** A row of what a known client never bought, without what is listed above it. */
+/** A row of what a known shopper never bought, without what is listed above it. */
 function discover(found) {
   const chosen = about.models.some((one) => one.name === NEW_FOR_YOU) ? NEW_FOR_YOU : model.value;
   const filters = { category: category.value || null, in_stock_only: about.stocks && !sold.checked };
@@ -95,7 +95,7 @@ function discover(found) {
 
 function news({ recommendations: items, notes }) {
   if (!items.length) return null;
-  const told = ["Products that this client never bought, with the reason for each.", ...notes].join(" ");
+  const told = ["Products that this shopper never bought, with the reason for each.", ...notes].join(" ");
   return group("New for you", told, items.map((item, place) => [item, place + 1]));
 }
 
