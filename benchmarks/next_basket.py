@@ -154,8 +154,9 @@ def published(stage: Stage, folds: pd.DataFrame) -> pd.DataFrame:
 def tuned(
     models: list[Recommender], stage: Stage, folds: pd.DataFrame
 ) -> dict[int, dict[str, pd.DataFrame]]:
-    """For each fold every shopper's metrics, by the model that recalls most for its validation
-    shoppers.
+    """Metrics of the best model of each fold, by shopper.
+
+    The best has the highest recall for the fold's validation shoppers.
     """
     validation = folds.loc[folds["part"] == "val", "user_id"].astype(str)
     rows = stage.truth["user_id"].astype(str).isin(validation)
@@ -173,8 +174,9 @@ def lead(
     of_fold: dict[int, dict[str, pd.DataFrame]],
     folds: pd.DataFrame,
 ) -> Interval:
-    """What our recall is above a tuned model's: each shopper's mean over the folds that test them,
-    paired, with its interval over shoppers.
+    """The lead of our recall over a tuned model's, with its 95 % interval over shoppers.
+
+    Paired over shoppers, each with the mean over the folds that test them.
     """
     tested = folds[folds["part"] == "test"].groupby("fold")["user_id"]
     differences = []

@@ -83,8 +83,9 @@ def _top_k_filtered() -> tuple[Callable, Callable]:
 
 
 def _metrics() -> tuple[Callable, Callable]:
-    """Five metrics at 10 of 100,000 users, tables in. ranx is given its own objects, so its
-    conversion is not counted.
+    """Five metrics at 10 of 100,000 users, from tables.
+
+    ranx gets its own objects, so its conversion is not counted.
     """
     from ranx import Qrels, Run, evaluate
 

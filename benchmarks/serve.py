@@ -33,9 +33,10 @@ Request = tuple[str, str, dict | None]
 
 @dataclass
 class Load:
-    """What several clients asked and got: rows (kind, milliseconds, status.
+    """What several clients asked and got.
 
-    503 where nobody answered), events that were acknowledged.
+    rows: (kind, milliseconds, status), status 503 where nobody answered. kept: the events that were
+    acknowledged.
     """
 
     server: Server
@@ -44,9 +45,9 @@ class Load:
     kept: list[dict] = field(default_factory=list)
 
     def run(self, clients: int, seconds: float, rate: float | None = None) -> None:
-        """Ask for some seconds.
+        """Ask for some seconds, at a rate or as fast as answers come.
 
-        At a rate (per second, all clients together), or as fast as answers come.
+        rate: requests per second of all clients together.
         """
         due = itertools.count()
         threads = [

@@ -41,7 +41,7 @@ SENTENCES = {
     "too few": "Too few shoppers to say anything: go on.",
     "unreadable": (
         "Do not read this test: the arms' sizes do not fit the split that was planned, so"
-        " something decides who is counted. Find it and begin anew."
+        " something decides who is counted. Find it and start a new test."
     ),
 }
 
@@ -238,7 +238,7 @@ def _parser() -> argparse.ArgumentParser:
     who = drawn.add_mutually_exclusive_group(required=True)
     who.add_argument("--dataset", metavar="NAME|FILE.toml", help="everybody who bought there")
     who.add_argument("--users", type=Path, metavar="FILE", help="a column user_id")
-    drawn.add_argument("--salt", required=True, help="a name of the test; another one draws anew")
+    drawn.add_argument("--salt", required=True, help="the name of the test; it decides the arms")
     drawn.add_argument("--out", type=Path, default=Path("split.csv"))
     results = commands.add_parser("read", help="what the test says so far")
     option = results.add_argument

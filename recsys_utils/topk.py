@@ -59,9 +59,7 @@ def _lower_bound(scores: np.ndarray, k: int) -> np.ndarray:
 
 
 def _first_of_equals(scores: np.ndarray, bound: np.ndarray, k: int) -> np.ndarray:
-    """Everything above the bound, and of what equals it only as many first columns as are missing
-    to k.
-    """
+    """Everything above the bound, and the first columns of what equals it, up to k."""
     above = scores > bound
     equal = scores == bound
     missing = k - above.sum(axis=1, keepdims=True)

@@ -1,7 +1,4 @@
-"""What notebook 10 asks of two stages.
-
-What each part is worth, the original's claim, seconds by step.
-"""
+"""What notebook 10 shows of two stages: what each part is worth, the original's claim, seconds."""
 
 import resource
 import time
@@ -25,9 +22,8 @@ from recsys_utils.models import Recommender
 from recsys_utils.models.base import standardised
 from recsys_utils.store import read_parquet
 
-# Two-stage retail as its text describes it: own purchases or ALS propose 200, six weeks teach a
-# binary
-# classifier that also sees the embeddings.
+# Two-stage retail as its text describes it: own purchases or ALS propose 200 candidates, and six
+# weeks teach a binary classifier that also sees the embeddings.
 ORIGINAL = {
     "generators": "original",
     "candidates": 200,
@@ -59,10 +55,7 @@ TELLING = (
 
 @dataclass
 class Bench:
-    """What all variants of a two-stage model share.
-
-    Windows to learn from, and the judged users' candidates with what they then bought.
-    """
+    """What all variants of a two-stage model share: their examples and the candidates to order."""
 
     model: TwoStage
     generators: dict[str, Recommender]
@@ -73,9 +66,9 @@ class Bench:
 
     @cached_property
     def scores(self) -> dict[str, np.ndarray]:
-        """Scores of the judged users' candidates, standardised, by objective.
+        """Standardised scores of the judged users' candidates, by objective.
 
-        The first generator's where there is nothing to learn from.
+        Where there is nothing to learn from they are those of the first generator.
         """
         if not self.examples:
             return {"stage 1": next(iter(self.asked.pairs.scores.values()))}
@@ -158,9 +151,9 @@ def ablation(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
 
 
 def by_windows(b: Bench, k: int = 5, seed: int = 0) -> pd.DataFrame:
-    """Precision of rankers that learn from fewer windows, the newest, with its 95 % interval.
+    """Precision of rankers that learn from the newest windows only, by their number.
 
-    Windows, precision@k, lo, hi.
+    Columns: windows, precision@k, and lo and hi, its bootstrap 95 % interval over users.
     """
     counts = sorted({n for n in (1, 2, 4, 8, len(b.examples)) if n <= len(b.examples)})
     parts = [replace(b, examples=b.examples[:n]) if n < len(b.examples) else b for n in counts]
@@ -188,9 +181,9 @@ def features(b: Bench) -> pd.DataFrame:
 
 
 def groups(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Columns of a table of features by group.
+    """Columns of a table of features by group: pair, user, item, price, latent, …
 
-    Pair, user, item, price, latent, …, and `scores` of the generators.
+    The generators' scores and ranks are one group, `scores`.
     """
     prefix = table.columns.str.split("_").str[0]
     return {
@@ -239,9 +232,9 @@ def _cut(b: Bench, columns: pd.Index) -> Bench:
 
 
 def _thinned(examples: list[Examples], rows: int, seed: int) -> list[Examples]:
-    """All that was bought and a random share of the rest.
+    """All candidates that were bought and a random share of the others, about `rows` in all.
 
-    Of every n-th user only, where what was bought alone would be a quarter of the rows.
+    Where the bought ones alone would be more than a quarter of `rows`, only every n-th user stays.
     """
     every = max(1, -(-4 * sum(e.bought.sum() for e in examples) // rows))
     some = [part(e, np.unique(e.pairs.user, return_inverse=True)[1] % every == 0) for e in examples]
@@ -255,9 +248,9 @@ def _thinned(examples: list[Examples], rows: int, seed: int) -> list[Examples]:
 
 
 def catalogue(fold: Fold) -> pd.Index:
-    """Notebook 02's prefiltered catalogue.
+    """Item ids of notebook 02's prefiltered catalogue.
 
-    Everything that was sold before the test, where there is none or it is empty.
+    Where it is missing or empty, the items that were sold before the test window.
     """
     path = fold.folder() / "catalogue.parquet"
     ids = read_parquet(path)["item_id"].astype(str) if path.exists() else []
@@ -279,9 +272,9 @@ def relabelled(history: Interactions, ids: pd.Index) -> Interactions:
 def record_within(
     model: Recommender, fold: Fold, name: str, ids: pd.Index, note: str = ""
 ) -> pd.DataFrame:
-    """As `record`, of a catalogue only.
+    """As `record`, with lists from a catalogue only.
 
-    What is outside is the fake item in the history, and in no list.
+    Items outside are the fake item 999999 in the history, and are never listed.
     """
     kept = ids.drop(OTHER, errors="ignore")
     tuning = fold.tuning
@@ -308,9 +301,10 @@ def record_within(
 def claim(
     lists: Mapping[str, pd.DataFrame], stage: Stage, ids: pd.Index, of: str, k: int = 5
 ) -> pd.DataFrame:
-    """Precision within a catalogue of warm users who bought from it in the window, and of those who
-    bought five items or more; `lead` is that of the model `of` over each other on the same
-    shoppers, with its paired 95 % interval.
+    """Precision within a catalogue, of all its warm buyers and of those who bought five or more.
+
+    lead: precision of the model `of` minus that of each other, on the same shoppers, with its
+    paired 95 % interval.
     """
     truth = stage.truth[slices.inside(stage.truth, ids)]
     known = slices.user_groups(stage, ids)
@@ -341,9 +335,7 @@ def claim(
 
 
 def profile(b: Bench, stage: Stage) -> pd.DataFrame:
-    """Seconds of each step for one cut, how often a fit takes it, and the process's peak memory in
-    MiB.
-    """
+    """Seconds of each step for one cut, how often a fit takes it, and the process's peak MiB."""
     steps = {
         "generators, fitted": lambda: b.model.fitted_generators(stage.history),
         "candidates": lambda: b.model.proposed(b.generators, b.users),

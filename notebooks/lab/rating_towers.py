@@ -1,7 +1,4 @@
-"""What notebook 09 and the ratings benchmark ask of the towers.
-
-Rating errors beside baselines, learning curves, a map of items.
-"""
+"""For notebook 09 and the ratings benchmark: rating errors, learning curves, a map of items."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -83,8 +80,9 @@ def guesses(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> dict[str, 
 
 
 def rating_errors(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> pd.DataFrame:
-    """MAE and RMSE on the test part of the constant mean, of user and item means, and of each
-    model; best first.
+    """MAE and RMSE on the test part, best first.
+
+    Of each model, of the constant mean, and of user and item means.
     """
     truth = stars(parts.test.label[:, 0])
     rows = {
@@ -102,7 +100,7 @@ def rating_errors(models: Mapping[str, TwoTowerHybrid], parts: Prepared) -> pd.D
 def _means(parts: Prepared, train: np.ndarray, damping: float = 5.0) -> np.ndarray:
     """Mean + item deviation + user deviation, each shrunk by `damping` ratings (Koren 2009).
 
-    0 for who or what is unseen.
+    The deviation of an unseen user or item is 0.
     """
     result = np.full(len(parts.test.user), train.mean())
     rest = train - train.mean()
@@ -131,8 +129,9 @@ def learning_curves(log: Sequence[Mapping], ax: Axes | None = None) -> Axes:
 def item_map(
     model: TwoTower, data: Interactions, per_group: int = 3, groups: int = 8, items: int = 600
 ) -> Axes:
-    """The most popular items' vectors in two dimensions (t-SNE of cosines), coloured by category, a
-    few of each category named.
+    """The vectors of the most popular items in two dimensions (t-SNE of cosines).
+
+    Coloured by category; a few items of each category are named.
     """
     unit = model.item_vectors_ / np.maximum(
         np.linalg.norm(model.item_vectors_, axis=1, keepdims=True), 1e-9
@@ -200,8 +199,9 @@ def _apart(
 
 
 def search(parts: Prepared, trials: int, seed: int = 42, **options: object) -> pd.DataFrame:
-    """The defaults and random draws of a few parameters of the rating model, judged by validation
-    loss only; best first.
+    """The rating model's defaults and random draws of a few parameters, best first.
+
+    Judged by validation loss only.
     """
     rng = np.random.default_rng(seed)
     rows = []

@@ -68,7 +68,8 @@ def stream(fold: Fold, shoppers: int = 2_500, seed: int = 0) -> pd.DataFrame:
 def stream_start(fold: Fold) -> pd.Timestamp:
     """When the stream begins: with the test window.
 
-    Where each shopper has a window of their own, after two thirds of the test baskets' time.
+    Where each shopper has a window of their own, after two thirds of the time that test baskets
+    span.
     """
     if "test" in fold.borders:
         return pd.Timestamp(fold.borders["test"])

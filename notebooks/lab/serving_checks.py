@@ -1,7 +1,4 @@
-"""The running service on trial.
-
-Its scores against the models', its milliseconds, its page, and what a date changes in its lists.
-"""
+"""Checks of the running service: scores, milliseconds, its page, and what a date changes."""
 
 import io
 import shutil
@@ -44,9 +41,9 @@ FLAGS = (
 
 
 def shoppers(server: Server, known: pd.Index, n: int, seed: int) -> list[str]:
-    """Known users by chance, and a stranger.
+    """Known users drawn at random, and a stranger as the last.
 
-    Nobody of whom something was posted since the models' cut, which the models cannot know.
+    Nobody with events posted since the models' cut, which the models cannot know.
     """
     cut = pd.Timestamp(server.json(f"{API}/models")["as_of"])
     with Queue(server.path / DATABASE, read_only=True) as queue:
@@ -282,8 +279,9 @@ def _check(ms: pd.Series) -> None:
 
 
 def percentiles(frame: pd.DataFrame) -> pd.DataFrame:
-    """p50, p95 and p99 of milliseconds by kind and of all, without and with the cache, slowest
-    last.
+    """p50, p95 and p99 of milliseconds by kind of call and of all, slowest last.
+
+    Without and with the cache.
     """
     both = pd.concat([frame.assign(kind="all"), frame])
     table = (
@@ -413,8 +411,9 @@ def _milliseconds(server: Server, method: str, path: str, query: dict, body: dic
 def pictures(
     server: Server, views: Sequence[tuple[str, int, int]], height: int = 720
 ) -> Image | None:
-    """The page as a browser draws it, a picture for each (address, width, height of the window),
-    side by side; None where there is no Chromium.
+    """The page as a browser draws it, one picture per view, side by side.
+
+    views: (address, width, height of the window in pixels). None where there is no Chromium.
     """
     browser = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if browser is None:

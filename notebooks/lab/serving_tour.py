@@ -1,7 +1,4 @@
-"""The service as somebody outside meets it.
-
-A process that is started, asked everything that it answers, and stopped.
-"""
+"""The service seen from outside: a process is started, asked for every endpoint, and stopped."""
 
 import atexit
 import json
@@ -198,9 +195,10 @@ class Tour:
 
 
 def shown(answer: httpx.Response, few: int = 2, deep: int = 9) -> str:
-    """An answer cut to what people read.
+    """An answer shortened for people to read.
 
-    Three digits, the first entries of a list, "…" for what is deeper or differs from run to run.
+    Numbers have three digits, lists their first entries; "…" stands for what is deeper or differs
+    from run to run.
     """
     if "json" not in answer.headers["content-type"]:
         return "\n".join(

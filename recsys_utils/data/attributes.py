@@ -1,7 +1,4 @@
-"""What is known of users and items, as features.
-
-One flat vocabulary of `column=value`, with the unknown named.
-"""
+"""Attributes of users and items as features: one vocabulary of `column=value`, with an unknown."""
 
 import re
 from collections.abc import Iterable
@@ -55,7 +52,7 @@ def blocks(vocab: np.ndarray) -> dict[str, slice]:
 def codes(frame: pd.DataFrame, vocab: np.ndarray) -> np.ndarray:
     """(rows, columns) int64: each value's position in the vocabulary.
 
-    Its block's first, the unknown, where it is not there.
+    A value that is not in it has its column's first position, the unknown.
     """
     places = {c: place for c, place in blocks(vocab).items() if not c.endswith("~")}
     result = np.empty((len(frame), len(places)), np.int64)

@@ -273,11 +273,11 @@ def merge(t: Table, is_dated: bool = True) -> Table:
 
 
 def _on_own_clocks(t: Table) -> Table:
-    """Baskets that have an order and no dates: every shopper's last one is on the same day, the one
-    before it a day earlier.
+    """Give baskets with an order but no dates a calendar of their own.
 
-    What goes by days then goes by a shopper's baskets, and nobody seems to have bought longer ago
-    for having bought less often.
+    Every shopper's last basket is on the same day, the one before it a day earlier. So settings in
+    days count a shopper's baskets, and nobody seems to have bought longer ago because they bought
+    less often.
     """
     ago = ibis.dense_rank().over(group_by="user_id", order_by=ibis.desc("ts"))
     t = t.mutate(ago=ago.cast("int64"))

@@ -193,8 +193,9 @@ def _stored(expression: Table) -> Path:
 
 
 def _read(con: ibis.BaseBackend, folder: Path, schema: ibis.Schema) -> Table:
-    """Stored rows with the types that they had: Spark makes decimals of float literals, and times
-    with a zone of those without.
+    """Stored rows with the types that they had before.
+
+    Spark makes decimals of float literals, and times with a zone of those without.
     """
     t = con.read_parquet(str(folder / "*.parquet") if _is_local(con) else str(folder))
     changed = {name: t[name].cast(kind) for name, kind in schema.items() if t[name].type() != kind}

@@ -26,11 +26,11 @@ EVENT_COLUMNS = ["user_id", "item_id", "event_type", "ts"]
 
 @dataclass
 class Stage:
-    """One judgement: models see `history`, lists are for `users`, `truth` is what those then
-    bought.
+    """What a model is judged on: a history, the users to make lists for, and what they then bought.
 
-    exclude: "bought" on data in which nothing is bought twice; nothing is left out elsewhere.
-    profiles: what the shop's own file says of its users, by user_id: for those without history.
+    history: what models see. truth: what `users` then bought. exclude: "bought" on data in which
+    nothing is bought twice; nothing is left out elsewhere. profiles: attributes by user_id of all
+    users in the shop's own file, for those without history.
     """
 
     history: Interactions
@@ -87,9 +87,9 @@ class Fold:
 
     @cached_property
     def tuning(self) -> Stage:
-        """For choosing parameters: a window as wide as the test, at the end of validation.
+        """For choosing parameters: a window as wide as the test window, at the end of validation.
 
-        Everything older is history.
+        Its history is everything older.
         """
         if self.protocol == "next_basket":
             return self._stage(self.train, self.valid, None)
@@ -138,9 +138,9 @@ class Fold:
         )
 
     def _events(self, history: pd.DataFrame, as_of: pd.Timestamp | None) -> pd.DataFrame | None:
-        """Events before the cut.
+        """Events before the cut; None where the shop has none.
 
-        Where each shopper has a cut of their own, up to their last receipt before it.
+        Without a common cut, each shopper's events up to their last receipt in the history.
         """
         if self.events is None:
             return None
@@ -238,11 +238,10 @@ def returning(parts: dict[str, pd.DataFrame]) -> set:
 
 @engine.explained()
 def write_folds(dataset: str, **overrides: object) -> list[Path]:
-    """Cut the data set's purchases into its folds, newest first, and write them below
-    `data/<dataset>/folds`.
+    """Cut the data set's purchases into folds, and write them below `data/<dataset>/folds`.
 
-    overrides: protocol, test_weeks, valid_weeks, folds in the place of the data set's own; None
-    keeps its own.
+    overrides: protocol, test_weeks, valid_weeks, folds instead of the data set's own; None keeps
+    its own. Returns the folders, newest fold first.
     """
     result = revised(tables.ready(dataset), **overrides)
     bought = engine.read(data_dir(result.name, "tables", "purchases.parquet"), engine.connect())

@@ -139,9 +139,9 @@ class Interactions:
     def matrix(
         self, tau: float | None = None, weights: np.ndarray | None = None
     ) -> sparse.csr_matrix:
-        """Users × items CSR float32.
+        """Users × items CSR float32, a sum over the baskets of each pair.
 
-        Sum of exp(−age/tau) over a pair's baskets, or of `weights`, or their number.
+        Of exp(−age/tau), or of `weights` (one per line), or else the number of baskets.
         """
         if weights is None:
             weights = np.ones(len(self.user)) if tau is None else np.exp(-self.age / tau)

@@ -117,8 +117,9 @@ def fitted_to(fold: Fold, table: pd.DataFrame, name: str) -> tuple[pd.DataFrame,
 
 
 def in_words(counts: dict[str, int], cut: str | None = None) -> str:
-    """What was counted, in sentences; nothing that is 0. cut: when the test window begins, if it is
-    a window.
+    """The counts in sentences, without those that are 0.
+
+    cut: when the test window begins, if it is a window.
 
     >>> in_words({"duplicate items": 2, "rows of unknown items": 0}, "2025-03-01")[44:]
     'It is judged fairly only if it was made of receipts before 1 March 2025. Duplicate items: 2.'

@@ -213,9 +213,7 @@ def names() -> list[str]:
 
 
 def spec(dataset: str) -> Spec:
-    """The description of a built-in data set by name, or of a shop's own by the path of its TOML
-    file.
-    """
+    """The description of a built-in data set by name, or of a shop's own by its TOML's path."""
     if dataset.endswith(".toml"):
         return _own(Path(dataset).expanduser())
     if dataset not in _registry():

@@ -1,6 +1,7 @@
-"""Recommendation tables: the only currency.
+"""Recommendation tables, which everything that makes or judges lists exchanges.
 
-(user_id, item_id, score, rank) plus a small JSON about who made it.
+Columns user_id, item_id, score, rank, and beside each table a small JSON about the model that made
+it.
 """
 
 import os
@@ -41,11 +42,11 @@ def save_run(
     made_by: str = "",
     tries: int = 1,
 ) -> None:
-    """Check and write a model's lists for a fold's test users,
-    `data/<dataset>/runs/<fold>/<model>.parquet`.
+    """Check a model's lists for a fold's test users, and write them.
 
+    The file is `data/<dataset>/runs/<fold>/<model>.parquet`.
     made_by: module and class of a model that can be fitted again with `params`, such as
-        recsys_utils.models.popularity:Popular; "" for lists that no single model makes.
+    recsys_utils.models.popularity:Popular; "" for lists that no single model makes.
     tries: settings that were judged on the validation window before this one was taken.
     """
     _check(recs, fold, model)
@@ -149,7 +150,7 @@ def has_runs(fold: Fold) -> bool:
 
 
 def load_metas(fold: Fold) -> pd.DataFrame:
-    """What is known of the tables saved for this very fold, by model: family, params, seconds, …"""
+    """Family, params, seconds and more of the tables saved for this very fold, by model."""
     metas = _metas_of(fold, "runs")
     if not metas:
         raise LabError(
@@ -173,9 +174,9 @@ def seed_spreads(metas: pd.DataFrame, measure: str = "precision@5") -> pd.Series
 
 
 def save_study(table: pd.DataFrame, fold: Fold, name: str, note: str = "") -> None:
-    """Write a notebook's finding for the report, `data/<dataset>/studies/<fold>/<name>.parquet`.
+    """Write a notebook's result for the report: a tidy table, and a note on what it shows.
 
-    A tidy table and what it shows.
+    The file is `data/<dataset>/studies/<fold>/<name>.parquet`.
     """
     write_table(table, fold, "studies", name, {"study": name, "note": note})
 

@@ -137,8 +137,9 @@ def _require(package: str, name: str) -> None:
 
 @contextmanager
 def _without_a_file_of_main() -> Iterator[None]:
-    """Sail names a file of `__main__` where there is none, as in a notebook, and processes that
-    are started later would look for it.
+    """Keep Sail from naming a file of `__main__` where there is none, as in a notebook.
+
+    Processes that are started later would look for that file.
     """
     main = sys.modules["__main__"]
     had_file = hasattr(main, "__file__")

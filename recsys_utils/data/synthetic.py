@@ -278,8 +278,9 @@ def _grid(n: int) -> pd.DataFrame:
 
 
 def _on_sale(rng: Rng, n: int) -> np.ndarray:
-    """(W, n) bool: new items start in the second year up to the last week but one, dropped ones end
-    in it.
+    """(W, n) bool: whether an item is on sale in a week.
+
+    New items start in the second year, up to the last week but one; dropped ones end in it.
     """
     kind = rng.random(n)
     week = rng.integers(WEEKS // 2, WEEKS - 1, n)
@@ -292,7 +293,7 @@ def _on_sale(rng: Rng, n: int) -> np.ndarray:
 def _stock(rng: Rng, shop: Shop) -> pd.DataFrame:
     """Units per item and country at the end.
 
-    10 % of the pairs missing, 12 % of the others sold out.
+    10 % of the pairs are missing, 12 % of the others sold out.
     """
     stock = shop.items[["item_id"]].merge(pd.DataFrame({"country": COUNTRIES}), how="cross")
     left = rng.negative_binomial(2, 0.05, len(stock)) + 1
@@ -367,9 +368,9 @@ def _first_order(rng: Rng, rate: np.ndarray, income: np.ndarray) -> dict[str, np
 
 
 def _tastes(rng: Rng, shop: Shop, codes: dict[str, np.ndarray]) -> np.ndarray:
-    """(2n, F) log-odds at the beginning and at the end.
+    """(2n, F) log-odds of each user's tastes, at the beginning and then at the end.
 
-    A mix of the kinds of people, partly foretold by the profile.
+    A mix of the kinds of people, which the profile predicts in part.
     """
     n = len(codes["age"])
     n_tastes = shop.kinds.shape[1]
@@ -390,8 +391,9 @@ def _spans(rng: Rng, n: int) -> np.ndarray:
 
 
 def _activity(eagerness: np.ndarray) -> np.ndarray:
-    """(n,) baskets: the wanted distribution dealt out by rank, so that totals are right for any
-    number of users.
+    """(n,) number of baskets of each user.
+
+    The wanted distribution is dealt out by rank, so that totals are right for any number of users.
     """
     rank = (eagerness.argsort().argsort() + 0.5) / len(eagerness)
     z = ndtri(np.maximum(rank - ONE_BASKET, 0) / (1 - ONE_BASKET))
@@ -411,8 +413,9 @@ def _choose(
     occasion: np.ndarray,
     loyalty: float = 0.0,
 ) -> np.ndarray:
-    """(n,) items: each chooser meets PROPOSALS items of the week and takes the one liked best (with
-    Gumbel noise).
+    """(n,) items: each chooser takes the best liked of PROPOSALS items of the week.
+
+    The liking has Gumbel noise.
     """
     week = day.astype(int) // 7
     n_items = len(shop.items)
@@ -432,7 +435,7 @@ def _liking(
 ) -> np.ndarray:
     """Log-odds of a user's liking for an item.
 
-    Drift: the later taste speaks with probability day / DAYS.
+    Tastes drift: the later taste is used with probability day / DAYS.
     """
     taste = people.taste
     traits = shop.traits
@@ -447,7 +450,7 @@ def _liking(
 def _visits(rng: Rng, people: People) -> tuple[np.ndarray, np.ndarray]:
     """User and day of every visit, in order.
 
-    Evenly spread over the user's span, in days stretched by how busy they are.
+    They are evenly spread over the user's span, in days stretched by how busy they are.
     """
     user, k = _expand(people.baskets)
     date = START.astype("datetime64[D]").astype(int) + np.arange(DAYS)
@@ -496,7 +499,8 @@ def _staples(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Visit and item of every staple bought.
 
-    At adoption, and then at the first visit after each tick of its own clock.
+    A staple is bought when it is adopted, and then at the first visit after each tick of its own
+    clock.
     """
     length = people.span[:, 1] - people.span[:, 0]
     # STAPLES alive at any time.
@@ -552,7 +556,7 @@ def _receipts(rng: Rng, shop: Shop, people: People, lines: pd.DataFrame) -> pd.D
 def _events(rng: Rng, shop: Shop, people: People, lines: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """The log of the last weeks: views, then carts, before each purchase.
 
-    And browsing, by the same tastes, that buys nothing.
+    There is also browsing, by the same tastes, that ends in no purchase.
     """
     bought = lines[lines.day >= DAYS - EVENT_DAYS]
     seen = bought[rng.random(len(bought)) < 0.6]

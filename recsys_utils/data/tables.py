@@ -110,9 +110,7 @@ class Tables:
 
 
 def load(dataset: str) -> Tables:
-    """Read the canonical tables, after building them where the raw files or their description
-    changed.
-    """
+    """Read the canonical tables; build them first where raw files or their description changed."""
     result = ready(dataset)
     folder = data_dir(result.name, "tables")
     frames = {}
@@ -252,8 +250,10 @@ def summary(folder: Path) -> dict:
 
 
 def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, Selected]:
-    """All receipt rows with canonical types, `rejected`, and the attributes that items and users
-    take from them; and the rows as they were selected. What is told about them goes to `notes`.
+    """All receipt rows with canonical types and `rejected`, and the rows as they were selected.
+
+    The first also hold the attributes that items and users take from receipts. Remarks for the
+    reader are added to `notes`.
     """
     source = made.purchases
     riders = {
@@ -320,9 +320,9 @@ def _told_reading(selected: Selected, readings: list[list[str]]) -> list[str]:
 def _purchases(
     con: ibis.BaseBackend, made: Spec, cleaned: Table, raw: Raw, folder: Path
 ) -> list[dict]:
-    """Count what the rules reject, merge the rest to one line per (user, item, basket), write.
+    """Write the purchases, one line per (user, item, basket), without the rejected lines.
 
-    Return the audit.
+    Returns the audit: what each rule rejects.
     """
     audit = cleaning.audit(cleaned)
     if audit[-1]["rows"] == 0:

@@ -1,5 +1,6 @@
-"""Blends: several models' recommendation tables in, one table out, with the model that spoke
-loudest for each item.
+"""Blends: several models' recommendation tables in, one table out.
+
+For each item the table names the model that gave the largest part of its score.
 """
 
 import time
@@ -100,7 +101,8 @@ def route(
 ) -> pd.DataFrame:
     """Each user's list from one model, scores as they are.
 
-    Choice[user_id], or `default` where there is no choice or no list of its.
+    The model is `choice[user_id]`, or `default` where there is no choice or the model has no list
+    for the user.
     """
     if strange := set(choice.dropna()) - set(runs) | {default} - set(runs):
         raise LabError(f"route() was given no table of '{min(strange)}': it has {', '.join(runs)}")
@@ -145,13 +147,12 @@ def choose_weights(
     rounds: int = 20,
     depth: int = 50,
 ) -> tuple[dict[str, float], float]:
-    """Weights by ensemble selection on validation (Caruana et al.
+    """Weights by ensemble selection on validation, and the mean precision at k they reach there.
 
-    2004), and the mean precision at k that they reach there.
-
-    From nothing on, each round gives one more vote to the model, voted for already or not, with
-    which the fusion is best; of all rounds the best counts. The weights sum to 1. rank_k: None for
-    `weighted`, its k for `rrf`. depth: items that no model lists so early are out of reach.
+    Caruana et al. (2004): each round gives one more vote to the model with which the blend is best,
+    whether it has votes or not; of all rounds the best counts. The weights sum to 1. rank_k: None
+    for `weighted`, its k for `rrf`. depth: an item that no model lists within the first `depth`
+    cannot be in the blend.
     """
     parts, user, hit, users = _judged(_Stack(runs, k), truth, rank_k, depth)
     listed = parts >= 0
@@ -173,9 +174,9 @@ def choose_weights(
 def _judged(
     stack: "_Stack", truth: pd.DataFrame, rank_k: float | None, depth: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """(models, pairs) parts of a fusion, −1 where a model does not list the pair.
+    """(models, pairs) parts of a blend, −1 where a model does not list the pair.
 
-    Each pair's user, whether it was bought; users of the truth.
+    Then the user of each pair, whether it was bought, and the number of users of the truth.
     """
     group = stack.user * len(stack.names) + stack.run
     value = (
@@ -206,9 +207,9 @@ def _hits(user: np.ndarray, score: np.ndarray, hit: np.ndarray, k: int) -> int:
 def lists(
     models: Mapping[str, Recommender], stage: Stage, n: int = DEPTH
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Fit models on a stage's history.
+    """Fit models on a stage's history, and make their tables for its users.
 
-    Their tables for its users, and the seconds that fitting and recommending took, by model.
+    Then the seconds that fitting and recommending took, by model.
     """
     tables = {}
     seconds = {}
@@ -232,11 +233,10 @@ def record(
     tries: int = 1,
     **options: object,
 ) -> pd.DataFrame:
-    """Fuse tables of a fold's test users and save the result as a run that costs what its parts
-    cost; `seconds` as of `lists`.
+    """Blend tables of a fold's test users and save the result as a run.
 
-    validation: the same fusion of the parts' tables for the validation window.
-    tries: weightings that were judged on it.
+    seconds: as of `lists`; a blend costs what its parts cost together. validation: the same blend
+    of the parts' tables for the validation window. tries: weightings that were judged on it.
     """
     if validation is not None:
         save_validation(validation, fold, name)
@@ -263,7 +263,7 @@ def record(
 class _Stack:
     """The rows of several tables one below the other, as codes.
 
-    Run, user, item (by popularity), score, rank, and pair = (user, item).
+    Columns: run, user, item (by popularity), score, rank, and pair = (user, item).
     """
 
     def __init__(self, runs: Mapping[str, pd.DataFrame], n: int) -> None:
@@ -297,9 +297,9 @@ class _Stack:
         return self._made(user[order], item[order], score[order], parts.argmax(axis=0)[order])
 
     def spread(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The distinct pairs, each model's part of them, −1 where it does not list the pair.
+        """The distinct pairs, and each model's part of them, −1 where it does not list the pair.
 
-        And every row's place among them.
+        The third value is the place of every row among the pairs.
         """
         pairs, at = np.unique(self.pair, return_inverse=True)
         parts = np.full((len(self.names), len(pairs)), -1.0)
@@ -329,9 +329,9 @@ class _Stack:
 
 
 def _numbered(columns: Iterable[pd.Series]) -> tuple[pd.Index, np.ndarray]:
-    """One numbering for columns of ids, the first's categories and then what each adds.
+    """One numbering for columns of ids: the first's categories, then what each other adds.
 
-    And all their codes, end to end.
+    The second value is all their codes, one column after the other.
     """
     columns = [
         c if isinstance(c.dtype, pd.CategoricalDtype) else c.astype(str).astype("category")

@@ -84,7 +84,7 @@ def rerank(
 def user_prices(data: Interactions) -> np.ndarray:
     """(users,) mean unit price over their lines; NaN where it is 0 or there are no prices.
 
-    Rounded: sums in another order are equal.
+    It is rounded, so that sums in another order are equal.
     """
     if "price" not in data.purchases:
         return np.full(data.shape[0], np.nan)
@@ -122,7 +122,7 @@ def segments(mean_price: np.ndarray, bounds: np.ndarray, knobs: UserSegments) ->
 def price_limits(mean_price: np.ndarray, bounds: np.ndarray, tuning: Tuning) -> np.ndarray:
     """The highest price that each user is offered.
 
-    The tolerance times their segment's upper bound and, mode "cap", their mean.
+    It is the tolerance times their segment's upper bound and, with mode "cap", times their mean.
     """
     tolerance = tuning.price_sensitivity.budget_tolerance
     limit = np.full(np.shape(mean_price), np.inf)
@@ -136,9 +136,10 @@ def price_limits(mean_price: np.ndarray, bounds: np.ndarray, tuning: Tuning) -> 
 def dropped(
     price: np.ndarray, limit: np.ndarray, days: np.ndarray, cycle: np.ndarray, tuning: Tuning
 ) -> np.ndarray:
-    """Whether an item is too dear or was bought too lately.
+    """Whether an item is too expensive or was bought too recently.
 
-    NaN, no price or never bought, is neither; NaN cycle: the default.
+    An item without a price, or never bought (NaN), is neither. NaN as a cycle stands for the
+    default.
     """
     dear = price > limit * GRAIN
     knobs = tuning.repurchase_cycle
@@ -151,9 +152,9 @@ def dropped(
 def adjusted(
     score: np.ndarray, price: np.ndarray, mean_price: np.ndarray, tuning: Tuning
 ) -> np.ndarray:
-    """Scores in 0…1 after the penalty of dear items and the upsell boost.
+    """Scores in 0…1 after the price penalty and the upsell boost.
 
-    Without a price or a mean as they were.
+    Without a price or a mean price they stay as they were.
     """
     knobs = tuning.price_sensitivity
     upsell = tuning.upsell
@@ -174,7 +175,7 @@ def adjusted(
 def attainable(price: np.ndarray, tuning: Tuning) -> float:
     """The largest final score that any item could reach.
 
-    1, and the whole boost where there are prices.
+    It is 1, plus the whole boost where there are prices.
     """
     boost = (
         tuning.upsell.enabled
@@ -238,8 +239,8 @@ def reasons(
     """Why each item is shown, true by construction.
 
     A restock is due where the item's cycle is observed (not NaN) and has passed since the user's
-    last purchase. Otherwise the model with the largest contribution speaks: the neighbours among
-    what the user bought, or the number of shoppers.
+    last purchase. Otherwise the model with the largest contribution gives the reason: the
+    neighbours among what the user bought, or the number of shoppers.
     """
     return [
         _reason(*row)

@@ -1,6 +1,6 @@
-"""Candidates: what cheap models would offer, together.
+"""Candidates: what cheap models propose together.
 
-Judged by how much of the truth they hold before any ranker exists.
+They are judged by the share of the truth that they hold, before there is any ranker.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,9 @@ TOGETHER = "all together"
 
 @dataclass
 class Candidates:
-    """(user, item) pairs by code, sorted by both, with each generator's score of every pair,
-    whoever proposed it.
+    """(user, item) pairs by code, sorted by both, with each generator's score of every pair.
+
+    A pair has all generators' scores, whichever of them proposed it.
     """
 
     user: np.ndarray  # (pairs,) int32

@@ -1,4 +1,4 @@
-"""What finds the items that a shopper takes up next: the words of names, and what sells lately.
+"""Features that find items new to a shopper: the words of names, and what sells lately.
 
 One value per candidate, from receipts before the cut only. A shop without names has no words.
 """
@@ -135,9 +135,9 @@ def _topics(vectors: sparse.csr_matrix) -> np.ndarray:
 
 
 def _alike(pairs: Candidates, taste: sparse.csr_matrix, vectors: sparse.csr_matrix) -> np.ndarray:
-    """(pairs,) mean likeness of the candidate to the shopper's other items, weighted by taste.
+    """(pairs,) mean similarity of the candidate to the shopper's other items, weighted by taste.
 
-    NaN for who has no other item. taste: users × items; vectors: items × dimensions.
+    NaN for a shopper without other items. taste: users × items; vectors: items × dimensions.
     """
     like = np.empty(len(pairs))
     for rows in _blocks(pairs.user, vectors.shape[1]):

@@ -1,6 +1,6 @@
-"""What is known of a (user, item) pair on the day of the cut: habits, rhythm, price, season.
+"""Features of (user, item) pairs on the day of the cut: habits, rhythm, price, season.
 
-One row per pair, nothing from later.
+One row per pair; nothing from later than the cut.
 """
 
 from collections.abc import Iterator, Mapping
@@ -175,9 +175,7 @@ def _pair(t: Table) -> Table:
 
 
 def _user(t: Table, pair: Table) -> Table:
-    """A user's habits at large, and how many of the items of the last window they had bought
-    before.
-    """
+    """A user's habits, and how many items of their last window they had bought before."""
     baskets = t.group_by("user", "place").agg(
         size=t.count(), money=(t.quantity * t.price).sum(), age=t.age.max()
     )
@@ -205,9 +203,9 @@ def _user(t: Table, pair: Table) -> Table:
 
 
 def _item(t: Table, pair: Table, user: Table) -> Table:
-    """An item's sales now, before and in the same weeks of last year, also as shares of the shop's.
+    """An item's sales now, before and in the same weeks of last year; its repeats; its price.
 
-    How it is bought again; its price.
+    Sales also as shares of the shop's.
     """
 
     def sold(low: float, high: float) -> ibis.expr.types.IntegerScalar:
@@ -243,9 +241,9 @@ def _item(t: Table, pair: Table, user: Table) -> Table:
 
 
 def _again(pair: Table) -> Table:
-    """How an item is bought again: ever; and in the last window, of those shoppers who came then.
+    """How an item is bought again: ever, and in the last window by the shoppers who came then.
 
-    Few shoppers lean to the shop's mean.
+    For few shoppers the value is shrunk towards the shop's mean.
     """
     due = (pair["first"] > WINDOW) & (pair.recency <= WINDOW)
     back = (pair["first"] > WINDOW) & (pair["last"] <= WINDOW)
@@ -295,7 +293,7 @@ def _both(made: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _kinds(pairs: Candidates, history: Interactions) -> dict[str, np.ndarray]:
     """What the user buys of the item's category and subcategory, by recency.
 
-    How much, its share of all, and this item's share of it.
+    How much it is, its share of all, and this item's share of it.
     """
     result = {}
     row, habits = _habits(pairs, history)
@@ -336,8 +334,9 @@ def _habits(
 
 
 def _stores(pairs: Candidates, known: Aggregates) -> dict[str, np.ndarray]:
-    """The item's share of sales in the stores that the user visits, by recency, and that over its
-    share everywhere.
+    """The item's share of sales in the stores that the user visits, by recency.
+
+    And that share over the item's share everywhere.
     """
     if "store_id" not in known.history.purchases:
         return {}
@@ -395,9 +394,7 @@ def cells(x: sparse.csr_matrix, row: np.ndarray, column: np.ndarray) -> np.ndarr
 
 
 def _generators(pairs: Candidates) -> dict[str, np.ndarray]:
-    """Each generator's score, the same as a share of the user's best, and its rank among the user's
-    candidates.
-    """
+    """Each generator's score of the candidates, its share of the user's best, and its rank."""
     starts = np.flatnonzero(np.diff(pairs.user, prepend=-1))
     sizes = np.diff(np.append(starts, len(pairs)))
     result = {}

@@ -293,12 +293,11 @@ class Hybrid(Recommender):
         return ~((self.price_ >= low) & (self.price_ <= high))
 
     def shares(self, shopper: Shopper, model: str) -> tuple[np.ndarray, np.ndarray]:
-        """(models, 1, items) contributions to a shopper's blend, and the models' (models, 1)
-        shares.
+        """(models, 1, items) parts of a shopper's blend, and (models, 1) shares of the models.
 
-        A stranger's purchases are what item_cf goes by. An item is most like itself, so that a few
-        purchases would leave their neighbours next to nothing of the scale: what was bought scores
-        no more than the best of what was not.
+        For a shopper without history item_cf uses the purchases given in the request. An item is
+        most like itself, so with a few purchases their neighbours would get almost none of the
+        scale: what was bought scores no more than the best of what was not.
         """
         raw = self._raw(np.array([shopper.code]))
         if shopper.code < 0 and len(shopper.items):
@@ -370,7 +369,7 @@ class Hybrid(Recommender):
     def _ranking(self, users: np.ndarray, closed: np.ndarray | None = None) -> np.ndarray:
         """(users, items) final scores; closed items are no candidates.
 
-        Codes −1, without history, have popularity and the default segment's limit.
+        Users with code −1, without history, get popularity and the default segment's limit.
         """
         parts, _ = _blended(self._raw(users), self._weights("hybrid"))
         blend = parts.sum(axis=0)

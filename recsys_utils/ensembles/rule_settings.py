@@ -56,9 +56,7 @@ class UserSegments:
 
 @dataclass(frozen=True)
 class RepurchaseCycle:
-    """An item stays away until exclusion_factor of its usual cycle has passed since the user bought
-    it.
-    """
+    """Leave an item out until `exclusion_factor` of its usual cycle is over since its purchase."""
 
     enabled: bool = True
     default_cycle_days: float = knob(30, 0.01, 10_000)
@@ -99,8 +97,9 @@ class Merchandising:
 
 @dataclass(frozen=True)
 class Tuning:
-    """Every knob; `load_tuning` reads them from TOML, `tuned` from a dictionary of what differs
-    from the defaults.
+    """Every knob of the hybrid.
+
+    `load_tuning` reads them from TOML, `tuned` from a dictionary of what differs from the defaults.
     """
 
     candidate_pool_size: int = knob(200, 1, 1_000_000)
@@ -200,9 +199,9 @@ def _value(kind: object, known: Field, value: object, key: str, where: str) -> o
 
 
 def _check_sums(made: Tuning, where: str) -> None:
-    """What no single knob can be wrong about.
+    """Check what concerns several knobs together.
 
-    Weights sum to 1, quantiles rise, the full penalty is above the tolerance.
+    Weights sum to 1, quantiles rise, the full penalty begins above the tolerance.
     """
     weights = made.model_weights
     segments = made.user_segments

@@ -1,7 +1,4 @@
-"""Offline training of the hybrid.
-
-Receipts in, six files out, which a service loads at its start.
-"""
+"""Offline training of the hybrid: receipts in, six files out, which a service loads at start."""
 
 import argparse
 import sys

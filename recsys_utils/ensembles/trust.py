@@ -1,6 +1,6 @@
 """How far a ranker is trusted against the best single model, by windows it has not learnt from.
 
-For small shops, where a ranker has seen too little to be better by itself.
+This is for small shops, where a ranker has too few examples to be better by itself.
 """
 
 from dataclasses import dataclass

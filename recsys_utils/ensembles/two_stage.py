@@ -56,9 +56,9 @@ GENERATORS = {
 
 @dataclass
 class Examples:
-    """One window as the ranker sees it.
+    """One window as the ranker sees it: candidates, their features, and whether they were bought.
 
-    Candidates, a row of features for each, and whether it was bought (None: not known yet).
+    bought is None where it is not known yet.
     """
 
     pairs: Candidates
@@ -225,10 +225,9 @@ class TwoStage(Recommender):
         axes: pd.DataFrame | None = None,
         known: Aggregates | None = None,
     ) -> Examples:
-        """Candidates of users (ascending codes) and their features on the day that the history
-        ends.
+        """Candidates of users (ascending codes), and their features on the last day of the history.
 
-        axes: item factors of the oldest window, in whose coordinates the embeddings are told.
+        axes: item factors of the oldest window, in whose coordinates the embeddings are given.
         known: the history's aggregates, where they are made already.
         """
         pairs = self.proposed(generators, users)

@@ -58,7 +58,7 @@ def arms(users: Iterable[str], salt: str, share: float = 0.5) -> np.ndarray:
     """The arm of each shopper, "new" or "today": the same whenever and wherever it is asked for.
 
     The first 8 hexadecimal digits of SHA-256 of the UTF-8 text `salt:user_id`, as a number, over
-    2^32; below `share` a shopper sees the new list. Another salt draws anew.
+    2^32; below `share` a shopper sees the new list. Another salt draws other arms.
 
     >>> arms(["ann", "bob", "eve", "joe"], salt="spring").tolist()
     ['today', 'new', 'today', 'new']

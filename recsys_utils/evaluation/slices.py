@@ -105,8 +105,8 @@ def restrict(
 def user_groups(stage: "Stage", catalogue: pd.Index | None = None) -> dict[str, pd.Index]:
     """Users of a stage by name of group; empty groups are left out.
 
-    warm and cold: with and without a purchase before · "history: 2 to 4": by baskets before
-    "segment: …", "country: …": the eight largest of at least 20 users, where users have them
+    warm, cold: with and without a purchase before. "history: 2 to 4": by number of baskets before.
+    "segment: …", "country: …": the eight largest of at least 20 users, where users have them.
     heavy: warm, with at least five distinct purchases that `catalogue` holds.
     """
     users = stage.users

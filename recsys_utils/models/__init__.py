@@ -1,8 +1,8 @@
-"""Every model: one file per family, one protocol for all (`Recommender`), `towers/` for the one
-that needs a folder.
+"""Every model: one file per family, one protocol for all (`Recommender`).
 
-A model is imported when its name is first asked for, so that a service that only needs the two
-towers does not load implicit, LightFM and LightGBM.
+`towers/` is a folder, because that model needs several files. A model is imported when its name is
+first asked for, so that a service that only needs the two towers does not load implicit, LightFM
+and LightGBM.
 """
 
 from importlib import import_module

@@ -211,7 +211,7 @@ class Recommender:
     def _cold_scores(self, profiles: pd.DataFrame) -> np.ndarray:
         """(len(profiles), items) scores from attributes alone.
 
-        A row of NaN has nothing to go by, recent popularity takes its place.
+        A row of NaN means that no attribute is known; recent popularity takes its place.
         """
         return np.repeat(self.recent_[None, :], len(profiles), axis=0)
 
@@ -220,7 +220,7 @@ class Recommender:
     ) -> np.ndarray:
         """Scores of any users by code and id.
 
-        Code −1, a user without history, scores by profile or by recent popularity.
+        Code −1 is a user without history, scored by profile or by recent popularity.
         """
         known = np.flatnonzero(users >= 0)
         cold = np.flatnonzero(users < 0)
@@ -294,8 +294,9 @@ def cosines(vectors: np.ndarray, item: int) -> np.ndarray:
 
 
 def with_habits(scores: np.ndarray, own: float, habits: sparse.csr_matrix) -> np.ndarray:
-    """Scores standardised per user plus `own` times what they buy anyway (users × items, decayed
-    counts); as they are where own is 0.
+    """Scores standardised per user, plus `own` times what they buy anyway.
+
+    habits: users × items, decayed counts. Where own is 0 the scores stay as they are.
     """
     return np.asarray(standardised(scores) + own * habits.toarray(), np.float32) if own else scores
 

@@ -112,10 +112,10 @@ class ALS(Factors):
 
 @dataclass
 class BPR(Factors):
-    """Bayesian personalised ranking (Rendle et al. 2009): a bought item above a random one.
+    """Bayesian personalised ranking: a bought item scores above a random one (Rendle et al. 2009).
 
-    One thread, so seeded. BPR knows bought from not bought, not how often or when: `days` lets it
-    see recent purchases only.
+    It knows bought from not bought, not how often or when: `days` lets it see recent purchases
+    only. It runs on one thread, so that a seed gives the same result.
     """
 
     factors: int = 64
@@ -160,7 +160,7 @@ BYTES_PER_PAIR = 40
 class EASE(Recommender):
     """A linear item-item model in closed form (Steck 2019).
 
-    With `own` > 0 repeats are added back: its diagonal is zero.
+    Its diagonal is zero, so an item says nothing of itself; `own` > 0 adds repeats back.
     """
 
     family: ClassVar[str] = "factorization"

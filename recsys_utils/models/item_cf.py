@@ -127,7 +127,7 @@ class CoPurchase(Neighbours):
 def knn(items_users: sparse.csr_matrix, neighbours: int) -> sparse.csr_matrix:
     """Each item's nearest items by dot product of its row, itself included.
 
-    Items × items CSR float32, symmetric cut by row.
+    Returns items × items CSR float32, where each row keeps its nearest only.
     """
     similarity = all_pairs_knn(
         items_users.T.tocsr(),

@@ -1,5 +1,6 @@
-"""LightFM: factors of users and items that are sums over what is known of them, so that strangers
-have factors too.
+"""LightFM: vectors of users and items are sums over their attributes.
+
+So users and items without history have vectors too.
 """
 
 from dataclasses import dataclass
@@ -24,14 +25,14 @@ FAINT = 0.02
 
 @dataclass
 class LightFM(Recommender):
-    """Score = user vector · item vector + item bias, each vector the sum of an own part and of its
-    attributes' (Kula 2015).
+    """User vector · item vector + item bias; vectors are sums of an own part and of attributes.
 
-    Ranking loss is WARP (Weston, Bengio, Usunier 2011) or BPR (Rendle et al. 2009), on one thread,
-    so seeded. A pair counts its baskets, each exp(−age in days / tau). features: whose attributes
-    are read; "none" leaves pure ids. metadata: length of the attributes' part beside the own part's
-    1. Users and items without purchases have no own part. own: weight of the own baskets, as
-    OwnPurchases decays them, added to scores standardised per user; 0 is LightFM alone.
+    Kula (2015). Ranking loss is WARP (Weston, Bengio, Usunier 2011) or BPR (Rendle et al. 2009), on
+    one thread, so that a seed gives the same result. A pair counts its baskets, each exp(−age in
+    days / tau). features: whose attributes are read; "none" leaves pure ids. metadata: length of
+    the attributes' part, relative to 1 of the own part. Users and items without purchases have no
+    own part. own: weight of the own baskets, as OwnPurchases decays them, added to scores
+    standardised per user; 0 is LightFM alone.
     """
 
     family: ClassVar[str] = "lightfm"

@@ -1,7 +1,4 @@
-"""The first stage of two-stage retail.
-
-What a shopper buys anyway, then what ALS makes of it, then what everybody buys.
-"""
+"""The first stage of two-stage retail: own purchases, then ALS, then what everybody buys."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -102,9 +99,7 @@ class MainRecommender(ALS, UserNeighbours):
         return self.own_[users].toarray()
 
     def _similar_items(self, users: np.ndarray) -> np.ndarray:
-        """Cosines of an item's factors to those of each item bought, but for itself, summed over
-        baskets.
-        """
+        """Cosines of an item's factors to those of each other item bought, summed over baskets."""
         unit = _length_one(self.item_factors_)
         bought = self.seen_[users]
         return np.maximum((bought @ unit) @ unit.T - bought.toarray(), 0)
@@ -120,9 +115,9 @@ class MainRecommender(ALS, UserNeighbours):
 
 
 def habits(data: Interactions) -> sparse.csr_matrix:
-    """Users × items CSR float32.
+    """Users × items CSR float32: baskets of a pair, ties broken by recency.
 
-    Baskets of a pair plus a fraction, the larger the more recent the last of them.
+    A fraction is added, the larger the more recent the last of the baskets.
     """
     order = np.lexsort((data.age, data.item, data.user))
     first = np.diff(data.user[order] * np.int64(data.shape[1]) + data.item[order], prepend=-1) > 0

@@ -1,7 +1,4 @@
-"""What a shopper's next baskets hold: their own habits by age, and those of shoppers like them.
-
-TIFU-KNN, UP-CF.
-"""
+"""Next-basket models TIFU-KNN and UP-CF: own habits by age, and those of similar shoppers."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
@@ -221,9 +218,9 @@ class UPCF(UserNeighbours):
 
 
 def _vectors(data: Interactions, weights: np.ndarray, tau: float | None) -> sparse.csr_matrix:
-    """Users × items CSR float64.
+    """Users × items CSR float64: sums of decayed weights.
 
-    Sums of decayed weights, all divided by the mean shopper's total.
+    All are divided by the mean shopper's total.
     """
     result = data.matrix(
         weights=weights if tau is None else weights * np.exp(-data.age / tau)

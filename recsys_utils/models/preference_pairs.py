@@ -1,5 +1,6 @@
-"""Preference pairs: a small neural ranker of preference pairs, with users' attributes for those
-without history.
+"""Preference pairs: a small neural ranker that learns from which product was bought more.
+
+Users' attributes serve those without history.
 """
 
 from copy import deepcopy
@@ -159,8 +160,9 @@ class PreferencePairs(Recommender):
         self.own_ = data.matrix(self.tau)
 
     def _train(self, net: PreferenceNet, features: torch.Tensor, sampler: "_Sampler") -> np.ndarray:
-        """(epochs, 2) float32: mean pairwise loss of the training pairs, while they were learnt,
-        and of the held-out pairs.
+        """(epochs, 2) float32: mean pairwise loss of the training pairs and of the held-out pairs.
+
+        The first is measured while the pairs are learnt.
         """
         optimiser = torch.optim.Adam(net.parameters(), self.learning_rate, fused=True)
         reference = deepcopy(net)
@@ -207,7 +209,7 @@ class PreferencePairs(Recommender):
         return total / max(chosen.shape[1], 1)
 
     def _keep(self, net: PreferenceNet, features: torch.Tensor) -> None:
-        """Learnt arrays.
+        """Keep the learnt arrays.
 
         Where there was no pair, and so no loss, every score is 0: popularity decides.
         """
@@ -258,9 +260,9 @@ class _Sampler:
         )
 
     def epoch(self) -> np.ndarray:
-        """(3, n) int64 in random order.
+        """(3, n) int64: the pairs of an epoch in random order.
 
-        The training pairs, or `pairs_per_epoch` of them, and fresh negatives.
+        They are the training pairs, or `pairs_per_epoch` of them, and fresh negatives.
         """
         size = len(self.numbers)
         most = self.model.pairs_per_epoch
@@ -282,7 +284,7 @@ class _Sampler:
     def _unbought(self, cells: np.ndarray) -> np.ndarray:
         """(3, n): kept products, each as often as it was bought, above random ones.
 
-        Those that the client did buy fall away.
+        Pairs whose random product the client did buy are dropped.
         """
         size = len(cells) * self.model.negatives
         ends = np.cumsum(self.weight[cells])

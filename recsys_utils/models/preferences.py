@@ -76,8 +76,9 @@ class Pairs:
         return np.stack([self.user[cell], self.item[cell], self.item[other]])
 
     def numbers(self, max_pairs_per_user: int | None = None, seed: int = 0) -> np.ndarray:
-        """Numbers of all pairs, or of at most so many per client, evenly spread from a random
-        start.
+        """Numbers of all pairs, or of at most so many per client.
+
+        These are evenly spread over a client's pairs, from a random start.
         """
         if max_pairs_per_user is None:
             return np.arange(len(self))
@@ -97,20 +98,21 @@ class Pairs:
 def pairs(
     table: sparse.csr_matrix, max_pairs_per_user: int | None = None, seed: int = 0
 ) -> np.ndarray:
-    """(3, n) int64: user, preferred, dispreferred, for every two products of a client of which one
-    was strictly above the other.
+    """(3, n) int64: user, preferred and dispreferred product of each pair.
+
+    A pair is two products of one client of which the first is strictly above the second.
     """
     result = Pairs.of(table)
     return result.take(result.numbers(max_pairs_per_user, seed))
 
 
 def flips(data: Interactions, n: int | None = 5) -> pd.DataFrame:
-    """Two alike products, both bought repeatedly, that change places from `quantity` to
-    `price_adjusted`; clearest first, each client and premium product once. n=None: all of them.
+    """Two alike products, both bought repeatedly, ordered otherwise by price than by quantity.
 
-    Alike: of one subcategory (or category), with the same numbers in their names, since a set of
-    six is not compared with a single piece.
-    client, more_units, units, price, premium, premium_units, premium_price, adjusted,
+    One is ahead by `quantity`, the other by `price_adjusted`; clearest first, each client and
+    premium product once. n=None: all of them. Alike: of one subcategory (or category), with the
+    same numbers in their names, since a set of six is not compared with a single piece.
+    Columns: client, more_units, units, price, premium, premium_units, premium_price, adjusted,
     premium_adjusted, and the item ids, item_id and premium_id. Empty without prices.
     """
     columns = [
@@ -174,7 +176,7 @@ def _names(data: Interactions) -> np.ndarray:
 def _ranked(table: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
     """(user, order) of a table's cells.
 
-    By user, then value descending, then item code, which is C4's rule for ties.
+    Sorted by user, then by value descending, then by item code, as ties are broken everywhere.
     """
     user = np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
     return user, np.lexsort((table.indices, -table.data, user))

@@ -1,6 +1,6 @@
-"""Progressive online as a model among models.
+"""Progressive online as a model of the leaderboard.
 
-A cold network, updated day by day with what shoppers looked at, put into carts and bought.
+A network trained once, then updated day by day with views, carts and purchases.
 """
 
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ from recsys_utils.models.purchase_net import INTEREST, PurchaseNet, interest_of_
 
 @dataclass
 class Progressive(Recommender):
-    """A network of interest in products, trained on `days` of history, then updated with each of
-    the last `online_days`; and the queue.
+    """A network of interest in products, updated day by day, and a queue of what was looked at.
 
-    The score is the network's interest standardised per shopper, plus `own` times what they buy
-    anyway, plus `queue` times the queue's score (view +1, cart +3, removal −1; none once it is
-    bought), which fades with `fade` days; None: it never does. The rule never to recommend what was
+    It is trained on `days` of history, then updated with each of the last `online_days`. The score
+    is the network's interest standardised per shopper, plus `own` times what they buy anyway, plus
+    `queue` times the queue's score (view +1, cart +3, removal −1; none once it is bought). That
+    score fades with `fade` days; with None it never fades. The rule never to recommend what was
     bought is `recommend(…, exclude="bought")`. A shop that keeps receipts only has purchases for
     events: then the queue is empty. network: parameters of `PurchaseNet`.
     """

@@ -78,15 +78,15 @@ def labels(
 
 @dataclass
 class PurchaseNet:
-    """Interest z = w₂·relu(W₁[u, v] + b₁) + b₂ of a shopper's and a product's embedding.
+    """Interest of shoppers in products, z = w₂·relu(W₁[u, v] + b₁) + b₂ (He et al. 2017).
 
-    (He et al. 2017.) It orders lists. P(purchase) = σ(slope · z + offset), with a slope above 0, is
-    calibrated on what was bought and what was passed over (`Platt`): a look raises z, and not this
-    line.
+    u and v are the embeddings of shopper and product; z orders lists. P(purchase) = σ(slope · z +
+    offset), with a slope above 0, is calibrated on what was bought and what was passed over
+    (`Platt`): a view raises z, but does not move this calibration.
 
-    Pairs are trained beside `negatives` random unseen pairs per purchase. `memory` pairs met so
-    far, a uniform sample of all (Vitter 1985), are replayed 1:1 with every update, so that what is
-    new does not wash out what was learnt.
+    Each purchase is trained with `negatives` random unseen pairs. `memory` pairs met so far, a
+    uniform sample of all (Vitter 1985), are replayed 1:1 with every update, so that new pairs do
+    not erase what was learnt.
     """
 
     dim: int = 32
@@ -110,11 +110,12 @@ class PurchaseNet:
 
     @classmethod
     def cold(cls, pairs: pd.DataFrame, seed: int = 42, **params: object) -> Self:
-        """Train from scratch on (user_id, item_id, label) until the loss of a tenth of the pairs,
-        held out, stops falling. On this tenth the probability of purchase is calibrated.
+        """Train from scratch on (user_id, item_id, label).
 
-        Without a column `bought`, bought is what has the label 1; where it is missing in a row,
-        the row tells no outcome.
+        Training ends when the loss of a tenth of the pairs, held out, stops falling. On this tenth
+        the probability of purchase is calibrated. A column `bought` has the outcomes; where it is
+        missing in a row, the row has no outcome. Without the column, bought is what has the label
+        1.
         """
         net = cls(**params)
         if not len(pairs):
@@ -210,9 +211,9 @@ class PurchaseNet:
         return float(-np.mean(np.where(pairs["label"] > 0, np.log(p), np.log1p(-p))))
 
     def save(self, folder: Path) -> str:
-        """Write model-<digest>.npz, whole and on disk before it has its name.
+        """Write model-<digest>.npz, completely and to the disk before it has its name.
 
-        The SHA-256 of its bytes. Others are left alone.
+        Returns the digest, the SHA-256 of its bytes. Other files stay as they are.
         """
         about = {
             "params": asdict(self),
@@ -298,9 +299,9 @@ class PurchaseNet:
         batch: int,
         valid: np.ndarray | None = None,
     ) -> list[float]:
-        """Adam on the shoppers of the pairs, fresh negatives each epoch.
+        """Train on the pairs of shoppers by Adam, with fresh negatives each epoch.
 
-        With `valid` it keeps the best epoch. The losses on it by epoch.
+        With `valid` it keeps the best epoch. Returns the losses on `valid` by epoch.
         """
         users = np.unique(pairs[0]).astype(np.int64)
         curve = []
@@ -379,9 +380,9 @@ class PurchaseNet:
         return float(binary_cross_entropy_with_logits(self._interest(rows), goal, weight))
 
     def _reconcile(self, new: np.ndarray) -> None:
-        """A pair has one label.
+        """Give each pair one label.
 
-        Purchased once is purchased for ever, in what is remembered and in what is new.
+        Purchased once is purchased for ever, among remembered and new pairs.
         """
         old = _keys(*self.kept[:2])
         now = _keys(*new[:2])
@@ -406,8 +407,9 @@ class PurchaseNet:
         self.met += new.shape[1]
 
     def with_mean(self) -> dict[str, np.ndarray]:
-        """The weights, with the mean of each table of embeddings below it, where the code −1 of an
-        unknown id finds it.
+        """The weights, each table of embeddings with its mean as the last row.
+
+        The code −1 of an unknown id finds it there.
         """
         return self.weights | {
             name: np.vstack([self.weights[name], self.weights[name].mean(axis=0)])

@@ -1,7 +1,4 @@
-"""The progressive online system on the command line.
-
-Train the cold model, apply new event files (from cron, if you like), recommend, and see the state.
-"""
+"""The progressive online system on the command line: train, update, recommend, status."""
 
 import argparse
 import sys

@@ -56,7 +56,7 @@ class Queue(Database):
     path: the file. min_pool: a shorter pool is filled before it is shown. max_pool: the most
     products of one pool. timeout: seconds to wait for another writer. read_only: never create or
     change the file. weights: what an event adds to a product's score, by its type. What is None of
-    max_pool and weights is as the file was last opened with; another value orders all queues anew.
+    max_pool and weights is as the file was last opened with; another value orders all queues again.
     Raises LabError, as every method does, naming the file and the cure.
 
     >>> from tempfile import TemporaryDirectory

@@ -234,10 +234,10 @@ def _number(notebook: Path) -> str:
 
 
 def _needs(notebook: Path, every: list[Path]) -> list[str]:
-    """01, then 02, then the models, each after its rivals, then studies of them and the service,
-    then the report, which tells all studies.
+    """The notebooks that must run before one.
 
-    Some studies need no model.
+    The order is 01, then 02, then the models, each after its rivals, then studies of them and the
+    service, then the report, which has all studies. Some studies need no model.
     """
     number = int(_number(notebook))
     if number <= LAST_OF_DATA:

@@ -258,7 +258,7 @@ def _is_result(path: Path, start: float) -> bool:
 
 
 def _digest(task: Task, files: list[str]) -> str:
-    """Of all files but JSON, which holds seconds.
+    """Digest of all files but JSON, which holds seconds.
 
     Files of a notebook that ran at the same time are counted too; they may be made again.
     """

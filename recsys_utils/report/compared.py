@@ -22,8 +22,9 @@ from recsys_utils.report.wording import money
 
 
 def todays_list(board: pd.DataFrame, named: str = "") -> str | None:
-    """The run that stands for what the shop shows today: the one that is named, or the bestsellers
-    of the last weeks; None where neither was run.
+    """The run that stands for what the shop shows today; None where it was not run.
+
+    It is the one that is named, or the bestsellers of the last weeks.
     """
     models = list(best_first(board)["model"])
     if named and named not in models:

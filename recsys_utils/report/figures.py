@@ -24,8 +24,9 @@ LINE_COLOURS = list(style.PALETTE.values())
 
 
 def few(board: pd.DataFrame, wanted: list[str | None] = ()) -> pd.DataFrame:
-    """The leaderboard of at most eight models: those that are wanted, then the best of each family,
-    then the best of the rest.
+    """The leaderboard of at most eight models.
+
+    Those that are wanted, then the best of each family, then the best of the rest.
     """
     rows = best_first(board)
     families = rows.drop_duplicates("family")["model"]
@@ -102,8 +103,9 @@ def strata_of(board: pd.DataFrame) -> list[str]:
 
 
 def by_popularity(board: pd.DataFrame, k: int = 10) -> Axes:
-    """Recall of what was bought from the catalogue's head, middle and tail, for the best models of
-    different families (warm shoppers).
+    """Recall by head, middle and tail of the catalogue, for warm shoppers.
+
+    Of the best models of different families.
     """
     rows = {stratum: best_first(board, "recall", k, stratum) for stratum in strata_of(board)}
     return _dots(rows, _best_of_families(board), metric_label("recall", k))

@@ -58,7 +58,7 @@ class Judged:
 
     @cached_property
     def choice(self) -> Choice | None:
-        """The model that the validation window speaks for; None where no list was recorded."""
+        """The model that the validation window chooses; None where no list was recorded."""
         return choose(validation_values(self.lists_before, self.fold.tuning))
 
     def precision(self, scope: str = "any", k: int = 5, users: str = "warm") -> pd.DataFrame:

@@ -208,9 +208,10 @@ def _values(judged: Judged, order: list[str]) -> pd.DataFrame:
 
 
 def _hash(parts: dict, about: dict) -> str:
-    """Eight digits of what a run found and by what: all but seconds, dates and the code's commit.
+    """Eight hexadecimal digits of what a run found and of how it was made.
 
-    Not of the receipts' files: the fold's own hash stands for them.
+    Seconds, dates and the code's commit are left out. So are the receipts' files: the fold's own
+    hash stands for them.
     """
     board = pd.read_csv(io.StringIO(parts[BOARD])).drop(columns=SECONDS)
     total = hashlib.sha256()

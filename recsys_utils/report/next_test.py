@@ -32,8 +32,10 @@ def before_a_test(compared: Compared) -> list[str]:
 
 
 def longer_window(fold: Fold, weeks: float, least: int) -> int | None:
-    """The fewest whole weeks above `weeks` at the end of the receipts with so many shoppers of
-    before; None where not even half of the receipts have them.
+    """The fewest whole weeks above `weeks`, at the end of the receipts, that have `least` shoppers.
+
+    Only shoppers who bought before them count. None where not even half of the receipts have so
+    many.
     """
     receipts = _receipts(fold, ["user_id", "ts"])
     end = pd.Timestamp(fold.borders["end"])
@@ -83,7 +85,7 @@ def _of_spending(compared: Compared) -> str:
     return (
         f"Your shop cannot confirm this by a test of spending: with all {test['shoppers']:,.0f}"
         f" active shoppers the smallest lead that {num(test['weeks'])} weeks can show is"
-        f" {percent(smallest)}, and the list may cause {percent(max(0.0, test['share']))}."
+        f" {percent(smallest)}, but the list may cause only {percent(max(0.0, test['share']))}."
     )
 
 
@@ -108,10 +110,10 @@ def _of_hits(compared: Compared) -> str:
     needed = shoppers_needed(every.std(), lift * only_new.mean())
     weeks = f"{num(compared.days / WEEK)} weeks" if compared.days else "one basket each"
     return (
-        "Test this too: how many of the five items that the new list holds for a shopper they buy,"
-        f" whether they saw it or not. It is {num(every.mean())} without the list,"
-        f" {num(only_new.mean())} of them items that today's list does not show. {needed:,.0f}"
-        f" buying shoppers in {weeks} show a lead of {percent(lift)} of these."
+        "Test hits too: in both groups count how many of the new list's five items a shopper buys,"
+        f" seen or not. Without the list it is {num(every.mean())}, of which"
+        f" {num(only_new.mean())} are items that today's list does not show. {needed:,.0f} buying"
+        f" shoppers in {weeks} are enough to see a lead of {percent(lift)} in these."
     )
 
 

@@ -78,10 +78,10 @@ def section_figures(judged: Judged, wanted: list[str] = ()) -> dict[str, list[Fi
 
 
 def study_sections(studies: dict[str, Study]) -> dict[str, dict]:
-    """Figures and notes of the sections two_stage, knobs and retraining, where a notebook left its
-    study.
+    """Figures and notes of the sections two_stage, knobs and retraining.
 
-    studies: tables and notes by name. Raises LabError if a table lacks a column.
+    A section is there where a notebook left its study. studies: tables and notes by name. Raises
+    LabError if a table lacks a column.
     """
     for name, wanted in STUDY_COLUMNS.items():
         missing = [c for c in wanted if name in studies and c not in studies[name][0]]

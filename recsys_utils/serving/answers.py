@@ -320,7 +320,7 @@ class KnobChange(Answer):
     """A knob that differs, and what the study of this rule alone expects; null if it has none.
 
     precision, revenue_share: changes of precision@5 and of the share of spending that the lists
-    foresee, of warm shoppers of the validation window.
+    predict, of warm shoppers of the validation window.
     """
 
     knob: str

@@ -23,8 +23,10 @@ def notes(target: Target, ranked: RankedList) -> list[str]:
 
 
 def _promise(target: Target, ranked: RankedList) -> list[str]:
-    """Who chose the new items that were promised, where it is not the model made for it; how many
-    there are, where they are too few.
+    """Remarks on the new items that were promised, none where all is as asked.
+
+    Who chose them, where it is not the model made for it; how many there are, where they are too
+    few.
     """
     wanted = target.query.new_items
     told = []
@@ -71,11 +73,11 @@ def _of(n: int, noun: str) -> str:
 def _why(target: Target) -> str:
     """Why the model that was asked for has no list of its own."""
     if target.newcomer:
-        return "only the shop's file of clients knows this one, so attributes decide"
+        return "only attributes are known of this shopper: they decide"
     if target.user >= 0 and target.shopper.code < 0:
         return "this shopper had bought nothing by then"
     if target.query.user_id in target.artifacts.clients.index:
-        return "this client has bought nothing yet"
+        return "this shopper has bought nothing yet"
     if target.shopper.code < 0:
         return "this shopper is unknown"
     return "it has no list for this shopper"

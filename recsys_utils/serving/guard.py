@@ -1,5 +1,6 @@
-"""Who may ask: only by the service's own names, so that no page elsewhere can pose as it, and to
-write only from its own pages.
+"""Who may ask: names of hosts that the service answers to, and pages that may write.
+
+A page of another site cannot pose as the service, and cannot write to it.
 """
 
 import re

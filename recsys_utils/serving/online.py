@@ -188,7 +188,7 @@ class Online:
     def _read_bought(self) -> pd.DataFrame:
         """Every purchase of the database (user_id, item_id, ts).
 
-        What memory has of them where it cannot be read. A database that has failed is opened anew:
+        What memory has of them where it cannot be read. A database that has failed is opened again:
         its file may have been restored.
         """
         for queue in (self._queue, None):

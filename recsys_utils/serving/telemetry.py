@@ -1,6 +1,6 @@
-"""What is known of every request: an id, a line of log, counters for Prometheus.
+"""An id, a line of log and counters for Prometheus for every request.
 
-And what protects it: size, headers, no trace of a stack.
+And what protects the service: a limit of size, headers, no stack traces in answers.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
-"""What the service loads, made offline.
+"""Offline training of everything that the service loads.
 
-The hybrid, every leaderboard model's lists, confidence, the towers, the queue with its cold model.
+The hybrid, every leaderboard model's lists, confidence, the towers, and the queue with its cold
+model.
 """
 
 import shutil
@@ -170,8 +171,9 @@ def _timed(say: Callable[[str], None], name: str, work: Callable[[], object]) ->
 
 
 def chosen_model(name: str, dataset: str) -> Recommender:
-    """A leaderboard model, with the parameters that the notebooks chose for this data set where
-    they have run.
+    """A leaderboard model, with the parameters that the notebooks chose for this data set.
+
+    Where they have not run, with its defaults.
     """
     return from_params(
         (LISTS | OF_PROFILES)[name], _chosen_params(name, dataset) or UNTUNED.get(name, {})
@@ -216,8 +218,10 @@ def _newcomers(
 def _of_notebooks(
     dataset: str, name: str, models: list[str], folder: Path
 ) -> tuple[dict, str | None]:
-    """What the notebooks found on validation: the model that the report ships, and of those served
-    the best by the same rule; the study of the rules' costs, written down, and its note.
+    """The models that validation chooses, and the note of the study of the rules' costs.
+
+    report: the model that the report ships. served: the best of the served ones by the same rule.
+    The study's table is written into `folder`.
     """
     if not has_folds(name):
         return {}, None

@@ -68,8 +68,10 @@ def similar(art: Artifacts, item: int, n: int, in_stock_only: bool = False) -> l
 
 
 def queue_rows(art: Artifacts, user: str, rows: pd.DataFrame) -> list[Shown]:
-    """Rows of a queue (rank, item_id, score, counter, source, purchase_probability) with what the
-    shop knows of the products; the queue may know more of them.
+    """Rows of a queue with what the shop knows of the products.
+
+    Columns rank, item_id, score, counter, source, purchase_probability. The queue may hold products
+    that the shop does not know.
     """
     rows = rows.astype({"purchase_probability": object})
     rows = rows.where(rows.notna(), None)

@@ -104,9 +104,9 @@ def test_candidate_recall_by_hand(tiny: pd.DataFrame) -> None:
 
 
 def toy() -> Bench:
-    """Two judged users (codes 3 and 7.
+    """Two judged users with two generators, `own` (2 items) and `popular` (1).
 
-    9 has no candidates), generators `own` (2 items) and `popular` (1).
+    Their codes are 3 and 7; user 9 has no candidates.
     """
     user = np.array([3, 3, 3, 7, 7, 7], np.int32)
     item = np.array([0, 4, 8, 0, 1, 2], np.int32)

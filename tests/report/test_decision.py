@@ -193,7 +193,7 @@ def test_the_rows_that_matter_are_few_and_say_why(judged: Judged, spec: Spec) ->
 def test_the_next_step_is_a_test_with_a_size(judged: Judged, spec: Spec) -> None:
     spending, hits = decide(chosen(judged, "own_decayed", []), spec).next_step
     assert "active shoppers" in spending
-    assert "how many of the five items" in hits
+    assert "how many of the new list's five items" in hits
     assert re.search(r"[\d,]+ buying shoppers in 3 weeks", hits)
 
 

@@ -139,7 +139,7 @@ def walk_analyst(page: Page, served: Served) -> None:
         told(served, column.locator("li"), wanted, "recommendation_reason")
         for label, key in (("Relevance", "relevance_score"), ("Confidence", "confidence_score")):
             shown_where_telling(column, label, wanted, key)
-    for label in ("Model", "Beside it"):
+    for label in ("Model", "Compared with"):
         offered = (
             panel.get_by_label(label)
             .locator("option")
@@ -346,7 +346,7 @@ def walk_knobs(page: Page, served: Served) -> None:
     user = served.known[0]
     panel = opened(page, served, "knobs", user=user)
     before = served.get("config")["config"]["tuning"]
-    expect(panel).to_contain_text("Nothing differs from what is in force")
+    expect(panel).to_contain_text("Nothing differs from the current settings")
     with page.expect_response("**/preview") as answer:
         panel.get_by_label("Part of its usual cycle to wait").fill("0.1")
     wanted = answer.value.json()
@@ -362,8 +362,8 @@ def walk_knobs(page: Page, served: Served) -> None:
     expect(panel.locator(".toml")).to_have_text("[repurchase_cycle]\nexclusion_factor = 0.1")
     fits(page)
     assert served.get("config")["config"]["tuning"] == before
-    panel.get_by_role("button", name="Back to what is in force").click()
-    expect(panel).to_contain_text("Nothing differs from what is in force")
+    panel.get_by_role("button", name="Back to the current settings").click()
+    expect(panel).to_contain_text("Nothing differs from the current settings")
 
 
 def walk_key(page: Page, served: Served) -> None:

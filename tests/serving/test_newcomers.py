@@ -135,7 +135,9 @@ def test_a_model_that_nobody_tuned_here_does_not_speak_for_newcomers(
         answer = api.get(f"/api/v1/recommendations/{client}?model=preference_pairs&n=5").json()
         by_default = api.get(f"/api/v1/recommendations/{client}?n=5").json()
     assert answer["primary_model"] == by_default["primary_model"] == "popularity"
-    assert answer["notes"] == ["Preference pairs → Popularity: this client has bought nothing yet."]
+    assert answer["notes"] == [
+        "Preference pairs → Popularity: this shopper has bought nothing yet."
+    ]
 
 
 def test_predict_keeps_to_the_shop_s_own_catalogue(shop: tuple[str, str], tmp_path: Path) -> None:

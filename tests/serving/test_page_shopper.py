@@ -17,8 +17,8 @@ pytestmark = needs_browser
 def test_an_empty_client_id_warns_and_keeps_the_focus(page: Page, served: Served) -> None:
     panel = opened(page, served, "shopper")
     panel.get_by_role("button", name="Show products").click()
-    expect(panel.get_by_role("alert")).to_contain_text("Enter a client ID")
-    box = panel.get_by_label("Client ID")
+    expect(panel.get_by_role("alert")).to_contain_text("Enter a shopper ID")
+    box = panel.get_by_label("Shopper ID")
     expect(box).to_be_focused()
     expect(box).to_have_attribute("aria-invalid", "")
     box.fill("x")
@@ -54,12 +54,12 @@ def test_a_known_client_sees_a_row_of_new_products_and_who_chose_it(
 def test_without_an_id_a_few_products_make_a_list(page: Page, served: Served) -> None:
     panel = opened(page, served, "shopper")
     first, second = served.get("items?q=a&limit=2")["items"]
-    panel.get_by_text("No client ID?").click()
+    panel.get_by_text("No shopper ID?").click()
     for item in (first, second):
         panel.get_by_label("Product you like").fill(item["item_name"])
         panel.get_by_role("option", name=item["item_name"]).first.click()
         expect(panel.get_by_role("button", name=f"Take away {item['item_name']}")).to_be_visible()
-    expect(panel.get_by_role("heading", name="With what you named in mind")).to_be_visible()
+    expect(panel.get_by_role("heading", name="Based on the products you named")).to_be_visible()
     settled(page, "shopper")
     told(
         served,

@@ -118,7 +118,7 @@ def test_tabs_follow_the_arrow_keys_and_remember_what_they_showed(
         ) == [["true", 0] if n == at else ["false", -1] for n in range(5)]
         assert page.get_by_role("tabpanel").count() == 1
     page.keyboard.press("Home")
-    expect(settled(page, "shopper").get_by_label("Client ID")).to_have_value(served.known[0])
+    expect(settled(page, "shopper").get_by_label("Shopper ID")).to_have_value(served.known[0])
 
 
 def test_the_page_outlives_a_service_that_stops(page: Page, trained: Path, tmp_path: Path) -> None:

@@ -24,10 +24,7 @@ SCALING = {"Total_Purchases": "min-max", "Amount": "log"}  # any other number is
 
 
 class Tower(nn.Module):
-    """Columns of codes, each with its own embeddings, and scaled numbers, through an MLP.
-
-    The result is (n, dim).
-    """
+    """A tower: embeddings of columns of codes and scaled numbers go through an MLP to (n, dim)."""
 
     def __init__(
         self,
@@ -69,8 +66,9 @@ class Tower(nn.Module):
     def forward(
         self, codes: Tensor, numbers: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(…, columns) codes and (…, numbers) to vectors (…, dim), biases (…,) and the squared norm
-        of what was looked up.
+        """Vectors (…, dim) and biases (…,) of (…, columns) codes and (…, numbers).
+
+        The third value is the squared norm of the embeddings that were looked up.
         """
         places = self.places(codes)
         found = self.embedding(places)

@@ -1,7 +1,4 @@
-"""Two towers that predict ratings.
-
-Which columns of the transactions they use, and their training.
-"""
+"""Two towers that predict ratings: the columns that they use, and their training."""
 
 import pandas as pd
 

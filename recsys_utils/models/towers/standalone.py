@@ -1,6 +1,6 @@
 """Two towers in service: lists and ratings from a trained model's files alone.
 
-Imports nothing that trains.
+This module imports nothing that trains.
 """
 
 import json
@@ -72,8 +72,7 @@ def save_recommender(
 
 
 class StandaloneRecommender:
-    """Recommendations and ratings for known customers and for new ones by profile, from saved
-    files.
+    """Lists and ratings from saved files, for known customers and for new ones by profile.
 
     The first of `user_cat_cols` is the customer's id, the first of `item_cat_cols` the product.
     A rating is 1 + 4p, p = σ(t·⟨u, v⟩ + b). Lists are [(item, rating), …], the highest rating
@@ -170,8 +169,9 @@ class StandaloneRecommender:
             return float(self._rate(self.model.matrix(self._user(row), found))[0, 0])
 
     def ratings(self, profiles: pd.DataFrame) -> np.ndarray:
-        """(rows, products) ratings of the whole catalogue, for rows of profiles with or without a
-        customer's id.
+        """(rows, products) ratings of the whole catalogue.
+
+        Each row is a profile, with or without a customer's id.
         """
         with torch.inference_mode():
             return self._rate(self.model.matrix(self._user(profiles), self.items)).cpu().numpy()
@@ -255,9 +255,9 @@ class StandaloneRecommender:
     def _descend(
         self, profiles: pd.DataFrame, item: np.ndarray, label: np.ndarray, rng: np.random.Generator
     ) -> None:
-        """Gradient steps on the first column's embeddings of both towers.
+        """Update the first column's embeddings of both towers by gradient steps.
 
-        Each event against one random product.
+        Each event is set against one random product.
         """
         tables = [self.model.user_tower.embedding.weight, self.model.item_tower.embedding.weight]
         user_cat, user_num = map(self._tensor, self.encoder.users(profiles))

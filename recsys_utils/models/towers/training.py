@@ -1,7 +1,4 @@
-"""Training of the two towers.
-
-Transactions by date, positives with sampled negatives, losses, and what is saved for serving.
-"""
+"""Training of the two towers: examples with sampled negatives, losses, and what is saved."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -48,7 +45,7 @@ NAMES = {
     "type": "Product_Type",
 }
 USER_NUM_COLS = ("Age", "Total_Purchases", "Amount")
-# What a transaction decides anew: it enters as it was before the row that is to be predicted.
+# What a transaction itself decides: it enters with its value before the row to be predicted.
 TRANSACTION_COLS = (
     "Feedback",
     "Shipping_Method",
@@ -63,7 +60,7 @@ log = logging.getLogger(__name__)
 class TwoTowerDataset(Dataset):
     """Positives, each followed by k sampled negatives.
 
-    (user codes, user numbers, item codes, label).
+    An entry is (user codes, user numbers, item codes, label).
 
     user, item: (n,) codes of the positives, item −1 if not in the catalogue. user_cat, user_num,
     item_cat: their features. catalogue: (items, columns) features of what a negative may be.
@@ -137,17 +134,17 @@ class TwoTowerDataset(Dataset):
         return self.user_cat[row], self.user_num[row], item, self.label[row, nth]
 
     def rows(self, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features of some positives, their item before its negatives.
+        """Features and labels of some positives, each item before its negatives.
 
-        (n, U), (n, N), (n, 1 + k, I), (n, 1 + k).
+        Shapes: user codes (n, U), user numbers (n, N), item codes (n, 1 + k, I), labels (n, 1 + k).
         """
         items = torch.cat([self.item_cat[index][:, None], self.catalogue[self.drawn[index]]], 1)
         return self.user_cat[index], self.user_num[index], items, self.label[index]
 
     def log_q(self, index: Tensor) -> Tensor:
-        """Log of how often each positive's item is among the positives.
+        """Log of the share of each positive's item among the positives.
 
-        How probable it is to be in a batch.
+        That is how likely the item is in a batch.
         """
         counts = np.bincount(self.item + 1, minlength=len(self.catalogue) + 1)
         return torch.as_tensor(np.log(counts / counts.sum() + 1e-12), dtype=torch.float32)[
@@ -298,7 +295,8 @@ def batch_loss(
 class Prepared:
     """Encoded data sets by date, the encoder, and what serving needs.
 
-    Item catalogue, profiles, histories, rating statistics. Without a split val and test are None.
+    assets: item catalogue, profiles and histories. stats: rating statistics. Without a split val
+    and test are None.
     """
 
     train: TwoTowerDataset
@@ -312,7 +310,7 @@ class Prepared:
 def transactions(purchases: pd.DataFrame, users: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     """Canonical tables as transactions with ratings (`df_clean`).
 
-    Their column names, one row per receipt line, products by name.
+    One row per receipt line, with the column names of the two towers; products go by name.
     """
     items = items.astype({"item_id": str})
     items = items.assign(products=items["item_id"].map(product_names(items)))
@@ -469,8 +467,10 @@ def _encoded(
 
 
 def item_catalogue(train: pd.DataFrame, item_cat_cols: Sequence[str]) -> tuple[pd.DataFrame, int]:
-    """One row per product, each attribute the most frequent in train (then the first in the
-    alphabet), and how many products had several.
+    """One row per product, each attribute the most frequent in train.
+
+    Of equally frequent ones the first in the alphabet. The second value is how many products had
+    several.
     """
     product, *others = item_cat_cols
     rows = pd.DataFrame({c: text(train[c]) for c in item_cat_cols})

@@ -1,7 +1,4 @@
-"""Two towers on receipts.
-
-A retrieval model, users and items by id, attributes and recent purchases.
-"""
+"""Two towers on receipts: a retrieval model by ids, attributes and recent purchases."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -157,9 +154,9 @@ class TwoTower(Recommender):
     def _examples(
         self, data: Interactions
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, sparse.csr_matrix, np.ndarray]:
-        """Users, items, weights, a matrix of pasts and the row of it that each example has.
+        """Users, items, weights, a matrix of pasts, and the row of it that each example has.
 
-        All from sorted matrices.
+        All come from sorted matrices, so that their order is always the same.
         """
         if self.past != "before":
             cells = self.taste_.tocoo()

@@ -40,7 +40,7 @@ export function open(params) {
   if (!asked.user) {
     place("profile").replaceChildren();
     return place("results").replaceChildren(empty("No shopper chosen",
-      "Search a client ID above to see a profile and what each model would recommend."));
+      "Search a shopper ID above to see a profile and what each model would recommend."));
   }
   fill(place("profile"), () => api(`users/${at(asked.user)}/profile`), profile, el("div.panel.ghost", {}));
   return fill(place("results"), () => lists(asked), (answers) =>
@@ -84,7 +84,7 @@ function profile({ user_id: user, user_info: info, profile: known, is_known_user
     isKnown ? [pairs(facts, "dl.facts"), el("p.soft.small", {}, until)] : [el("p.soft", {}, "No purchase of this shopper is known."),
       meant(near, (id) => { form.elements.user.value = id; form.requestSubmit(); })],
     known ? el("details", {}, el("summary", {}, "Attributes and what was bought"),
-      told ? [el("h3.apart", {}, "As the shop's file of clients has it"), pairs(known.attributes, "dl.facts")] : null,
+      told ? [el("h3.apart", {}, "From the shop's file of shoppers"), pairs(known.attributes, "dl.facts")] : null,
       known.history.length ? history(known.history, info.unique_items) : null) : null);
 }
 

@@ -65,7 +65,7 @@ export const points = (value) => value === null ? "–" : `${(100 * value).toLoc
 
 export const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 
-/** Which model speaks, from what, and how fresh the receipts are. */
+/** Which model chose, from how many purchases, and how fresh the receipts are. */
 export function speaks({ primary_model: model, user_info: { total_purchases: all, last_purchase_date: last } }) {
   const since = last && new Date(last) > new Date(about.as_of) ? `, and a purchase of ${day(last)} since then` : "";
   const from = all ? ` from ${plural(all, "purchase")}` : "";

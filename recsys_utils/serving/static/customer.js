@@ -88,7 +88,7 @@ function rater(fields) {
   const known = el("div.field", {}, el("label", { for: who.id }, "Known customer"), who);
   combobox(who, findUsers);
   return el("form.panel", { novalidate: true, onsubmit: (event) => { event.preventDefault(); predict(event.target, who.value.trim(), out); } },
-    el("h2", {}, "Predict a rating"), el("p.soft", {}, "Of a product by name, or of one that does not exist yet by what is known of it."),
+    el("h2", {}, "Predict a rating"), el("p.soft", {}, "For a product by name, or for a product that does not exist yet by its attributes."),
     el("div.fields.grid", {}, fields.map((one) => field(one, "rating")), known),
     el("div.row", {}, el("button.main", {}, "Predict")), out);
 }

@@ -13,7 +13,7 @@ const { user } = form.elements;
 const WEIGHTS = [["als", "ALS"], ["item_cf", "Item-item"], ["popularity", "Popularity"]];
 const LISTS = [["pin", "Comes first"], ["boost", "Moves up"], ["exclude", "Never shown"]];
 /** What the answer calls by its place in the file. */
-const NAMES = { "merchandising.diversity": "Variety", "merchandising.min_relevance": "Least relevance",
+const NAMES = { "merchandising.diversity": "Variety", "merchandising.min_relevance": "Lowest relevance",
   "merchandising.boost_factor": "What “moves up” adds", "merchandising.pin": "Comes first", "merchandising.boost": "Moves up",
   "merchandising.exclude": "Never shown" };
 const chosen = { pin: new Map(), boost: new Map(), exclude: new Map() };     // names by id
@@ -55,14 +55,14 @@ function draw() {
   const { model_weights: weights, repurchase_cycle: cycle, price_sensitivity: price, upsell, user_segments: segments, merchandising: shop } = inForce;
   for (const [name] of LISTS) chosen[name] = new Map(shop[name].map((id) => [id, id]));
   form.querySelector(".dials").replaceChildren(
-    fieldset("", "Who has a say", WEIGHTS.map(([name, label]) => slider(`weight.${name}`, label, weights[name], 0, 1, 0.05))),
+    fieldset("", "Weights of the models", WEIGHTS.map(([name, label]) => slider(`weight.${name}`, label, weights[name], 0, 1, 0.05))),
     fieldset("", "Buying again", [check("cycle.enabled", "Wait before a product is suggested again", cycle.enabled),
-      slider("cycle.exclusion_factor", "Part of its usual cycle to wait", cycle.exclusion_factor, 0, 2, 0.05)]),
-    fieldset("", "Prices", [select("price.mode", "Products that are too dear", price.mode, [["cap", "are left out"], ["penalty", "lose score"], ["off", "are no matter"]]),
-      slider("price.budget_tolerance", "Too dear, times the mean price", price.budget_tolerance, 1, 5, 0.1),
-      check("segments.enabled", "Limit prices by spending segment", segments.enabled), slider("upsell.factor", "Push dearer products", upsell.factor, 0, 1, 0.05)]),
+      slider("cycle.exclusion_factor", "Share of its usual cycle to wait", cycle.exclusion_factor, 0, 2, 0.05)]),
+    fieldset("", "Prices", [select("price.mode", "Products that are too expensive", price.mode, [["cap", "are left out"], ["penalty", "lose score"], ["off", "stay as they are"]]),
+      slider("price.budget_tolerance", "Too expensive from, times the mean price", price.budget_tolerance, 1, 5, 0.1),
+      check("segments.enabled", "Limit prices by spending segment", segments.enabled), slider("upsell.factor", "Raise more expensive products", upsell.factor, 0, 1, 0.05)]),
     fieldset("", "The list as a whole", [slider("shop.diversity", "Variety", shop.diversity, 0, 1, 0.05),
-      slider("shop.min_relevance", "Least relevance", shop.min_relevance, 0, 1, 0.05),
+      slider("shop.min_relevance", "Lowest relevance", shop.min_relevance, 0, 1, 0.05),
       slider("shop.boost_factor", "What “moves up” adds", shop.boost_factor, 0, 1, 0.05)]),
     fieldset(".all", "Single products", LISTS.map(([name, label]) => picker(name, label))));
 }
@@ -120,16 +120,16 @@ function tuning() {
 
 function preview() {
   if (!inForce) return null;
-  if (!user.value.trim()) return results.replaceChildren(empty("No shopper chosen", "Search a client ID above to see what the knobs do to a list."));
+  if (!user.value.trim()) return results.replaceChildren(empty("No shopper chosen", "Search a shopper ID above to see what the knobs do to a list."));
   return fill(results, () => api("preview", { user_id: user.value.trim(), n: 5, in_stock_only: about.stocks, tuning: tuning() }), shown, el("div.panel.ghost"));
 }
 
 function shown({ before, after, changes, study, toml }) {
   const [old, now] = [places(before.recommendations), places(after.recommendations)];
   return [el("section.panel.cost", {}, el("h2", {}, "What this is expected to change"), cost(changes, study)),
-    beside([column("Hybrid, in force", before, now), column("Hybrid, with these knobs", after, old)]),
-    toml ? el("section.panel", {}, el("h2", {}, "To make it last"),
-      el("p.soft", {}, "Write this into a file, and start the service with ", el("code", {}, "TUNING_PATH=that-file.toml"), ". It says what differs from the defaults."),
+    beside([column("Hybrid, current settings", before, now), column("Hybrid, with these knobs", after, old)]),
+    toml ? el("section.panel", {}, el("h2", {}, "To keep these settings"),
+      el("p.soft", {}, "Write this into a file, and start the service with ", el("code", {}, "TUNING_PATH=that-file.toml"), ". It holds what differs from the defaults."),
       el("pre.toml", { tabindex: 0, "aria-label": "The file" }, toml), copy(toml)) : null];
 }
 
@@ -142,18 +142,18 @@ function column(title, answer, other) {
 
 /** What the study recorded of each rule alone; together they may do more or less. */
 function cost(changes, study) {
-  if (!changes.length) return el("p.soft", {}, "Nothing differs from what is in force. Move a knob.");
+  if (!changes.length) return el("p.soft", {}, "Nothing differs from the current settings. Move a knob.");
   const known = changes.filter((one) => one.precision !== null);
   const sum = (name) => known.reduce((all, one) => all + one[name], 0);
   const total = known.length ? [el("div.totals", {}, figure("Precision@5", sum("precision")),
-    known.every((one) => one.revenue_share !== null) ? figure("Share of spending foreseen", sum("revenue_share")) : null)] : [];
+    known.every((one) => one.revenue_share !== null) ? figure("Share of spending predicted", sum("revenue_share")) : null)] : [];
   const rows = changes.map((one) => el("tr", {}, el("th.left", { scope: "row" }, NAMES[one.knob] ?? words(one.knob)), el("td", {}, said(one.before)), el("td", {}, said(one.after)),
     el("td", {}, points(one.precision)), el("td", {}, points(one.revenue_share))));
-  const heads = ["Knob", "In force", "Tried", "Precision@5", "Spending"];
+  const heads = ["Knob", "Current", "Tried", "Precision@5", "Spending"];
   return [...total, el("div.swipe", { tabindex: 0, role: "region", "aria-label": "Each knob alone" }, el("table", {},
-    el("caption", {}, "Each knob alone, in points of per cent; “–”: no study has measured it"),
+    el("caption", {}, "Each knob alone, in percentage points; “–”: not measured by the study"),
     el("thead", {}, el("tr", {}, heads.map((head, n) => el(n ? "th" : "th.left", { scope: "col" }, head)))), el("tbody", {}, rows))),
-  el("p.soft.small", {}, study ? `${study} Of shoppers who came back in the validation weeks. Several knobs together may do more or less than their sum.`
+  el("p.soft.small", {}, study ? `${study} Of shoppers who came back in the validation weeks. Several knobs together may change more or less than their sum.`
     : "No study was recorded for this shop: run the notebooks, then train the service again.", about.synthetic ? " Synthetic data." : "")];
 }
 

@@ -1,4 +1,4 @@
-// Shopper: a client ID in, products as cards out. Who has none names a few products instead.
+// Shopper: a shopper ID in, products as cards out. Who has none names a few products instead.
 
 import { about, api, chain, day, nameOf, query, recommended, speaks } from "./api.js";
 import { card, cards, choose, el, empty, fill, meant } from "./ui.js";
@@ -82,10 +82,10 @@ function picks(answer) {
   const habits = placed.filter(([item]) => item.last_purchase_date);
   const news = placed.filter(([item]) => !item.last_purchase_date);
   return [heading(answer), habits.length ? group("Buys again", "Bought before, and due or liked", habits) : null,
-    news.length ? group(habits.length ? "New to try" : "", "Never bought by this client", news) : null];
+    news.length ? group(habits.length ? "New to try" : "", "Never bought by this shopper", news) : null];
 }
 
-/** A row of what a known client never bought, without what is listed above it. */
+/** A row of what a known shopper never bought, without what is listed above it. */
 function discover(found) {
   const chosen = about.models.some((one) => one.name === NEW_FOR_YOU) ? NEW_FOR_YOU : model.value;
   const filters = { category: category.value || null, in_stock_only: about.stocks && !sold.checked };
@@ -95,7 +95,7 @@ function discover(found) {
 
 function news({ recommendations: items, notes }) {
   if (!items.length) return null;
-  const told = ["Products that this client never bought, with the reason for each.", ...notes].join(" ");
+  const told = ["Products that this shopper never bought, with the reason for each.", ...notes].join(" ");
   return group("New for you", told, items.map((item, place) => [item, place + 1]));
 }
 
@@ -110,10 +110,10 @@ const like = (item) => el("button.quiet", { type: "button", "aria-label": `More 
   "More like this");
 
 function heading(answer) {
-  const title = user.value ? `For ${answer.user_id}` : likes.length ? "With what you named in mind" : "What most people buy";
+  const title = user.value ? `For ${answer.user_id}` : likes.length ? "Based on the products you named" : "What most people buy";
   const isNew = user.value && answer.user_info.user_type === "unknown";
   return el("div.heading", {}, el("h2", {}, title),
-    el("p.soft", {}, isNew ? "This client ID is new to us. " : "", user.value || likes.length ? speaks(answer) : ""),
+    el("p.soft", {}, isNew ? "This shopper ID is new to us. " : "", user.value || likes.length ? speaks(answer) : ""),
     isNew ? meant(answer.near, (id) => { user.value = id; form.requestSubmit(); }) : null,
     isNew && chain(answer) ? el("p.soft.small.chain", {}, chain(answer)) : null);
 }
@@ -123,7 +123,7 @@ function warn(on = true) {
   user.toggleAttribute("aria-invalid", on);
   user.removeAttribute("aria-describedby");
   if (!on) return;
-  user.closest(".field").append(el("p.warning", { id: "shopper-warning", role: "alert" }, "Enter a client ID first, or choose one from the list."));
+  user.closest(".field").append(el("p.warning", { id: "shopper-warning", role: "alert" }, "Enter a shopper ID first, or choose one from the list."));
   user.setAttribute("aria-describedby", "shopper-warning");
   user.focus();
 }
