@@ -15,7 +15,7 @@ from recsys_utils import LabError
 from recsys_utils.data import tables
 from recsys_utils.data.folds import Fold, has_folds, load_fold
 from recsys_utils.data.handed import SUFFIXES, check_out, ids_of, need_columns, read_rows
-from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.data.interactions import RECENT_DAYS, Interactions, codes
 from recsys_utils.data.runs import has_runs, load_metas
 from recsys_utils.ensembles.new_for_you import NEW_FOR_YOU, with_new
 from recsys_utils.models import OwnPurchases, Recommender
@@ -65,7 +65,7 @@ def recommendations(
     bought before. min_score: of the model's own scale. new_items: so many of each list are new to
     the shopper, as far as there are any; they come from the model that is judged on new items, or
     from the same model where it has no run, and with them the score is only the order.
-    Returns user_id, rank, item_id, name, price, reason, last_bought, score, model.
+    Returns user_id, rank, item_id, name, price (of these weeks), reason, last_bought, score, model.
     Raises LabError where no run says which model to take, or the model cannot be fitted again.
     """
     _check(k, new_items, new_only, min_score)
@@ -90,6 +90,22 @@ def recommendations(
     is_told = table["user_id"].isin(by_profile["user_id"])
     table["reason"] = table["reason"].mask(is_told, BY_PROFILE)
     return table[COLUMNS]
+
+
+def current_prices(receipts: Interactions, dated: bool = True) -> np.ndarray:
+    """What each item costs now, float64; NaN where there are no prices.
+
+    The median price of its lines of the last 28 days before the last receipt, or of its newest line
+    where it was not sold since. dated: without dates nothing is new, and all lines count.
+    """
+    if "price" not in receipts.purchases or not dated:
+        return receipts.price
+    ts = receipts.purchases["ts"]
+    newest = ts.groupby(receipts.item).transform("max")
+    since = newest.clip(upper=ts.max() - pd.Timedelta(days=RECENT_DAYS))
+    is_new = (ts >= since).to_numpy()
+    median = receipts.purchases["price"][is_new].groupby(receipts.item[is_new]).median()
+    return median.reindex(range(receipts.shape[1])).to_numpy(float)
 
 
 def lacking(table: pd.DataFrame, users: Iterable[str], n: int) -> int:
@@ -118,7 +134,8 @@ def write_lists(table: pd.DataFrame, path: Path) -> None:
                 with temporary.open("wb") as file:
                     table.to_excel(file, index=False, engine="openpyxl")
             else:
-                table.to_csv(temporary, index=False, encoding="utf-8-sig", float_format="%.6g")
+                table["score"] = [float(f"{score:.6g}") for score in table["score"]]
+                table.to_csv(temporary, index=False, encoding="utf-8-sig", float_format="%.12g")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise LabError(f"--out {path}: {reason}: choose another folder") from error
@@ -171,7 +188,10 @@ def _report_promise(table: pd.DataFrame, options: argparse.Namespace, users: Ite
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m recsys_utils.lists", description="Everybody's recommendations in one file."
+        "python -m recsys_utils.lists",
+        description="Everybody's recommendations in one file. The price of an item is the median of"
+        f" its lines of the last {RECENT_DAYS} days before the last receipt, or of its newest line"
+        " where it was not sold since.",
     )
     option = parser.add_argument
     option("--dataset", required=True, metavar="NAME|FILE.toml")
@@ -302,7 +322,7 @@ def _described(recs: pd.DataFrame, receipts: Interactions, dated: bool) -> pd.Da
         {"item_id": str, "user_id": str}
     )
     table["name"] = "" if names is None else names.fillna("").astype(str).to_numpy()[item]
-    table["price"] = receipts.price[item].round(2)
+    table["price"] = _to_cents(current_prices(receipts, dated))[item]
     pairs = receipts.purchases.groupby(["user_id", "item_id"], observed=True)
     bought = pairs.agg(times=("basket_id", "nunique"), last=("ts", "max")).reset_index()
     bought = bought.astype({"user_id": str, "item_id": str})
@@ -312,6 +332,12 @@ def _described(recs: pd.DataFrame, receipts: Interactions, dated: bool) -> pd.Da
     lately = receipts.recent[item] if dated else np.zeros(len(item), int)
     table["reason"] = _reasons(table["times"], day, user, lately)
     return table.sort_values(["user_id", "rank"], ignore_index=True)
+
+
+def _to_cents(prices: np.ndarray) -> np.ndarray:
+    """Prices to two decimals; below 0.1, where these would say little or 0, to six digits."""
+    cheap = [float(f"{price:.6g}") for price in prices]
+    return np.where(prices >= 0.1, prices.round(2), cheap)
 
 
 def _reasons(times: pd.Series, day: pd.Series, user: np.ndarray, lately: np.ndarray) -> np.ndarray:

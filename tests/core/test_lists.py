@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from lab.record import record
 
 from recsys_utils import lists
 from recsys_utils.data import folds
+from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles.two_stage import TwoStage
 from recsys_utils.models import OwnPurchases, Popular
 
@@ -158,6 +160,67 @@ def test_a_workbook_keeps_ids_as_text(judged: str, tmp_path: Path) -> None:
     assert sheet["C2"].data_type == "s"
     assert lists.main(["--dataset", judged, "--out", "r.parquet", "-k", "1"]) == 0
     assert pd.read_parquet(tmp_path / "r.parquet")["item_id"].eq("007").any()
+
+
+SALES = """
+ann tea  2024-01-01 1.00
+bob tea  2024-03-04 2.00
+cat tea  2024-03-20 2.20
+dan tea  2024-03-31 9.00
+ann milk 2024-01-01 0.80
+bob milk 2024-02-01 0.90
+ann rum  2024-03-02 5.00
+bob rum  2024-03-03 7.00
+"""
+
+
+def sales(factor: float = 1.0) -> Interactions:
+    """Receipts up to 31 March, of which the last 28 days begin on 3 March."""
+    lines = [line.split() for line in SALES.strip().splitlines()]
+    table = pd.DataFrame(lines, columns=["user_id", "item_id", "ts", "price"])
+    return Interactions.of(
+        table.assign(
+            ts=pd.to_datetime(table["ts"]),
+            price=table["price"].astype(float) * factor,
+            basket_id=table["user_id"] + table["ts"],
+            quantity=1.0,
+        )
+    )
+
+
+def test_a_price_is_what_the_item_costs_now() -> None:
+    """Tea: the median of March. Milk: its newest line. Rum: the 3rd of March is 28 days ago."""
+    receipts = sales()
+    prices = pd.Series(lists.current_prices(receipts), receipts.item_ids)
+    assert prices.to_dict() == {"tea": 2.2, "milk": 0.9, "rum": 7.0}
+    # Without dates all lines count.
+    prices = pd.Series(lists.current_prices(receipts, dated=False), receipts.item_ids)
+    assert prices.to_dict() == pytest.approx({"tea": 2.1, "milk": 0.85, "rum": 6.0})
+
+
+def test_receipts_without_prices_have_none_now() -> None:
+    receipts = sales()
+    receipts.purchases = receipts.purchases.drop(columns="price")
+    assert np.isnan(lists.current_prices(receipts)).all()
+
+
+def test_a_file_tells_the_price_of_these_weeks_and_never_0(shop: str, tmp_path: Path) -> None:
+    """The price doubles on 1 June, three weeks before the last receipt, and is told in full."""
+    asked = ["--dataset", shop, "--model", "own_decayed", "-k", "1"]
+    path = tmp_path / "receipts.csv"
+    written = path.read_text().splitlines()
+    for old, new, told in (
+        ("1.2345", "2.4689", "2.47"),
+        ("0.0008", "0.0016", "0.0016"),
+        ("617283.9451", "1234567.89", "1234567.89"),
+    ):
+        lines = [written[0]]
+        for line in written[1:]:
+            is_late = line.split(",")[2] >= "2024-06-01"
+            lines.append(line.replace(",2.5,", f",{new if is_late else old},"))
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        assert lists.main(asked) == 0
+        assert {row["price"] for row in rows_of(tmp_path / "recommendations.csv")} == {told}
 
 
 def test_scores_below_the_least_are_left_out(judged: str) -> None:
