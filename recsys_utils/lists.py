@@ -6,6 +6,7 @@ The model that the report ships, with the parameters that its run recorded, fitt
 import argparse
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,13 @@ COLUMNS = [
 # The model that needs no run: what the shopper bought most, lately.
 WITHOUT_RUN = "own_decayed"
 # A spreadsheet takes a text that begins so for a formula.
-FORMULA = ("=", "+", "-", "@", "\t")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 # The model that learnt from attributes, for clients without a receipt, where a run chose it.
 BY_ATTRIBUTES = "preference_pairs"
 BOUGHT = "You bought it"
 STRANGER = "A bestseller of these weeks"
 BY_PROFILE = "Liked by shoppers with a similar profile"
+TO_OPEN = "for a spreadsheet take .xlsx, in which ids and names are text whatever they hold"
 WRITERS = (".csv", ".parquet", ".xlsx")
 
 
@@ -118,27 +120,28 @@ def lacking(table: pd.DataFrame, users: Iterable[str], n: int) -> int:
 def write_lists(table: pd.DataFrame, path: Path) -> None:
     """Write a table of `recommendations` whole, as .csv, .xlsx or .parquet.
 
-    A .csv begins with the mark by which spreadsheets know UTF-8. In an .xlsx ids are text, so that
-    007 stays 007 on the screen too. Names that a spreadsheet would compute get an apostrophe.
+    A .csv begins with the mark by which spreadsheets know UTF-8. In it names that a spreadsheet
+    would compute get an apostrophe, and ids stay as they are, for machines. In an .xlsx every text
+    is text, whatever it holds: 007 stays 007 on the screen, and =1+0 is no formula.
     """
     check_out(path, WRITERS)
-    table = table.copy()
-    if path.suffix != ".parquet":
-        is_formula = table["name"].str.startswith(FORMULA)
-        table["name"] = table["name"].where(~is_formula, "'" + table["name"])
     try:
         with atomic(path) as temporary:
             if path.suffix == ".parquet":
                 table.to_parquet(temporary, index=False)
             elif path.suffix == ".xlsx":
-                with temporary.open("wb") as file:
-                    table.to_excel(file, index=False, engine="openpyxl")
+                _write_workbook(table, temporary)
             else:
-                table["score"] = [float(f"{score:.6g}") for score in table["score"]]
-                table.to_csv(temporary, index=False, encoding="utf-8-sig", float_format="%.12g")
+                _write_csv(table, temporary)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise LabError(f"--out {path}: {reason}: choose another folder") from error
+
+
+def formula_ids(table: pd.DataFrame) -> list[str]:
+    """The ids of a table of `recommendations` that a spreadsheet takes for formulas in a .csv."""
+    ids = pd.concat([table["user_id"], table["item_id"]]).drop_duplicates()
+    return ids[ids.str.startswith(FORMULA)].tolist()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -160,6 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not len(table):
             raise LabError("nothing is left to recommend: lower --min-score")
         write_lists(table, options.out)
+        _warn_of_formulas(table, options.out)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -176,6 +180,38 @@ def main(arguments: list[str] | None = None) -> int:
     if strangers:
         print(f"Without any receipt, given the bestsellers: {strangers:,}", file=sys.stderr)
     return 0
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Names that a spreadsheet would compute get an apostrophe."""
+    is_formula = table["name"].str.startswith(FORMULA)
+    written = table.assign(
+        name=table["name"].where(~is_formula, "'" + table["name"]),
+        score=[float(f"{score:.6g}") for score in table["score"]],
+    )
+    written.to_csv(path, index=False, encoding="utf-8-sig", float_format="%.12g")
+
+
+def _write_workbook(table: pd.DataFrame, path: Path) -> None:
+    """Every text as a cell of text, also after somebody edits it."""
+    with path.open("wb") as file, pd.ExcelWriter(file, engine="openpyxl") as writer:
+        table.to_excel(writer, index=False)
+        [sheet] = writer.sheets.values()
+        for cell in chain.from_iterable(sheet.iter_rows()):
+            if isinstance(cell.value, str):
+                cell.data_type = "s"
+                cell.number_format = "@"
+
+
+def _warn_of_formulas(table: pd.DataFrame, path: Path) -> None:
+    """Name ids of a .csv that a spreadsheet would compute, since they are written as they are."""
+    ids = formula_ids(table) if path.suffix == ".csv" else []
+    if ids:
+        print(
+            f"{len(ids):,} ids begin like a formula, such as {ids[0]!r}, and stand in {path} as"
+            " they are: a spreadsheet computes them. Write an .xlsx to open it in one",
+            file=sys.stderr,
+        )
 
 
 def _report_promise(table: pd.DataFrame, options: argparse.Namespace, users: Iterable[str]) -> None:
@@ -195,7 +231,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     option = parser.add_argument
     option("--dataset", required=True, metavar="NAME|FILE.toml")
-    option("--out", type=Path, default=Path("recommendations.csv"), help=".csv, .xlsx or .parquet")
+    option(
+        "--out",
+        type=Path,
+        default=Path("recommendations.csv"),
+        help=f".csv, .xlsx or .parquet; {TO_OPEN}",
+    )
     option("--users", metavar="FILE|ID,ID", help="only these: a column user_id, or ids")
     option("-k", type=int, default=10, help="items for each shopper, at most (default 10)")
     option("--model", help="a model of the leaderboard (default: its best one)")

@@ -162,6 +162,48 @@ def test_a_workbook_keeps_ids_as_text(judged: str, tmp_path: Path) -> None:
     assert pd.read_parquet(tmp_path / "r.parquet")["item_id"].eq("007").any()
 
 
+def with_formulas(shop: str, tmp_path: Path) -> str:
+    """The shop, with an id of a shopper and of an item that a spreadsheet would compute."""
+    path = tmp_path / "receipts.csv"
+    text = path.read_text().replace("\n000,007,", "\n=1+0,007,").replace(",007,", ",@7,")
+    text = text.replace("=Tea", "#N/A").replace(",Milk", ",=1+1")
+    path.write_text(text, encoding="utf-8")
+    return shop
+
+
+def test_a_workbook_computes_no_id_and_no_name(shop: str, tmp_path: Path) -> None:
+    asked = ["--dataset", with_formulas(shop, tmp_path), "--model", "own_decayed", "-k", "2"]
+    assert lists.main([*asked, "--out", "r.xlsx"]) == 0
+    sheet = openpyxl.load_workbook(tmp_path / "r.xlsx").active
+    found = {}
+    for row in sheet.iter_rows(min_row=2):
+        for place in (0, 2, 3):
+            found[row[place].value] = (row[place].data_type, row[place].number_format)
+    assert {"=1+0", "@7", "#N/A", "=1+1"} <= set(found)
+    assert set(found.values()) == {("s", "@")}
+    assert sheet["E2"].data_type == "n"
+
+
+def test_a_csv_keeps_ids_and_warns_of_them(
+    shop: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Ids are for machines; a name is for people and gets an apostrophe."""
+    asked = ["--dataset", shop, "--model", "own_decayed", "-k", "2"]
+    assert lists.main(asked) == 0
+    assert "formula" not in capsys.readouterr().err
+    with_formulas(shop, tmp_path)
+    assert lists.main(asked) == 0
+    said = capsys.readouterr().err
+    assert "2 ids begin like a formula, such as '=1+0'" in said
+    assert "Write an .xlsx" in said
+    rows = rows_of(tmp_path / "recommendations.csv")
+    assert {"=1+0"} <= {row["user_id"] for row in rows}
+    assert {"@7"} <= {row["item_id"] for row in rows}
+    assert {"'=1+1", "#N/A"} <= {row["name"] for row in rows}
+    assert lists.main([*asked, "--out", "r.parquet"]) == 0
+    assert "formula" not in capsys.readouterr().err
+
+
 SALES = """
 ann tea  2024-01-01 1.00
 bob tea  2024-03-04 2.00
