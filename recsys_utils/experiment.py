@@ -129,12 +129,15 @@ def facts(reading: Reading, planned: float = PLANNED) -> list[tuple[str, str]]:
         ends = [percent(last[name] / last["today"]) for name in ("lead", "low", "high")]
         relative = f"{ends[0]}, from {ends[1]} to {ends[2]}"
     reach = critical_value(reading.new + reading.today, planned)
+    cut = f"above {reading.limit:,.4g}"
+    if reading.lowest is not None:
+        cut += f" and below {reading.lowest:,.4g}"
     return [
         ("what decides", f"{reading.measure} per shopper, {READINGS[last['reading']]}"),
         ("lead as a share of today's", relative),
         ("shoppers", f"{reading.new:,} with the new list, {reading.today:,} with today's"),
         ("do the arms' sizes fit the split", f"p = {reading.ratio_p:.3g}; below 0.01 they do not"),
-        ("values are cut above", f"{reading.limit:,.4g}"),
+        ("values are cut", cut),
         ("interval", f"95 % at all looks together, {reach:.2f} standard errors to both sides"),
     ]
 
@@ -246,7 +249,9 @@ def _parser() -> argparse.ArgumentParser:
     option("--measure", default="spend", help="the column that decides (default spend)")
     option("--planned", type=float, default=PLANNED, help="shoppers that the test is planned for")
     option("--salt", help="of the split: the file's arms are compared with it")
-    option("--cap", type=float, default=CAP, help="quantile above which values are cut; 1: none")
+    option(
+        "--cap", type=float, default=CAP, help="quantile where values are cut, both ends; 1: none"
+    )
     option("--out", type=Path, metavar="FILE.html", help="write the verdict as a page")
     for command in (drawn, results):
         command.add_argument("--share", type=float, default=0.5, help="of the new list (0.5)")

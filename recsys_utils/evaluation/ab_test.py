@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import betaln
 
 from recsys_utils import LabError
-from recsys_utils.evaluation.experiment import ALPHA, CAP
+from recsys_utils.evaluation.experiment import ALPHA, CAP, capped
 
 NEW = "new"
 TODAY = "today"
@@ -30,8 +30,8 @@ class Reading:
 
     measure: the column that decides. new, today: shoppers of the arms. rows: the lead of the new
     list per shopper as read plainly, with large values cut, and freed of what the weeks before
-    tell; the last row decides. limit: where values are cut. ratio_p: how well the arms' sizes fit
-    the planned share.
+    tell; the last row decides. limit: above which values are cut. lowest: below which those under 0
+    are cut, None where there are none. ratio_p: how well the arms' sizes fit the planned share.
     """
 
     measure: str
@@ -39,6 +39,7 @@ class Reading:
     today: int
     rows: pd.DataFrame
     limit: float
+    lowest: float | None
     ratio_p: float
 
     @property
@@ -109,11 +110,6 @@ def lead(
     return difference, np.sqrt(of_new + of_today)
 
 
-def capped(values: np.ndarray, cap: float = CAP) -> np.ndarray:
-    """Values cut at their quantile `cap` over the last axis, of both arms together."""
-    return np.minimum(values, np.quantile(values, cap, axis=-1, keepdims=True))
-
-
 def ratio_p(new: int, today: int, share: float = 0.5) -> float:
     """How well the arms' sizes fit the planned share, at all looks together; small: they do not.
 
@@ -164,7 +160,9 @@ def read(
         row = {"reading": name, "today": mean, "lead": difference}
         rows.append(row | {"low": difference - reach * error, "high": difference + reach * error})
     frame = pd.DataFrame(rows).astype(dict.fromkeys(["today", "lead", "low", "high"], float))
-    return Reading(measure, new, today, frame, float(cut.max()), ratio_p(new, today, share))
+    lowest = float(cut.min()) if values.min() < 0 else None
+    fits = ratio_p(new, today, share)
+    return Reading(measure, new, today, frame, float(cut.max()), lowest, fits)
 
 
 def _check_share(share: float) -> None:

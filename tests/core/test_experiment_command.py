@@ -63,6 +63,17 @@ def test_another_measure_decides(
     assert "what decides: hits per shopper" in said
 
 
+def test_a_wild_refund_is_cut_and_told(
+    results: pd.DataFrame, file: Path, capsys: pytest.CaptureFixture
+) -> None:
+    results.loc[0, "spend"] = -1e6
+    results.to_csv(file, index=False)
+    assert experiment.main(["read", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Ship the new list.")
+    assert " and below 0\n" in said
+
+
 BAD = {
     "a shopper twice": ("user_id", "00002", "'00002' stands more than once"),
     "no id": ("user_id", "", "row 4: user_id is '', which is empty"),

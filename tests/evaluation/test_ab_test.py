@@ -216,6 +216,30 @@ def test_a_cap_takes_little_of_the_effect() -> None:
     assert 0.9 * truth <= np.mean(found) <= truth
 
 
+def test_both_ends_are_cut_and_the_lower_one_only_below_0() -> None:
+    """Of 201 values from -1 to 1 the 99 % quantile is 0.98, and the 1 % quantile -0.98."""
+    values = np.arange(-100, 101) / 100
+    assert [capped(values).min(), capped(values).max()] == pytest.approx([-0.98, 0.98])
+    # Values of 0 and more keep their lower end.
+    assert [capped(values + 1).min(), capped(values + 1).max()] == pytest.approx([0, 1.98])
+    assert capped(values, cap=1).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("wild", [-1e6, 1e6])
+def test_one_wild_value_changes_no_verdict(wild: float) -> None:
+    """A refund like a sale: the lead moves by less than a twentieth of itself."""
+    table = results(effect=0.1)
+    before = read(table).rows.set_index("reading")
+    table.loc[(table["arm"] == NEW).idxmax(), "spend"] = wild
+    reading = read(table)
+    after = reading.rows.set_index("reading")
+    assert reading.verdict == "better"
+    for name in ("capped", "cuped"):
+        assert after.loc[name, "lead"] == pytest.approx(before.loc[name, "lead"], rel=0.05)
+    assert abs(after.loc["plain", "lead"]) > 100
+    assert reading.lowest == (0 if wild < 0 else None)
+
+
 # ---- the arms' sizes
 
 
