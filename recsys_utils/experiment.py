@@ -111,9 +111,22 @@ def load_results(
     return table
 
 
+def warnings(reading: Reading) -> list[str]:
+    """What makes a reading doubtful, in sentences."""
+    found = []
+    if reading.before_differs:
+        found.append(
+            f"{reading.measure}_before differs between the arms by more than chance"
+            f" (p = {reading.before_p:.1g}): the column may hold weeks of the test, or the split"
+            " was not random. The reading without it decides."
+        )
+    return found
+
+
 def told(reading: Reading, planned: float = PLANNED) -> str:
-    """A reading as text: the verdict, then what it rests on."""
+    """A reading as text: the verdict, what makes it doubtful, then what it rests on."""
     lines = [SENTENCES[reading.verdict], ""]
+    lines += [f"warning: {text}" for text in warnings(reading)]
     lines += [f"{name}: {text}" for name, text in facts(reading, planned)]
     for row in reading.rows.itertuples():
         text = f"{row.lead:+,.4g}, from {row.low:+,.4g} to {row.high:+,.4g}"
@@ -149,6 +162,7 @@ def page(reading: Reading, title: str, planned: float = PLANNED) -> str:
         "experiment.html.j2",
         title=title,
         sentence=SENTENCES[reading.verdict],
+        warnings=warnings(reading),
         facts=facts(reading, planned),
         rows=rows.to_dict("records"),
     )

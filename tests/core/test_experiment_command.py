@@ -63,6 +63,26 @@ def test_another_measure_decides(
     assert "what decides: hits per shopper" in said
 
 
+def test_weeks_before_that_reach_into_the_test_are_told_or_refused(
+    results: pd.DataFrame, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    results["spend"] *= 1 + 0.2 * (results["arm"] == NEW)
+    results["spend_before"] += results["spend"]
+    results.to_csv(file, index=False)
+    page = tmp_path / "verdict.html"
+    assert experiment.main(["read", str(file), "--out", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Ship the new list.")
+    for text in (said, page.read_text()):
+        assert "spend_before differs between the arms by more than chance" in text
+        assert "The reading without it decides." in text
+        assert "freed of the weeks before" not in text
+    results["spend_before"] = results["spend"]
+    results.to_csv(file, index=False)
+    assert experiment.main(["read", str(file)]) == 2
+    assert "error: spend_before is spend itself" in capsys.readouterr().err
+
+
 def test_a_wild_refund_is_cut_and_told(
     results: pd.DataFrame, file: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -285,6 +285,57 @@ def test_without_weeks_before_the_capped_reading_decides() -> None:
     assert reading.rows["reading"].tolist() == ["plain", "capped"]
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_weeks_before_that_are_those_of_the_test_are_refused(noise: float) -> None:
+    """They would explain the lead away: of a new list that is much better nothing would be left."""
+    table = results(effect=0.3)
+    rng = np.random.default_rng(1)
+    before = table["spend"] * (1 + noise * rng.normal(size=len(table)))
+    with pytest.raises(LabError, match="spend_before is spend itself.*leave the column out"):
+        read(table.assign(spend_before=before))
+    # A copy for most of those who bought, noise for the others.
+    some = rng.random(len(table)) < 0.7
+    with pytest.raises(LabError, match="spend_before is spend itself"):
+        read(table.assign(spend_before=table["spend"].where(some, rng.gamma(2, 20, len(table)))))
+
+
+def test_counts_may_be_as_before_and_one_whale_too() -> None:
+    """Most who came once came once before, and one customer always spends a fortune."""
+    table = results()
+    rng = np.random.default_rng(2)
+    visits = table.assign(
+        spend=(rng.random(len(table)) < 0.8).astype(int),
+        spend_before=(rng.random(len(table)) < 0.8).astype(int),
+    )
+    assert read(visits).rows["reading"].iloc[-1] == "cuped"
+    table.loc[0, ["spend", "spend_before"]] = 1e7
+    assert read(table).rows["reading"].iloc[-1] == "cuped"
+
+
+def test_arms_that_differed_before_are_read_without_it() -> None:
+    """As where the export of the weeks before reaches into the test."""
+    table = results(effect=0.3)
+    fair = read(table)
+    assert (fair.before_differs, fair.rows["reading"].iloc[-1]) == (False, "cuped")
+    leaked = read(table.assign(spend_before=table["spend_before"] + table["spend"]))
+    assert leaked.before_p < 1e-3
+    assert leaked.before_differs
+    assert leaked.rows["reading"].tolist() == ["plain", "capped"]
+    assert leaked.verdict == "better"
+    nothing = read(table.assign(spend_before=0.0))
+    assert (nothing.before_p, nothing.rows["reading"].iloc[-1]) == (1, "capped")
+
+
+def test_a_random_split_seldom_differs_before() -> None:
+    """At most 3 of 300 splits of the same shoppers, where 0.3 are expected."""
+    table = results(1000)
+    found = []
+    for seed in range(300):
+        is_new = np.random.default_rng(seed).random(len(table)) < 0.5
+        found.append(read(table.assign(arm=np.where(is_new, NEW, TODAY))).before_differs)
+    assert sum(found) <= 3
+
+
 def test_a_test_whose_arms_lost_shoppers_is_not_read() -> None:
     table = results(12_000, effect=0.1)
     lost = (table["arm"] == TODAY) & (table["spend"] < table["spend"].quantile(0.15))
