@@ -37,7 +37,7 @@ class Reading:
     tell; the last row decides. limit: above which values are cut. lowest: below which those under 0
     are cut, None where there are none. ratio_p: how well the arms' sizes fit the planned share.
     before_p: how well the arms' weeks before fit each other, None without these; where they do not,
-    nothing is freed of them.
+    nothing is freed of them. only_buyers: whether nobody's measure is 0.
     """
 
     measure: str
@@ -48,6 +48,7 @@ class Reading:
     lowest: float | None
     ratio_p: float
     before_p: float | None = None
+    only_buyers: bool = False
 
     @property
     def before_differs(self) -> bool:
@@ -174,7 +175,9 @@ def read(
     frame = _intervals(readings, means, critical_value(new + today, planned))
     lowest = float(cut.min()) if values.min() < 0 else None
     fits = ratio_p(new, today, share)
-    return Reading(measure, new, today, frame, float(cut.max()), lowest, fits, before_p)
+    limit = float(cut.max())
+    only_buyers = bool((values != 0).all())
+    return Reading(measure, new, today, frame, limit, lowest, fits, before_p, only_buyers)
 
 
 def _intervals(
