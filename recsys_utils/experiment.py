@@ -37,6 +37,11 @@ READINGS = {
     "capped": "large values cut",
     "cuped": "large values cut, freed of the weeks before",
 }
+# Under the plan's table.
+ANY_TIME = (
+    "needed_any_time is for a test that you read as often as you like. So many shoppers are enough"
+    " only if each `read` gets --planned with that number, without commas."
+)
 # What a reader of the page does next.
 SENTENCES = {
     "better": "Ship the new list.",
@@ -226,7 +231,8 @@ def _plan(options: argparse.Namespace) -> None:
         shown[column] = [f"{value:,.0f}" for value in shown[column]]
     print(f"To see a lead of {percent(options.lead)} with 80 % power, at 5 %, half and half:\n")
     print(shown.to_string(index=False))
-    print(f"\n{_advice(table)}")
+    print(f"\n{_advice(table)}\n")
+    print(ANY_TIME)
 
 
 def _advice(table: pd.DataFrame) -> str:
@@ -244,7 +250,16 @@ def _advice(table: pd.DataFrame) -> str:
     return (
         f"{instead}Test {test['measure']} for {test['weeks']:g} weeks: {test['needed']:,.0f} of"
         f" your {test['shoppers']:,.0f} active shoppers are enough, if read once at the end."
+        f" {_any_time(test)}"
     )
+
+
+def _any_time(test: pd.Series) -> str:
+    """What the same test takes if it is read as often as one likes."""
+    needed = int(np.ceil(test["needed_any_time"]))
+    if needed > test["shoppers"]:
+        return f"Read as often as you like it takes {needed:,}, more than you have."
+    return f"Read as often as you like it takes {needed:,}: give `read` --planned {needed}."
 
 
 def _split(options: argparse.Namespace) -> None:
@@ -327,7 +342,13 @@ def _parser() -> argparse.ArgumentParser:
     option = results.add_argument
     option("results", type=Path, help="user_id, arm, spend and maybe spend_before (.csv, .parquet)")
     option("--measure", default="spend", help="the column that decides (default spend)")
-    option("--planned", type=float, default=PLANNED, help="shoppers that the test is planned for")
+    option(
+        "--planned",
+        type=float,
+        default=PLANNED,
+        metavar="N",
+        help=f"shoppers of the plan: needed_any_time of `plan` (default {PLANNED})",
+    )
     option("--split", type=Path, metavar="FILE", help="of `split`: who is missing, who is unknown")
     option("--missing", choices=[REFUSE, ZERO], default=REFUSE, help="who is missing (refuse)")
     option("--salt", help="of the split: the file's arms are compared with it")

@@ -273,6 +273,15 @@ def test_a_plan_says_what_a_shop_can_see(
     for lead, advice in (("2", "active shoppers are enough"), ("0.001", "cannot see such a lead")):
         assert experiment.main(["plan", "--dataset", "synthetic", "--lead", lead]) == 0
         assert advice in capsys.readouterr().out
+    # What `read` is to be given is the number of the advised row.
+    assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "0.5"]) == 0
+    said = capsys.readouterr().out
+    fits = table[(table["reading"] == "cuped") & (table["needed"] <= table["shoppers"])].iloc[0]
+    assert f"give `read` --planned {np.ceil(fits['needed_any_time']):.0f}." in said
+    assert "only if each `read` gets --planned with that number" in said
+    hardly = str(table["smallest"].min() * 1.01)
+    assert experiment.main(["plan", "--dataset", "synthetic", "--lead", hardly]) == 0
+    assert "more than you have" in capsys.readouterr().out
     assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "0"]) == 2
     assert "--lead 0" in capsys.readouterr().err
 
