@@ -181,7 +181,7 @@ BAD = {
     "a number with a comma": (
         "spend",
         "12,50",
-        "row 4: spend is '12,50', which is no number (1 such",
+        "row 4: spend is '12,50', which is no number such as 12.5 (1 such",
     ),
     "nothing": ("spend", "", "row 4: spend is '', which is no number"),
     "infinity": ("spend_before", "inf", "row 4: spend_before is 'inf', which is no number"),
