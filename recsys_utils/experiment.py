@@ -62,10 +62,10 @@ def plan(dataset: str, lead: float = 0.05) -> pd.DataFrame:
     Returns measure, weeks, reading (plain, capped, cuped), shoppers (who bought in the 12 weeks
     before such a test), needed (read once, at its end), needed_any_time (read whenever one likes)
     and smallest (lead that all these shoppers show, read once).
-    Raises LabError where the receipts are too short, and for a lead that is not above 0.
+    Raises LabError where the receipts are too short, and for a lead that is not above 0, up to 2.
     """
-    if not lead > 0:
-        raise LabError(f"--lead {lead:g}: take a share above 0, such as 0.05")
+    if not 0 < lead <= 2:
+        raise LabError(f"--lead {lead:g}: take a share above 0 and up to 2; 0.05 means 5 %")
     shop = tables.load(dataset)
     if not shop.spec.is_dated:
         raise LabError(

@@ -284,6 +284,8 @@ def test_a_plan_says_what_a_shop_can_see(
     assert "more than you have" in capsys.readouterr().out
     assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "0"]) == 2
     assert "--lead 0" in capsys.readouterr().err
+    assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "5"]) == 2
+    assert "--lead 5: take a share above 0 and up to 2; 0.05 means 5 %" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
