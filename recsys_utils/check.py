@@ -16,7 +16,7 @@ from recsys_utils.data.engine import local
 from recsys_utils.data.files import FILE, ROW, likely_encoding, read_file
 from recsys_utils.data.registry import Layout
 from recsys_utils.pipeline.estimate import estimate
-from recsys_utils.pipeline.plan import make_plan, parse_options
+from recsys_utils.pipeline.plan import incumbent_doubt, make_plan, parse_options
 from recsys_utils.report.verdict import LEAST_SHOPPERS
 from recsys_utils.store import atomic
 
@@ -68,6 +68,8 @@ def report(dataset: str) -> str:
     if sizes is not None:
         parts.append("\nHow they are cut for the judgement\n" + _table(sizes))
     warnings += data.manifest.get("notes", [])
+    if doubt := incumbent_doubt(data.spec):
+        warnings.append(f"{doubt}.")
     if warnings:
         parts.append("\nTo look at, the weightiest first\n" + _bullets(warnings))
     tasks = make_plan(parse_options(["--dataset", dataset]))

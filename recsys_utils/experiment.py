@@ -6,6 +6,7 @@ turns a file of results into one page.
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +29,19 @@ from recsys_utils.report.html import render, write
 from recsys_utils.report.wording import percent
 from recsys_utils.store import atomic
 
+# What is done with shoppers of the split who are not in the results.
+REFUSE = "refuse"
+ZERO = "zero"
 READINGS = {
     "plain": "as it is",
     "capped": "large values cut",
     "cuped": "large values cut, freed of the weeks before",
 }
+# Under the plan's table.
+ANY_TIME = (
+    "needed_any_time is for a test that you read as often as you like. So many shoppers are enough"
+    " only if each `read` gets --planned with that number, without commas."
+)
 # What a reader of the page does next.
 SENTENCES = {
     "better": "Ship the new list.",
@@ -53,10 +62,10 @@ def plan(dataset: str, lead: float = 0.05) -> pd.DataFrame:
     Returns measure, weeks, reading (plain, capped, cuped), shoppers (who bought in the 12 weeks
     before such a test), needed (read once, at its end), needed_any_time (read whenever one likes)
     and smallest (lead that all these shoppers show, read once).
-    Raises LabError where the receipts are too short, and for a lead that is not above 0.
+    Raises LabError where the receipts are too short, and for a lead that is not above 0, up to 2.
     """
-    if not lead > 0:
-        raise LabError(f"--lead {lead:g}: take a share above 0, such as 0.05")
+    if not 0 < lead <= 2:
+        raise LabError(f"--lead {lead:g}: take a share above 0 and up to 2; 0.05 means 5 %")
     shop = tables.load(dataset)
     if not shop.spec.is_dated:
         raise LabError(
@@ -111,9 +120,57 @@ def load_results(
     return table
 
 
-def told(reading: Reading, planned: float = PLANNED) -> str:
-    """A reading as text: the verdict, then what it rests on."""
+def with_missing(
+    table: pd.DataFrame, path: Path, split: Path, measure: str = "spend", missing: str = REFUSE
+) -> tuple[pd.DataFrame, int]:
+    """Results of every shopper of a split, and how many of these were missing in the file.
+
+    table: as `load_results` gives it, of the file `path`. split: a file as the command `split`
+    writes it. missing: "zero" adds the missing ones with a measure of 0. What they spent before is
+    not known and not 0, so that column is then left out for all.
+    Raises LabError for shoppers that the split does not have or has in the other arm, and for
+    missing ones, if these are to be refused.
+    """
+    drawn = _drawn(split)
+    arm = table["user_id"].map(drawn)
+    refuse(arm.isna().to_numpy(), table["user_id"], path, f"which {split} does not have")
+    refuse((arm != table["arm"]).to_numpy(), table["arm"], path, f"but {split} has the other one")
+    absent = drawn.index.difference(table["user_id"])
+    if not len(absent):
+        return table, 0
+    if missing == REFUSE:
+        raise LabError(
+            f"{path} lacks {len(absent):,} of the {len(drawn):,} shoppers of {split}, such as"
+            f" {absent[0]}: add a row for each. If all of them bought nothing, --missing {ZERO}"
+            " counts them as 0"
+        )
+    added = pd.DataFrame({"user_id": absent, "arm": drawn[absent].to_numpy(), measure: 0.0})
+    known = table.drop(columns=f"{measure}_before", errors="ignore")
+    return pd.concat([known, added], ignore_index=True), len(absent)
+
+
+def warnings(reading: Reading, is_whole: bool = False) -> list[str]:
+    """What makes a reading doubtful, in sentences. is_whole: a split was compared."""
+    found = []
+    if reading.only_buyers and not is_whole:
+        found.append(
+            f"Nobody's {reading.measure} is 0. If the file holds only who bought, the arms hold"
+            " different kinds of shoppers, and the lead may be wrong either way. Add a row with 0"
+            " for everybody else of the split; --split names who is missing."
+        )
+    if reading.before_differs:
+        found.append(
+            f"{reading.measure}_before differs between the arms by more than chance"
+            f" (p = {reading.before_p:.1g}): the column may hold weeks of the test, or the split"
+            " was not random. The reading without it decides."
+        )
+    return found
+
+
+def told(reading: Reading, planned: float = PLANNED, doubts: Iterable[str] = ()) -> str:
+    """A reading as text: the verdict, what makes it doubtful, then what it rests on."""
     lines = [SENTENCES[reading.verdict], ""]
+    lines += [f"warning: {text}" for text in doubts]
     lines += [f"{name}: {text}" for name, text in facts(reading, planned)]
     for row in reading.rows.itertuples():
         text = f"{row.lead:+,.4g}, from {row.low:+,.4g} to {row.high:+,.4g}"
@@ -129,23 +186,27 @@ def facts(reading: Reading, planned: float = PLANNED) -> list[tuple[str, str]]:
         ends = [percent(last[name] / last["today"]) for name in ("lead", "low", "high")]
         relative = f"{ends[0]}, from {ends[1]} to {ends[2]}"
     reach = critical_value(reading.new + reading.today, planned)
+    cut = f"above {reading.limit:,.4g}"
+    if reading.lowest is not None:
+        cut += f" and below {reading.lowest:,.4g}"
     return [
         ("what decides", f"{reading.measure} per shopper, {READINGS[last['reading']]}"),
         ("lead as a share of today's", relative),
         ("shoppers", f"{reading.new:,} with the new list, {reading.today:,} with today's"),
         ("do the arms' sizes fit the split", f"p = {reading.ratio_p:.3g}; below 0.01 they do not"),
-        ("values are cut above", f"{reading.limit:,.4g}"),
+        ("values are cut", cut),
         ("interval", f"95 % at all looks together, {reach:.2f} standard errors to both sides"),
     ]
 
 
-def page(reading: Reading, title: str, planned: float = PLANNED) -> str:
+def page(reading: Reading, title: str, planned: float = PLANNED, doubts: Iterable[str] = ()) -> str:
     """The verdict as one HTML page that prints on one sheet."""
     rows = reading.rows.assign(reading=reading.rows["reading"].map(READINGS))
     return render(
         "experiment.html.j2",
         title=title,
         sentence=SENTENCES[reading.verdict],
+        warnings=list(doubts),
         facts=facts(reading, planned),
         rows=rows.to_dict("records"),
     )
@@ -170,7 +231,8 @@ def _plan(options: argparse.Namespace) -> None:
         shown[column] = [f"{value:,.0f}" for value in shown[column]]
     print(f"To see a lead of {percent(options.lead)} with 80 % power, at 5 %, half and half:\n")
     print(shown.to_string(index=False))
-    print(f"\n{_advice(table)}")
+    print(f"\n{_advice(table)}\n")
+    print(ANY_TIME)
 
 
 def _advice(table: pd.DataFrame) -> str:
@@ -188,7 +250,16 @@ def _advice(table: pd.DataFrame) -> str:
     return (
         f"{instead}Test {test['measure']} for {test['weeks']:g} weeks: {test['needed']:,.0f} of"
         f" your {test['shoppers']:,.0f} active shoppers are enough, if read once at the end."
+        f" {_any_time(test)}"
     )
+
+
+def _any_time(test: pd.Series) -> str:
+    """What the same test takes if it is read as often as one likes."""
+    needed = int(np.ceil(test["needed_any_time"]))
+    if needed > test["shoppers"]:
+        return f"Read as often as you like it takes {needed:,}, more than you have."
+    return f"Read as often as you like it takes {needed:,}: give `read` --planned {needed}."
 
 
 def _split(options: argparse.Namespace) -> None:
@@ -215,15 +286,42 @@ def _read(options: argparse.Namespace) -> None:
     if options.out:
         check_out(options.out, [".html"], options.results)
     table = load_results(options.results, options.measure, options.salt, options.share)
+    table, added = _completed(options, table)
     reading = read(table, options.measure, options.planned, options.share, options.cap)
-    print(told(reading, options.planned))
+    doubts = warnings(reading, options.split is not None)
+    if added:
+        doubts.append(
+            f"{added:,} shoppers of {options.split.name} are not in {options.results.name} and"
+            " count as 0. What they spent before is not known, so the reading without it decides."
+        )
+    print(told(reading, options.planned, doubts))
     if options.out:
         try:
-            write(page(reading, options.results.name, options.planned), options.out)
+            write(page(reading, options.results.name, options.planned, doubts), options.out)
         except OSError as error:
             reason = error.strerror
             raise LabError(f"--out {options.out}: {reason}: choose another folder") from error
         print(f"\n{options.out}")
+
+
+def _completed(options: argparse.Namespace, table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The results, compared with the split if one is given, and how many were missing."""
+    if options.split is not None:
+        split, measure = options.split, options.measure
+        return with_missing(table, options.results, split, measure, options.missing)
+    if options.missing != REFUSE:
+        raise LabError(f"--missing {options.missing}: give --split too, which names the shoppers")
+    return table, 0
+
+
+def _drawn(path: Path) -> pd.Series:
+    """The arm of each shopper of a file that the command `split` wrote."""
+    table = read_rows(path)
+    need_columns(table, ("user_id", "arm"), path)
+    users = ids_of(table["user_id"], path)
+    _refuse_twice(users, str(path))
+    refuse(~table["arm"].isin(ARMS).to_numpy(), table["arm"], path, f"not {' or '.join(ARMS)}")
+    return pd.Series(table["arm"].to_numpy(), pd.Index(users))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -244,9 +342,19 @@ def _parser() -> argparse.ArgumentParser:
     option = results.add_argument
     option("results", type=Path, help="user_id, arm, spend and maybe spend_before (.csv, .parquet)")
     option("--measure", default="spend", help="the column that decides (default spend)")
-    option("--planned", type=float, default=PLANNED, help="shoppers that the test is planned for")
+    option(
+        "--planned",
+        type=float,
+        default=PLANNED,
+        metavar="N",
+        help=f"shoppers of the plan: needed_any_time of `plan` (default {PLANNED})",
+    )
+    option("--split", type=Path, metavar="FILE", help="of `split`: who is missing, who is unknown")
+    option("--missing", choices=[REFUSE, ZERO], default=REFUSE, help="who is missing (refuse)")
     option("--salt", help="of the split: the file's arms are compared with it")
-    option("--cap", type=float, default=CAP, help="quantile above which values are cut; 1: none")
+    option(
+        "--cap", type=float, default=CAP, help="quantile where values are cut, both ends; 1: none"
+    )
     option("--out", type=Path, metavar="FILE.html", help="write the verdict as a page")
     for command in (drawn, results):
         command.add_argument("--share", type=float, default=0.5, help="of the new list (0.5)")

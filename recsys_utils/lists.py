@@ -6,6 +6,7 @@ The model that the report ships, with the parameters that its run recorded, fitt
 import argparse
 import sys
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from recsys_utils import LabError
 from recsys_utils.data import tables
 from recsys_utils.data.folds import Fold, has_folds, load_fold
 from recsys_utils.data.handed import SUFFIXES, check_out, ids_of, need_columns, read_rows
-from recsys_utils.data.interactions import Interactions, codes
+from recsys_utils.data.interactions import RECENT_DAYS, Interactions, codes
 from recsys_utils.data.runs import has_runs, load_metas
 from recsys_utils.ensembles.new_for_you import NEW_FOR_YOU, with_new
 from recsys_utils.models import OwnPurchases, Recommender
@@ -38,12 +39,13 @@ COLUMNS = [
 # The model that needs no run: what the shopper bought most, lately.
 WITHOUT_RUN = "own_decayed"
 # A spreadsheet takes a text that begins so for a formula.
-FORMULA = ("=", "+", "-", "@", "\t")
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 # The model that learnt from attributes, for clients without a receipt, where a run chose it.
 BY_ATTRIBUTES = "preference_pairs"
 BOUGHT = "You bought it"
 STRANGER = "A bestseller of these weeks"
 BY_PROFILE = "Liked by shoppers with a similar profile"
+TO_OPEN = "for a spreadsheet take .xlsx, in which ids and names are text whatever they hold"
 WRITERS = (".csv", ".parquet", ".xlsx")
 
 
@@ -65,7 +67,7 @@ def recommendations(
     bought before. min_score: of the model's own scale. new_items: so many of each list are new to
     the shopper, as far as there are any; they come from the model that is judged on new items, or
     from the same model where it has no run, and with them the score is only the order.
-    Returns user_id, rank, item_id, name, price, reason, last_bought, score, model.
+    Returns user_id, rank, item_id, name, price (of these weeks), reason, last_bought, score, model.
     Raises LabError where no run says which model to take, or the model cannot be fitted again.
     """
     _check(k, new_items, new_only, min_score)
@@ -92,6 +94,22 @@ def recommendations(
     return table[COLUMNS]
 
 
+def current_prices(receipts: Interactions, dated: bool = True) -> np.ndarray:
+    """What each item costs now, float64; NaN where there are no prices.
+
+    The median price of its lines of the last 28 days before the last receipt, or of its newest line
+    where it was not sold since. dated: without dates nothing is new, and all lines count.
+    """
+    if "price" not in receipts.purchases or not dated:
+        return receipts.price
+    ts = receipts.purchases["ts"]
+    newest = ts.groupby(receipts.item).transform("max")
+    since = newest.clip(upper=ts.max() - pd.Timedelta(days=RECENT_DAYS))
+    is_new = (ts >= since).to_numpy()
+    median = receipts.purchases["price"][is_new].groupby(receipts.item[is_new]).median()
+    return median.reindex(range(receipts.shape[1])).to_numpy(float)
+
+
 def lacking(table: pd.DataFrame, users: Iterable[str], n: int) -> int:
     """How many of these users have fewer than n new items in a table of `recommendations`."""
     is_new = ~table["reason"].str.startswith(BOUGHT)
@@ -102,26 +120,28 @@ def lacking(table: pd.DataFrame, users: Iterable[str], n: int) -> int:
 def write_lists(table: pd.DataFrame, path: Path) -> None:
     """Write a table of `recommendations` whole, as .csv, .xlsx or .parquet.
 
-    A .csv begins with the mark by which spreadsheets know UTF-8. In an .xlsx ids are text, so that
-    007 stays 007 on the screen too. Names that a spreadsheet would compute get an apostrophe.
+    A .csv begins with the mark by which spreadsheets know UTF-8. In it names that a spreadsheet
+    would compute get an apostrophe, and ids stay as they are, for machines. In an .xlsx every text
+    is text, whatever it holds: 007 stays 007 on the screen, and =1+0 is no formula.
     """
     check_out(path, WRITERS)
-    table = table.copy()
-    if path.suffix != ".parquet":
-        is_formula = table["name"].str.startswith(FORMULA)
-        table["name"] = table["name"].where(~is_formula, "'" + table["name"])
     try:
         with atomic(path) as temporary:
             if path.suffix == ".parquet":
                 table.to_parquet(temporary, index=False)
             elif path.suffix == ".xlsx":
-                with temporary.open("wb") as file:
-                    table.to_excel(file, index=False, engine="openpyxl")
+                _write_workbook(table, temporary)
             else:
-                table.to_csv(temporary, index=False, encoding="utf-8-sig", float_format="%.6g")
+                _write_csv(table, temporary)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise LabError(f"--out {path}: {reason}: choose another folder") from error
+
+
+def formula_ids(table: pd.DataFrame) -> list[str]:
+    """The ids of a table of `recommendations` that a spreadsheet takes for formulas in a .csv."""
+    ids = pd.concat([table["user_id"], table["item_id"]]).drop_duplicates()
+    return ids[ids.str.startswith(FORMULA)].tolist()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -143,6 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not len(table):
             raise LabError("nothing is left to recommend: lower --min-score")
         write_lists(table, options.out)
+        _warn_of_formulas(table, options.out)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -161,6 +182,38 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Names that a spreadsheet would compute get an apostrophe."""
+    is_formula = table["name"].str.startswith(FORMULA)
+    written = table.assign(
+        name=table["name"].where(~is_formula, "'" + table["name"]),
+        score=[float(f"{score:.6g}") for score in table["score"]],
+    )
+    written.to_csv(path, index=False, encoding="utf-8-sig", float_format="%.12g")
+
+
+def _write_workbook(table: pd.DataFrame, path: Path) -> None:
+    """Every text as a cell of text, also after somebody edits it."""
+    with path.open("wb") as file, pd.ExcelWriter(file, engine="openpyxl") as writer:
+        table.to_excel(writer, index=False)
+        [sheet] = writer.sheets.values()
+        for cell in chain.from_iterable(sheet.iter_rows()):
+            if isinstance(cell.value, str):
+                cell.data_type = "s"
+                cell.number_format = "@"
+
+
+def _warn_of_formulas(table: pd.DataFrame, path: Path) -> None:
+    """Name ids of a .csv that a spreadsheet would compute, since they are written as they are."""
+    ids = formula_ids(table) if path.suffix == ".csv" else []
+    if ids:
+        print(
+            f"{len(ids):,} ids begin like a formula, such as {ids[0]!r}, and stand in {path} as"
+            " they are: a spreadsheet computes them. Write an .xlsx to open it in one",
+            file=sys.stderr,
+        )
+
+
 def _report_promise(table: pd.DataFrame, options: argparse.Namespace, users: Iterable[str]) -> None:
     """Say how many shoppers could not get what was promised."""
     n = options.new_items
@@ -171,11 +224,19 @@ def _report_promise(table: pd.DataFrame, options: argparse.Namespace, users: Ite
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m recsys_utils.lists", description="Everybody's recommendations in one file."
+        "python -m recsys_utils.lists",
+        description="Everybody's recommendations in one file. The price of an item is the median of"
+        f" its lines of the last {RECENT_DAYS} days before the last receipt, or of its newest line"
+        " where it was not sold since.",
     )
     option = parser.add_argument
     option("--dataset", required=True, metavar="NAME|FILE.toml")
-    option("--out", type=Path, default=Path("recommendations.csv"), help=".csv, .xlsx or .parquet")
+    option(
+        "--out",
+        type=Path,
+        default=Path("recommendations.csv"),
+        help=f".csv, .xlsx or .parquet; {TO_OPEN}",
+    )
     option("--users", metavar="FILE|ID,ID", help="only these: a column user_id, or ids")
     option("-k", type=int, default=10, help="items for each shopper, at most (default 10)")
     option("--model", help="a model of the leaderboard (default: its best one)")
@@ -302,7 +363,7 @@ def _described(recs: pd.DataFrame, receipts: Interactions, dated: bool) -> pd.Da
         {"item_id": str, "user_id": str}
     )
     table["name"] = "" if names is None else names.fillna("").astype(str).to_numpy()[item]
-    table["price"] = receipts.price[item].round(2)
+    table["price"] = _to_cents(current_prices(receipts, dated))[item]
     pairs = receipts.purchases.groupby(["user_id", "item_id"], observed=True)
     bought = pairs.agg(times=("basket_id", "nunique"), last=("ts", "max")).reset_index()
     bought = bought.astype({"user_id": str, "item_id": str})
@@ -312,6 +373,12 @@ def _described(recs: pd.DataFrame, receipts: Interactions, dated: bool) -> pd.Da
     lately = receipts.recent[item] if dated else np.zeros(len(item), int)
     table["reason"] = _reasons(table["times"], day, user, lately)
     return table.sort_values(["user_id", "rank"], ignore_index=True)
+
+
+def _to_cents(prices: np.ndarray) -> np.ndarray:
+    """Prices to two decimals; below 0.1, where these would say little or 0, to six digits."""
+    cheap = [float(f"{price:.6g}") for price in prices]
+    return np.where(prices >= 0.1, prices.round(2), cheap)
 
 
 def _reasons(times: pd.Series, day: pd.Series, user: np.ndarray, lately: np.ndarray) -> np.ndarray:

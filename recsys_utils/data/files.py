@@ -288,6 +288,15 @@ def _other_encoding(path: Path, layout: Layout) -> str:
     return f'{path} is not {layout.encoding}: set encoding, e.g. encoding = "{likely}"'
 
 
+def separator(line: str) -> str:
+    """The most frequent sign between the columns of a header, outside quotes.
+
+    >>> separator('user_id;"a,b,c";rank')
+    ';'
+    """
+    return max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
+
+
 def likely_encoding(path: Path) -> str:
     """The encoding of a file that is not UTF-8: UTF-16 if its first bytes say so."""
     with path.open("rb") as file:
@@ -328,8 +337,8 @@ def _header(
 
 
 def _separator(layout: Layout, line: str) -> str:
-    """The given separator, or the most frequent of the line."""
-    return layout.sep or max(",;\t|", key=re.sub(r'"[^"]*"', "", line).count)
+    """The given separator, or that of the line."""
+    return layout.sep or separator(line)
 
 
 def _fields(line: str, sep: str) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from recsys_utils import LabError
+from recsys_utils.data.files import separator
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -24,20 +25,24 @@ def read_rows(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         return _read_csv(path)
+    except LabError:
+        raise
+    except UnicodeDecodeError as error:
+        raise LabError(f"{path} is not UTF-8: save it as a .csv in UTF-8") from error
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         reason = str(error).splitlines()[0]
-        raise LabError(f"{path} cannot be read ({reason}): write it again, in UTF-8") from error
+        raise LabError(f"{path} cannot be read ({reason}): write it again") from error
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """Columns of text, each under its own name; more fields than names are an error."""
+    """Columns of text, each under its own name; more fields than names are an error.
+
+    Between the columns stands what parts the names: a comma, a semicolon, a tab or a bar.
+    """
     with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file), [])
-    if len(names) == 1 and ";" in names[0]:
-        raise LabError(
-            f"{path} parts its columns by ';': write it with ',' between them, and with a point in"
-            " numbers"
-        )
+        sep = separator(file.readline())
+        file.seek(0)
+        names = next(csv.reader(file, delimiter=sep), [])
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise LabError(f"{path} has the column '{twice[0]}' twice: keep one")
@@ -45,7 +50,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
         # Else pandas drops the fields that are too many, or takes the first column for names.
         warnings.simplefilter("error", pd.errors.ParserWarning)
         return pd.read_csv(
-            path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
+            path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False
         )
 
 
@@ -83,7 +88,7 @@ def ids_of(column: pd.Series, path: Path) -> pd.Series:
 def numbers_of(column: pd.Series, path: Path) -> pd.Series:
     """A column as finite numbers; LabError that names the first row that has none."""
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
-    refuse(~np.isfinite(numbers.to_numpy()), column, path, "which is no number")
+    refuse(~np.isfinite(numbers.to_numpy()), column, path, "which is no number such as 12.5")
     return numbers
 
 

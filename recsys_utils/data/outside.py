@@ -49,7 +49,7 @@ def read_lists(path: Path) -> pd.DataFrame:
     """user_id and item_id as text, and rank or score, as the file has them.
 
     Raises LabError for a missing file, a missing column, an empty id, ids that are no whole
-    numbers, and a rank or a score that cannot be one.
+    numbers, a rank or a score that cannot be one, and the two where they disagree.
     """
     table = read_rows(path)
     need_columns(table, ("user_id", "item_id"), path)
@@ -64,6 +64,8 @@ def read_lists(path: Path) -> pd.DataFrame:
         wrong = ((numbers < 1) | (numbers % 1 != 0)).to_numpy()
         refuse(wrong, table[order], path, "but ranks are whole numbers from 1")
     result[order] = numbers
+    if order == "rank" and "score" in table:
+        _refuse_disagreeing(result, table["score"], path)
     return result
 
 
@@ -174,6 +176,22 @@ def recorded_notes(fold: Fold) -> dict[str, str]:
     """What was counted when others' lists of this very fold were recorded, by name."""
     _, about = load_outside(fold)
     return about["note"].to_dict() if len(about) else {}
+
+
+def _refuse_disagreeing(lists: pd.DataFrame, score: pd.Series, path: Path) -> None:
+    """Scores that rise where the rank says that items get worse; what is no number is let be."""
+    scores = pd.to_numeric(score, errors="coerce")
+    lists = lists.assign(score=scores).sort_values(["user_id", "rank"], kind="stable")
+    rises = lists.groupby("user_id")["score"].diff() > 0
+    is_below = lists.groupby("user_id")["rank"].diff() > 0
+    wrong = lists[rises & is_below]
+    if len(wrong):
+        first = wrong.iloc[0]
+        raise LabError(
+            f"{path}: rank and score disagree: user_id {first['user_id']} has a higher score at"
+            f" rank {first['rank']:.0f} than above it ({len(wrong):,} such rows in all). Keep the"
+            " column that orders the lists, rank from 1 or score with the highest first"
+        )
 
 
 def _refuse_lost_zeros(ids: pd.Series, known: pd.Index, column: str, name: str) -> None:

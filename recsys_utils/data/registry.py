@@ -146,8 +146,10 @@ class Worth(Strict):
     @field_validator("uplift_repeats", "uplift_first")
     @classmethod
     def _is_a_range(cls, ends: tuple[float, float]) -> tuple[float, float]:
-        if not -1 <= ends[0] <= ends[1] <= 10:
-            raise ValueError("should be the least and the most, such as [0.1, 0.3]")
+        if not -1 <= ends[0] <= ends[1] <= 2:
+            raise ValueError(
+                "should be the least and the most as shares, such as [0.1, 0.3]: 0.05 means 5 %"
+            )
         return ends
 
 

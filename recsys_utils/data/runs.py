@@ -144,6 +144,11 @@ def save_failure(dataset: str, notebook: str, error: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def recorded_models(dataset: str) -> set[str]:
+    """Names of the models that were ever recorded for a data set, of any cut."""
+    return {path.stem for path in data_dir(dataset, "runs").glob("*/*.json")}
+
+
 def has_runs(fold: Fold) -> bool:
     """Whether any table was saved for this very fold."""
     return bool(_metas_of(fold, "runs"))

@@ -10,9 +10,10 @@ from hashlib import sha256
 import numpy as np
 import pandas as pd
 from scipy.special import betaln
+from scipy.stats import norm
 
 from recsys_utils import LabError
-from recsys_utils.evaluation.experiment import ALPHA, CAP
+from recsys_utils.evaluation.experiment import ALPHA, CAP, capped
 
 NEW = "new"
 TODAY = "today"
@@ -20,6 +21,9 @@ ARMS = (NEW, TODAY)
 PLANNED = 1000  # shoppers at which the interval is narrowest, where nobody says it
 LEAST = 100  # shoppers of an arm: with fewer the normal approximation is not to be trusted
 SURE_OF_RATIO = 0.01  # p below which the arms' sizes are not those that were drawn
+SURE_OF_BEFORE = 0.001  # p below which the arms differed before the test by more than chance
+SAME = 0.99  # correlation above which the weeks before are the weeks of the test
+MANY = 30  # amounts: counts that take fewer values are often equal by chance
 PRIOR_OF_RATIO = 1000.0
 HASH_BITS = 32
 
@@ -30,8 +34,10 @@ class Reading:
 
     measure: the column that decides. new, today: shoppers of the arms. rows: the lead of the new
     list per shopper as read plainly, with large values cut, and freed of what the weeks before
-    tell; the last row decides. limit: where values are cut. ratio_p: how well the arms' sizes fit
-    the planned share.
+    tell; the last row decides. limit: above which values are cut. lowest: below which those under 0
+    are cut, None where there are none. ratio_p: how well the arms' sizes fit the planned share.
+    before_p: how well the arms' weeks before fit each other, None without these; where they do not,
+    nothing is freed of them. only_buyers: whether nobody's measure is 0.
     """
 
     measure: str
@@ -39,7 +45,15 @@ class Reading:
     today: int
     rows: pd.DataFrame
     limit: float
+    lowest: float | None
     ratio_p: float
+    before_p: float | None = None
+    only_buyers: bool = False
+
+    @property
+    def before_differs(self) -> bool:
+        """Whether the arms differed before the test by more than chance."""
+        return self.before_p is not None and self.before_p < SURE_OF_BEFORE
 
     @property
     def verdict(self) -> str:
@@ -109,11 +123,6 @@ def lead(
     return difference, np.sqrt(of_new + of_today)
 
 
-def capped(values: np.ndarray, cap: float = CAP) -> np.ndarray:
-    """Values cut at their quantile `cap` over the last axis, of both arms together."""
-    return np.minimum(values, np.quantile(values, cap, axis=-1, keepdims=True))
-
-
 def ratio_p(new: int, today: int, share: float = 0.5) -> float:
     """How well the arms' sizes fit the planned share, at all looks together; small: they do not.
 
@@ -141,8 +150,8 @@ def read(
 
     Every shopper of the split has one row, also who bought nothing. planned, share, cap: as they
     were chosen before the test.
-    Raises LabError for an arm with less than two shoppers, a share that is not between 0 and 1,
-    and a cap that is not above 0.5 and up to 1.
+    Raises LabError for an arm with less than two shoppers, a share that is not between 0 and 1, a
+    cap that is not above 0.5 and up to 1, and weeks before that are those of the test.
     """
     _check_share(share)
     if not 0.5 < cap <= 1:
@@ -154,22 +163,60 @@ def read(
     values = table[measure].to_numpy(float)
     cut = capped(values, cap)
     readings = {"plain": lead(values, is_new), "capped": lead(cut, is_new)}
-    before = table.get(f"{measure}_before")
-    if before is not None and before.nunique() > 1:
-        readings["cuped"] = lead(cut, is_new, capped(before.to_numpy(float), cap))
-    reach = critical_value(new + today, planned)
+    before_p = None
+    if f"{measure}_before" in table:
+        before = table[f"{measure}_before"].to_numpy(float)
+        _refuse_same(values, before, measure)
+        before = capped(before, cap)
+        before_p = _difference_p(before, is_new)
+        if before_p >= SURE_OF_BEFORE and len(np.unique(before)) > 1:
+            readings["cuped"] = lead(cut, is_new, before)
+    means = {name: cut[~is_new].mean() for name in readings} | {"plain": values[~is_new].mean()}
+    frame = _intervals(readings, means, critical_value(new + today, planned))
+    lowest = float(cut.min()) if values.min() < 0 else None
+    fits = ratio_p(new, today, share)
+    limit = float(cut.max())
+    only_buyers = bool((values != 0).all())
+    return Reading(measure, new, today, frame, limit, lowest, fits, before_p, only_buyers)
+
+
+def _intervals(
+    readings: dict[str, tuple[float, float]], means: dict[str, float], reach: float
+) -> pd.DataFrame:
+    """A row for each reading: today's mean, the lead and the ends of its interval."""
     rows = []
     for name, (difference, error) in readings.items():
-        mean = (values if name == "plain" else cut)[~is_new].mean()
-        row = {"reading": name, "today": mean, "lead": difference}
+        row = {"reading": name, "today": means[name], "lead": difference}
         rows.append(row | {"low": difference - reach * error, "high": difference + reach * error})
-    frame = pd.DataFrame(rows).astype(dict.fromkeys(["today", "lead", "low", "high"], float))
-    return Reading(measure, new, today, frame, float(cut.max()), ratio_p(new, today, share))
+    return pd.DataFrame(rows).astype(dict.fromkeys(["today", "lead", "low", "high"], float))
 
 
 def _check_share(share: float) -> None:
     if not 0 < share < 1:
         raise LabError(f"share {share:g}: take a number between 0 and 1, such as 0.5")
+
+
+def _refuse_same(values: np.ndarray, before: np.ndarray, measure: str) -> None:
+    """LabError for weeks before that are those of the test: they would explain the lead away."""
+    bought = values > 0
+    equal = np.isclose(values[bought], before[bought])
+    is_copy = equal.sum() > 0.5 * len(equal) and len(np.unique(values[bought])) > MANY
+    cut, cut_before = capped(values), capped(before)
+    varies = cut.std() > 0 and cut_before.std() > 0
+    if is_copy or (varies and np.corrcoef(cut, cut_before)[0, 1] > SAME):
+        raise LabError(
+            f"{measure}_before is {measure} itself, or nearly so for most shoppers: it must hold"
+            " the weeks before the test only. Export it again up to the day before the test, or"
+            " leave the column out"
+        )
+
+
+def _difference_p(values: np.ndarray, is_new: np.ndarray) -> float:
+    """How likely a random split makes the arms' means differ as much."""
+    difference, error = lead(values, is_new)
+    if error == 0:
+        return float(difference == 0)
+    return float(2 * norm.sf(abs(difference) / error))
 
 
 def _slope(values: np.ndarray, before: np.ndarray, is_new: np.ndarray) -> np.ndarray:

@@ -34,6 +34,18 @@ def smallest_lead(sd: float, shoppers: float, alpha: float = ALPHA, power: float
     return float(2 * sd * _both_quantiles(alpha, power) / np.sqrt(shoppers))
 
 
+def capped(values: np.ndarray, cap: float = CAP) -> np.ndarray:
+    """Values cut at their quantile `cap` over the last axis, of both arms together.
+
+    Those below 0, such as refunds, are cut at the quantile 1 - cap too.
+
+    >>> capped(np.array([-900.0, -1.0, 0.0, 2.0, 800.0]), cap=0.75).tolist()
+    [-1.0, -1.0, 0.0, 2.0, 2.0]
+    """
+    low, high = np.quantile(values, [1 - cap, cap], axis=-1, keepdims=True)
+    return np.clip(values, np.minimum(low, 0), high)
+
+
 def spending_tests(
     purchases: pd.DataFrame, weeks: tuple[float, ...] = WEEKS, cap: float = CAP
 ) -> pd.DataFrame:
@@ -97,18 +109,18 @@ def _sums(money: np.ndarray, user: pd.Series, rows: np.ndarray, users: np.ndarra
 
 
 def _spread(during: np.ndarray, earlier: np.ndarray, cap: float) -> dict[str, float]:
-    capped = np.minimum(during, np.quantile(during, cap))
-    covariate = np.minimum(earlier, np.quantile(earlier, cap))
+    cut = capped(during, cap)
+    covariate = capped(earlier, cap)
     unexplained = 1.0
-    if capped.std() > 0 and covariate.std() > 0:
-        unexplained = 1 - np.corrcoef(capped, covariate)[0, 1] ** 2
+    if cut.std() > 0 and covariate.std() > 0:
+        unexplained = 1 - np.corrcoef(cut, covariate)[0, 1] ** 2
     return {
         "shoppers": len(during),
         "mean": during.mean(),
-        "capped_mean": capped.mean(),
+        "capped_mean": cut.mean(),
         "plain": during.std(ddof=1),
-        "capped": capped.std(ddof=1),
-        "cuped": capped.std(ddof=1) * np.sqrt(unexplained),
+        "capped": cut.std(ddof=1),
+        "cuped": cut.std(ddof=1) * np.sqrt(unexplained),
     }
 
 

@@ -10,7 +10,13 @@ from recsys_utils.data import registry
 from recsys_utils.data.folds import load_fold
 from recsys_utils.data.outside import recorded_notes
 from recsys_utils.memory import SETTING, in_bytes
-from recsys_utils.pipeline.plan import Task, make_plan, parse_options, writes_report
+from recsys_utils.pipeline.plan import (
+    Task,
+    incumbent_doubt,
+    make_plan,
+    parse_options,
+    writes_report,
+)
 from recsys_utils.pipeline.run import about_run, inputs, is_up_to_date, run_plan, short
 from recsys_utils.report.kept import (
     BOARD,
@@ -37,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.compare:
             return _compare(options)
         tasks = make_plan(options)
+        _check_incumbent(options.dataset, tasks)
         if options.plan:
             from recsys_utils.pipeline.estimate import estimate
 
@@ -57,6 +64,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _check_incumbent(dataset: str, tasks: list[Task]) -> None:
+    """LabError where the report would find nothing that is called as today's list."""
+    for task in filter(writes_report, tasks):
+        if doubt := incumbent_doubt(registry.spec(dataset), task.params.get("LISTS", ())):
+            raise LabError(doubt)
 
 
 def _incumbent(text: str, dataset: str) -> KeptRun:

@@ -4,14 +4,16 @@ import argparse
 import ast
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
 from recsys_utils import LabError
 from recsys_utils.data import engine, outside, registry, tables
 from recsys_utils.data.prefilter import Rules
-from recsys_utils.data.runs import DEPTH
+from recsys_utils.data.runs import DEPTH, recorded_models
 from recsys_utils.memory import SETTING
 from recsys_utils.report.kept import LIMIT
 from recsys_utils.store import ROOT, data_dir, report_dir
@@ -39,6 +41,43 @@ OPTIONS = {
 # Parameters of notebook 02, by what they become there.
 OF_FOLDS = ("PROTOCOL", "TEST_WEEKS", "VALID_WEEKS", "FOLDS")
 OF_PREFILTER = tuple(field.name.upper() for field in fields(Rules))
+# The models that a whole run records, on any data set.
+MODELS = [
+    "als",
+    "blend_cascade",
+    "blend_routed",
+    "blend_rrf",
+    "blend_tuned",
+    "bpr",
+    "co_purchase",
+    "ease",
+    "hybrid_40_40_20",
+    "hybrid_reranked",
+    "item_bm25",
+    "item_cosine",
+    "item_tfidf",
+    "lightfm_bpr",
+    "lightfm_ids",
+    "lightfm_own",
+    "lightfm_warp",
+    "main_recommender",
+    "own_count",
+    "own_decayed",
+    "own_old_ties",
+    "popular_28d",
+    "popular_all_time",
+    "preference_pairs",
+    "preference_pairs_original",
+    "progressive",
+    "progressive_new",
+    "tifuknn",
+    "two_stage",
+    "two_stage_new",
+    "two_stage_original",
+    "two_tower",
+    "two_tower_own",
+    "upcf",
+]
 # Least and most of the others.
 RANGES = {"K": (1, DEPTH), "TRIALS": (1, 1_000), "SHARE": (0.001, 1), "MEMORY": (0.1, 100_000)}
 
@@ -190,6 +229,23 @@ def make_plan(options: argparse.Namespace) -> list[Task]:
         }
         tasks.append(Task(notebook, _needs(notebook, every), changed, spec.name))
     return tasks
+
+
+def incumbent_doubt(described: registry.Spec, lists: Iterable[str] = ()) -> str:
+    """Why `[worth] incumbent` names nothing that a run will have, in a sentence; "" if it does.
+
+    lists: names of others' lists.
+    """
+    name = described.worth.incumbent
+    known = {*MODELS, *recorded_models(described.name), *lists}
+    if not name or name in known:
+        return ""
+    close = get_close_matches(name, sorted(known), n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}."
+    return (
+        f"[worth] incumbent = '{name}' is no model that a run makes and no name of --lists: {hint}"
+        f" Others' lists are given as --lists {name}=FILE; a model of your own is recorded first"
+    )
 
 
 def parameters(notebook: Path) -> dict[str, object]:

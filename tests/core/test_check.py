@@ -54,6 +54,22 @@ def test_a_draft_is_written_from_the_columns_and_then_understood(
     assert "Next: ./run_all.sh --dataset my_till.toml" in said
 
 
+def test_an_incumbent_that_no_run_makes_is_told(
+    receipts: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert check.main(["--draft", str(receipts)]) == 0
+    toml = receipts.parent / "my_till.toml"
+    text = toml.read_text()
+    toml.write_text(text + '\n[worth]\nincumbent = "popular_28"\n')
+    assert check.main(["my_till.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "incumbent = 'popular_28' is no model that a run makes" in said
+    assert "did you mean popular_28d?" in said
+    toml.write_text(text + '\n[worth]\nincumbent = "popular_28d"\n')
+    assert check.main(["my_till.toml"]) == 0
+    assert "incumbent" not in capsys.readouterr().out
+
+
 def test_a_draft_never_overwrites(receipts: Path, capsys: pytest.CaptureFixture) -> None:
     (receipts.parent / "my_till.toml").write_text("mine")
     assert check.main(["--draft", str(receipts)]) == 2

@@ -63,6 +63,117 @@ def test_another_measure_decides(
     assert "what decides: hits per shopper" in said
 
 
+def test_weeks_before_that_reach_into_the_test_are_told_or_refused(
+    results: pd.DataFrame, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    results["spend"] *= 1 + 0.2 * (results["arm"] == NEW)
+    results["spend_before"] += results["spend"]
+    results.to_csv(file, index=False)
+    page = tmp_path / "verdict.html"
+    assert experiment.main(["read", str(file), "--out", str(page)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Ship the new list.")
+    for text in (said, page.read_text()):
+        assert "spend_before differs between the arms by more than chance" in text
+        assert "The reading without it decides." in text
+        assert "freed of the weeks before" not in text
+    results["spend_before"] = results["spend"]
+    results.to_csv(file, index=False)
+    assert experiment.main(["read", str(file)]) == 2
+    assert "error: spend_before is spend itself" in capsys.readouterr().err
+
+
+ONLY_BUYERS = "Nobody's spend is 0. If the file holds only who bought"
+
+
+def test_a_file_of_buyers_only_is_doubted(
+    results: pd.DataFrame, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    page = tmp_path / "verdict.html"
+    assert experiment.main(["read", str(file), "--out", str(page)]) == 0
+    assert f"warning: {ONLY_BUYERS}" in capsys.readouterr().out
+    assert "Nobody&#39;s spend is 0. If the file holds only who bought" in page.read_text()
+    # It is the whole split, who all bought: nothing to doubt.
+    results[["user_id", "arm"]].to_csv(tmp_path / "split.csv", index=False)
+    asked = ["read", str(file), "--split", str(tmp_path / "split.csv")]
+    assert experiment.main(asked) == 0
+    assert "warning" not in capsys.readouterr().out
+    results.loc[0, "spend"] = 0
+    results.to_csv(file, index=False)
+    assert experiment.main(["read", str(file)]) == 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_missing_shoppers_of_a_split_are_refused_or_count_as_0(
+    results: pd.DataFrame, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Those who bought nothing are not in the export: their money is 0, that before is unknown."""
+    split = tmp_path / "split.csv"
+    results[["user_id", "arm"]].to_csv(split, index=False)
+    is_idle = results["user_id"].str.endswith("7")
+    results[~is_idle].to_csv(file, index=False)
+    asked = ["read", str(file), "--split", str(split)]
+    assert experiment.main(asked) == 2
+    said = capsys.readouterr().err
+    assert "lacks 600 of the 6,000 shoppers" in said
+    assert "such as 00007: add a row for each" in said
+    page = tmp_path / "verdict.html"
+    assert experiment.main([*asked, "--missing", "zero", "--out", str(page)]) == 0
+    said = capsys.readouterr().out
+    for text in (said, page.read_text()):
+        assert "600 shoppers of split.csv are not in results.csv and count as 0" in text
+        assert "freed of the weeks before" not in text
+        assert ONLY_BUYERS not in text
+    by_hand = results.assign(spend=results["spend"].where(~is_idle, 0.0))
+    by_hand.drop(columns="spend_before").to_csv(file, index=False)
+    assert experiment.main(["read", str(file)]) == 0
+    leads = [line for line in said.splitlines() if line.startswith("lead, ")]
+    assert leads == [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("lead, ")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"user_id": "zz3"}, "row 4: user_id is 'zz3', which {split} does not have (1 such"),
+        ({"arm": "other"}, "row 4: arm is '{arm}', but {split} has the other one"),
+    ],
+)
+def test_results_of_another_split_are_refused(
+    results: pd.DataFrame,
+    file: Path,
+    tmp_path: Path,
+    change: dict[str, str],
+    message: str,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    split = tmp_path / "split.csv"
+    results[["user_id", "arm"]].to_csv(split, index=False)
+    [(column, value)] = change.items()
+    other = {"new": "today", "today": "new"}[results.loc[3, "arm"]]
+    results.loc[3, column] = other if value == "other" else value
+    results.to_csv(file, index=False)
+    assert experiment.main(["read", str(file), "--split", str(split)]) == 2
+    assert message.format(split=split, arm=other) in capsys.readouterr().err
+
+
+def test_missing_shoppers_are_known_by_a_split(file: Path, capsys: pytest.CaptureFixture) -> None:
+    assert experiment.main(["read", str(file), "--missing", "zero"]) == 2
+    assert "--missing zero: give --split too" in capsys.readouterr().err
+
+
+def test_a_wild_refund_is_cut_and_told(
+    results: pd.DataFrame, file: Path, capsys: pytest.CaptureFixture
+) -> None:
+    results.loc[0, "spend"] = -1e6
+    results.to_csv(file, index=False)
+    assert experiment.main(["read", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("Ship the new list.")
+    assert " and below 0\n" in said
+
+
 BAD = {
     "a shopper twice": ("user_id", "00002", "'00002' stands more than once"),
     "no id": ("user_id", "", "row 4: user_id is '', which is empty"),
@@ -70,7 +181,7 @@ BAD = {
     "a number with a comma": (
         "spend",
         "12,50",
-        "row 4: spend is '12,50', which is no number (1 such",
+        "row 4: spend is '12,50', which is no number such as 12.5 (1 such",
     ),
     "nothing": ("spend", "", "row 4: spend is '', which is no number"),
     "infinity": ("spend_before", "inf", "row 4: spend_before is 'inf', which is no number"),
@@ -162,8 +273,19 @@ def test_a_plan_says_what_a_shop_can_see(
     for lead, advice in (("2", "active shoppers are enough"), ("0.001", "cannot see such a lead")):
         assert experiment.main(["plan", "--dataset", "synthetic", "--lead", lead]) == 0
         assert advice in capsys.readouterr().out
+    # What `read` is to be given is the number of the advised row.
+    assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "0.5"]) == 0
+    said = capsys.readouterr().out
+    fits = table[(table["reading"] == "cuped") & (table["needed"] <= table["shoppers"])].iloc[0]
+    assert f"give `read` --planned {np.ceil(fits['needed_any_time']):.0f}." in said
+    assert "only if each `read` gets --planned with that number" in said
+    hardly = str(table["smallest"].min() * 1.01)
+    assert experiment.main(["plan", "--dataset", "synthetic", "--lead", hardly]) == 0
+    assert "more than you have" in capsys.readouterr().out
     assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "0"]) == 2
     assert "--lead 0" in capsys.readouterr().err
+    assert experiment.main(["plan", "--dataset", "synthetic", "--lead", "5"]) == 2
+    assert "--lead 5: take a share above 0 and up to 2; 0.05 means 5 %" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import openpyxl
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ from lab.record import record
 
 from recsys_utils import lists
 from recsys_utils.data import folds
+from recsys_utils.data.interactions import Interactions
 from recsys_utils.ensembles.two_stage import TwoStage
 from recsys_utils.models import OwnPurchases, Popular
 
@@ -158,6 +160,109 @@ def test_a_workbook_keeps_ids_as_text(judged: str, tmp_path: Path) -> None:
     assert sheet["C2"].data_type == "s"
     assert lists.main(["--dataset", judged, "--out", "r.parquet", "-k", "1"]) == 0
     assert pd.read_parquet(tmp_path / "r.parquet")["item_id"].eq("007").any()
+
+
+def with_formulas(shop: str, tmp_path: Path) -> str:
+    """The shop, with an id of a shopper and of an item that a spreadsheet would compute."""
+    path = tmp_path / "receipts.csv"
+    text = path.read_text().replace("\n000,007,", "\n=1+0,007,").replace(",007,", ",@7,")
+    text = text.replace("=Tea", "#N/A").replace(",Milk", ",=1+1")
+    path.write_text(text, encoding="utf-8")
+    return shop
+
+
+def test_a_workbook_computes_no_id_and_no_name(shop: str, tmp_path: Path) -> None:
+    asked = ["--dataset", with_formulas(shop, tmp_path), "--model", "own_decayed", "-k", "2"]
+    assert lists.main([*asked, "--out", "r.xlsx"]) == 0
+    sheet = openpyxl.load_workbook(tmp_path / "r.xlsx").active
+    found = {}
+    for row in sheet.iter_rows(min_row=2):
+        for place in (0, 2, 3):
+            found[row[place].value] = (row[place].data_type, row[place].number_format)
+    assert {"=1+0", "@7", "#N/A", "=1+1"} <= set(found)
+    assert set(found.values()) == {("s", "@")}
+    assert sheet["E2"].data_type == "n"
+
+
+def test_a_csv_keeps_ids_and_warns_of_them(
+    shop: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Ids are for machines; a name is for people and gets an apostrophe."""
+    asked = ["--dataset", shop, "--model", "own_decayed", "-k", "2"]
+    assert lists.main(asked) == 0
+    assert "formula" not in capsys.readouterr().err
+    with_formulas(shop, tmp_path)
+    assert lists.main(asked) == 0
+    said = capsys.readouterr().err
+    assert "2 ids begin like a formula, such as '=1+0'" in said
+    assert "Write an .xlsx" in said
+    rows = rows_of(tmp_path / "recommendations.csv")
+    assert {"=1+0"} <= {row["user_id"] for row in rows}
+    assert {"@7"} <= {row["item_id"] for row in rows}
+    assert {"'=1+1", "#N/A"} <= {row["name"] for row in rows}
+    assert lists.main([*asked, "--out", "r.parquet"]) == 0
+    assert "formula" not in capsys.readouterr().err
+
+
+SALES = """
+ann tea  2024-01-01 1.00
+bob tea  2024-03-04 2.00
+cat tea  2024-03-20 2.20
+dan tea  2024-03-31 9.00
+ann milk 2024-01-01 0.80
+bob milk 2024-02-01 0.90
+ann rum  2024-03-02 5.00
+bob rum  2024-03-03 7.00
+"""
+
+
+def sales(factor: float = 1.0) -> Interactions:
+    """Receipts up to 31 March, of which the last 28 days begin on 3 March."""
+    lines = [line.split() for line in SALES.strip().splitlines()]
+    table = pd.DataFrame(lines, columns=["user_id", "item_id", "ts", "price"])
+    return Interactions.of(
+        table.assign(
+            ts=pd.to_datetime(table["ts"]),
+            price=table["price"].astype(float) * factor,
+            basket_id=table["user_id"] + table["ts"],
+            quantity=1.0,
+        )
+    )
+
+
+def test_a_price_is_what_the_item_costs_now() -> None:
+    """Tea: the median of March. Milk: its newest line. Rum: the 3rd of March is 28 days ago."""
+    receipts = sales()
+    prices = pd.Series(lists.current_prices(receipts), receipts.item_ids)
+    assert prices.to_dict() == {"tea": 2.2, "milk": 0.9, "rum": 7.0}
+    # Without dates all lines count.
+    prices = pd.Series(lists.current_prices(receipts, dated=False), receipts.item_ids)
+    assert prices.to_dict() == pytest.approx({"tea": 2.1, "milk": 0.85, "rum": 6.0})
+
+
+def test_receipts_without_prices_have_none_now() -> None:
+    receipts = sales()
+    receipts.purchases = receipts.purchases.drop(columns="price")
+    assert np.isnan(lists.current_prices(receipts)).all()
+
+
+def test_a_file_tells_the_price_of_these_weeks_and_never_0(shop: str, tmp_path: Path) -> None:
+    """The price doubles on 1 June, three weeks before the last receipt, and is told in full."""
+    asked = ["--dataset", shop, "--model", "own_decayed", "-k", "1"]
+    path = tmp_path / "receipts.csv"
+    written = path.read_text().splitlines()
+    for old, new, told in (
+        ("1.2345", "2.4689", "2.47"),
+        ("0.0008", "0.0016", "0.0016"),
+        ("617283.9451", "1234567.89", "1234567.89"),
+    ):
+        lines = [written[0]]
+        for line in written[1:]:
+            is_late = line.split(",")[2] >= "2024-06-01"
+            lines.append(line.replace(",2.5,", f",{new if is_late else old},"))
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        assert lists.main(asked) == 0
+        assert {row["price"] for row in rows_of(tmp_path / "recommendations.csv")} == {told}
 
 
 def test_scores_below_the_least_are_left_out(judged: str) -> None:

@@ -83,8 +83,9 @@ def test_gaps_between_ranks_are_closed_and_counted(shop_fold: Fold) -> None:
         ("user_id,item_id,rank\n", "has no rows"),
         ("", "cannot be read"),
         ("user_id,item_id,rank\na,b,1,x\na,c,2,y\n", "cannot be read"),
-        ("user_id;item_id;rank\na;b;1\n", "parts its columns by ';'"),
         ("user_id,item_id,rank,rank\na,b,1,2\n", "has the column 'rank' twice"),
+        ("user_id;item_id;score\na;b;0,5\n", "row 1: score is '0,5', which is no number such as"),
+        ("user_id,item_id,rank,score\na,b,1,0.5\na,c,2,0.9\n", "user_id a has a higher score"),
     ],
 )
 def test_a_file_that_would_be_misread_is_refused(tmp_path: Path, text: str, error: str) -> None:
@@ -92,6 +93,34 @@ def test_a_file_that_would_be_misread_is_refused(tmp_path: Path, text: str, erro
     path.write_text(text)
     with pytest.raises(LabError, match=error):
         read_lists(path)
+
+
+@pytest.mark.parametrize("sep", [";", "\t", "|"])
+def test_other_separators_give_the_same_lists(tmp_path: Path, sep: str) -> None:
+    path = tmp_path / "vendor.csv"
+    rows = (("user_id", "item_id", "rank"), ("007", "a,b", "1"), ("007", "c", "2"))
+    path.write_text("".join(sep.join(row) + "\n" for row in rows))
+    assert read_lists(path).to_numpy().tolist() == [["007", "a,b", 1], ["007", "c", 2]]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_a_file_in_another_encoding_is_refused_in_one_sentence(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "vendor.csv"
+    path.write_bytes("user_id,item_id,rank\nJörg,Käse,1\n".encode(encoding))
+    with pytest.raises(LabError) as error:
+        read_lists(path)
+    assert str(error.value) == f"{path} is not UTF-8: save it as a .csv in UTF-8"
+
+
+def test_a_rank_and_a_score_that_agree_are_read_by_rank(tmp_path: Path) -> None:
+    """Equal scores agree with any order, and texts that are no scores are let be."""
+    path = tmp_path / "vendor.csv"
+    path.write_text("user_id,item_id,rank,score\na,c,2,0.5\na,b,1,0.5\nz,b,1,0.9\nz,c,2,high\n")
+    lists = read_lists(path)
+    assert list(lists) == ["user_id", "item_id", "rank"]
+    assert lists["rank"].tolist() == [2, 1, 1, 2]
 
 
 def test_a_comma_more_at_the_end_moves_no_column(tmp_path: Path) -> None:

@@ -216,6 +216,30 @@ def test_a_cap_takes_little_of_the_effect() -> None:
     assert 0.9 * truth <= np.mean(found) <= truth
 
 
+def test_both_ends_are_cut_and_the_lower_one_only_below_0() -> None:
+    """Of 201 values from -1 to 1 the 99 % quantile is 0.98, and the 1 % quantile -0.98."""
+    values = np.arange(-100, 101) / 100
+    assert [capped(values).min(), capped(values).max()] == pytest.approx([-0.98, 0.98])
+    # Values of 0 and more keep their lower end.
+    assert [capped(values + 1).min(), capped(values + 1).max()] == pytest.approx([0, 1.98])
+    assert capped(values, cap=1).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("wild", [-1e6, 1e6])
+def test_one_wild_value_changes_no_verdict(wild: float) -> None:
+    """A refund like a sale: the lead moves by less than a twentieth of itself."""
+    table = results(effect=0.1)
+    before = read(table).rows.set_index("reading")
+    table.loc[(table["arm"] == NEW).idxmax(), "spend"] = wild
+    reading = read(table)
+    after = reading.rows.set_index("reading")
+    assert reading.verdict == "better"
+    for name in ("capped", "cuped"):
+        assert after.loc[name, "lead"] == pytest.approx(before.loc[name, "lead"], rel=0.05)
+    assert abs(after.loc["plain", "lead"]) > 100
+    assert reading.lowest == (0 if wild < 0 else None)
+
+
 # ---- the arms' sizes
 
 
@@ -259,6 +283,57 @@ def test_the_verdict_follows_the_interval(effect: float, verdict: str) -> None:
 def test_without_weeks_before_the_capped_reading_decides() -> None:
     reading = read(results().drop(columns="spend_before"))
     assert reading.rows["reading"].tolist() == ["plain", "capped"]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+def test_weeks_before_that_are_those_of_the_test_are_refused(noise: float) -> None:
+    """They would explain the lead away: of a new list that is much better nothing would be left."""
+    table = results(effect=0.3)
+    rng = np.random.default_rng(1)
+    before = table["spend"] * (1 + noise * rng.normal(size=len(table)))
+    with pytest.raises(LabError, match="spend_before is spend itself.*leave the column out"):
+        read(table.assign(spend_before=before))
+    # A copy for most of those who bought, noise for the others.
+    some = rng.random(len(table)) < 0.7
+    with pytest.raises(LabError, match="spend_before is spend itself"):
+        read(table.assign(spend_before=table["spend"].where(some, rng.gamma(2, 20, len(table)))))
+
+
+def test_counts_may_be_as_before_and_one_whale_too() -> None:
+    """Most who came once came once before, and one customer always spends a fortune."""
+    table = results()
+    rng = np.random.default_rng(2)
+    visits = table.assign(
+        spend=(rng.random(len(table)) < 0.8).astype(int),
+        spend_before=(rng.random(len(table)) < 0.8).astype(int),
+    )
+    assert read(visits).rows["reading"].iloc[-1] == "cuped"
+    table.loc[0, ["spend", "spend_before"]] = 1e7
+    assert read(table).rows["reading"].iloc[-1] == "cuped"
+
+
+def test_arms_that_differed_before_are_read_without_it() -> None:
+    """As where the export of the weeks before reaches into the test."""
+    table = results(effect=0.3)
+    fair = read(table)
+    assert (fair.before_differs, fair.rows["reading"].iloc[-1]) == (False, "cuped")
+    leaked = read(table.assign(spend_before=table["spend_before"] + table["spend"]))
+    assert leaked.before_p < 1e-3
+    assert leaked.before_differs
+    assert leaked.rows["reading"].tolist() == ["plain", "capped"]
+    assert leaked.verdict == "better"
+    nothing = read(table.assign(spend_before=0.0))
+    assert (nothing.before_p, nothing.rows["reading"].iloc[-1]) == (1, "capped")
+
+
+def test_a_random_split_seldom_differs_before() -> None:
+    """At most 3 of 300 splits of the same shoppers, where 0.3 are expected."""
+    table = results(1000)
+    found = []
+    for seed in range(300):
+        is_new = np.random.default_rng(seed).random(len(table)) < 0.5
+        found.append(read(table.assign(arm=np.where(is_new, NEW, TODAY))).before_differs)
+    assert sum(found) <= 3
 
 
 def test_a_test_whose_arms_lost_shoppers_is_not_read() -> None:

@@ -13,14 +13,15 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from recsys_utils.data import runs
+from recsys_utils.data import outside, registry, runs
 from recsys_utils.pipeline import imports, plan
 from recsys_utils.pipeline.__main__ import main
 from recsys_utils.pipeline.run import _is_result, inputs
-from recsys_utils.store import read_json
+from recsys_utils.store import ROOT, data_dir, read_json
 
 PARAMETERS = "DATASET = 'synthetic'\nFAST = False\nSEED = 42\n"
 # Notes that it ran, and writes a result where model notebooks write theirs.
@@ -659,6 +660,47 @@ def test_wrong_lists_are_refused_before_anything_runs(lab: Lab) -> None:
     code, _, _, error = lab.run("-p", "LISTS={}")
     assert code == 2
     assert "option of its own, --lists" in error
+
+
+def test_a_mistyped_incumbent_is_refused_before_anything_runs(lab: Lab) -> None:
+    lab.notebook("03")
+    lab.notebook("15", parameters="LISTS = {}")
+    toml = lab.shop()
+    text = Path(toml).read_text()
+    Path(toml).write_text(text + "[worth]\nincumbent = 'own_decayd'\n")
+    for arguments in ([], ["--plan"], ["--only", "15"]):
+        code, ran, _, error = lab.run("--dataset", toml, *arguments)
+        assert (code, ran) == (2, [])
+        assert "incumbent = 'own_decayd' is no model that a run makes" in error
+        assert "did you mean own_decayed?" in error
+    # Without the report nobody asks for it.
+    assert lab.run("--dataset", toml, "--only", "03")[:2] == (0, ["03"])
+    Path(toml).write_text(text + "[worth]\nincumbent = 'own_decayed'\n")
+    assert lab.run("--dataset", toml)[:2] == (0, ["15"])
+
+
+def test_an_incumbent_may_be_anothers_list_or_a_model_of_ones_own(lab: Lab) -> None:
+    lab.notebook("15", parameters="LISTS = {}")
+    toml = lab.shop()
+    Path(toml).write_text(Path(toml).read_text() + "[worth]\nincumbent = 'vendor'\n")
+    vendor = lab.home / "vendor.csv"
+    vendor.write_text("user_id,item_id,rank\nx,a,1\n")
+    code, ran, _, error = lab.run("--dataset", toml)
+    assert (code, ran) == (2, [])
+    assert "given as --lists vendor=FILE" in error
+    tasks = lab.plan("--dataset", toml, "--lists", str(vendor))
+    spec = registry.spec(toml)
+    assert plan.incumbent_doubt(spec, tasks[-1].params["LISTS"]) == ""
+    run = data_dir("shop", "runs", "2024-01-09", "vendor.json")
+    run.parent.mkdir(parents=True)
+    run.write_text("{}")
+    assert plan.incumbent_doubt(spec) == ""
+
+
+def test_the_models_of_a_run_are_those_of_the_published_one() -> None:
+    board = pd.read_csv(ROOT / "reports" / "online_retail" / "leaderboard.csv")
+    ours = board.loc[board["family"] != outside.FAMILY, "model"]
+    assert sorted(ours.unique()) == plan.MODELS
 
 
 # Lists with one hit for the first so many shoppers, on validation and on the test.

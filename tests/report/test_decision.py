@@ -255,6 +255,8 @@ def test_an_incumbent_that_was_not_run_is_named(judged: Judged, spec: Spec) -> N
     [
         ("[worth]\nmargin = 1.5", "worth.margin"),
         ("[worth]\nuplift_first = [0.4, 0.2]", "worth.uplift_first"),
+        ("[worth]\nuplift_repeats = [5, 8]", "worth.uplift_repeats.*0.05 means 5 %"),
+        ("[worth]\nuplift_first = [0.3, 2.1]", "worth.uplift_first.*0.05 means 5 %"),
         ("[worth]\nprofit = 1", "worth.profit"),
         ("[guardrails]\nleast_coverage = 2", "guardrails.least_coverage"),
     ],
@@ -266,6 +268,12 @@ def test_settings_of_money_and_guardrails_are_checked(
     toml.write_text((home / "shop.toml").read_text() + line)
     with pytest.raises(LabError, match=named):
         registry.spec(str(toml))
+
+
+def test_uplifts_up_to_200_percent_are_taken(shop: Path, home: Path) -> None:
+    toml = home / "checked.toml"
+    toml.write_text((home / "shop.toml").read_text() + "[worth]\nuplift_first = [-1, 2]")
+    assert registry.spec(str(toml)).worth.uplift_first == (-1, 2)
 
 
 def test_receipts_without_prices_get_a_decision_without_money(plain: Path, home: Path) -> None:
