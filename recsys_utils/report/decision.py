@@ -101,8 +101,8 @@ def _headline(compared: Compared) -> str:
         rows = compared.ranking
         return (
             f"Ship either {name} or {display_name(cheap)}: the weeks before the test cannot tell"
-            f" them apart, and the second costs {total_seconds(rows.loc[cheap])} against"
-            f" {total_seconds(rows.loc[compared.model])}."
+            f" them apart. The second takes {total_seconds(rows.loc[cheap])} to fit and recommend,"
+            f" the first {total_seconds(rows.loc[compared.model])}."
         )
     return f"Ship {name}."
 
@@ -156,11 +156,11 @@ def _predicted(compared: Compared, gain: Lead) -> str:
 def _caused(compared: Compared, gain: Lead, over: str) -> str:
     amount = f"{compared.amount(gain.caused)} {compared.unit}"
     if gain.caused.holds_zero:
-        text = f"What the list may cause {over} cannot be told from nothing: {amount}."
+        text = f"What showing the list may add {over} cannot be told from nothing: {amount}."
     elif gain.caused.value < 0:
-        text = f"The list may cause less than today's: {amount}."
+        text = f"Showing the list may add less than today's: {amount}."
     else:
-        text = f"What the list may cause {over}: {amount}."
+        text = f"What showing the list may add {over}: {amount}."
     return f"{text} {assumptions(compared.spec.worth)}"
 
 
@@ -176,8 +176,8 @@ def _shoppers(compared: Compared, gain: Lead) -> str:
     if gain.capped:
         quantile = percent(compared.spec.worth.cap)
         text += (
-            f" The {gain.capped} who spent most count as if they had spent what {quantile} of the"
-            " shoppers do not exceed."
+            f" The {gain.capped} who spent most are counted with the {quantile} quantile of"
+            " spending."
         )
     return text
 
@@ -300,7 +300,9 @@ def assumptions(assumed: Worth) -> str:
     repeats = _range(assumed.uplift_repeats)
     first = _range(assumed.uplift_first)
     reach = "every shopper sees it" if assumed.seen == 1 else f"{percent(assumed.seen)} see it"
-    kept = "turnover counts" if assumed.margin == 1 else f"the margin is {percent(assumed.margin)}"
+    kept = "amounts are turnover, not margin"
+    if assumed.margin != 1:
+        kept = f"amounts are margin, {percent(assumed.margin)} of turnover"
     return (
         f"Assumed: an item that is shown is bought {repeats} more often where the shopper knows it"
         f" and {first} where it is new to them (from {assumed.uplift_source}); {reach}; {kept}."

@@ -20,6 +20,8 @@ from recsys_utils.serving.telemetry import log_to_stderr
 from recsys_utils.store import data_dir
 
 DRAIN = 10  # seconds that requests have to end in after a stop
+# Seconds after which a thread lets another one go on: a batch must not hold up single lists.
+TURN = 0.0005
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -103,6 +105,7 @@ def _serve(options: argparse.Namespace) -> int:
         flush=True,
     )
     log_to_stderr(settings.debug)
+    sys.setswitchinterval(TURN)
     # The server raises it once more when it has ended in peace: then it is no error.
     signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.run(

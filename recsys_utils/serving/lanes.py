@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager, nullcontext
 
 from starlette.types import Scope
 
-SINGLES = 6  # requests worked on at once; health and metrics need a thread too
+SINGLES = 3  # requests worked on at once; health and metrics need a thread too
 BATCHES = 1
+BATCHES_WAITING = 8  # whoever sends a batch does not sit before a page
 LARGE = 16 << 10  # bytes of a body from which it counts as a batch
 BATCH_PATHS = ("/predict_user_list", "/api/v1/reload")
 FREE_PATHS = ("/api/v1/health", "/metrics", "/static/", "/docs", "/redoc", "/openapi.json")
@@ -43,11 +44,11 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of one app. waiting: how many requests may wait in each."""
+    """The lanes of one app. waiting: how many single requests may wait."""
 
     def __init__(self, waiting: int) -> None:
         self.singles = Lane(SINGLES, waiting)
-        self.batches = Lane(BATCHES, waiting)
+        self.batches = Lane(BATCHES, BATCHES_WAITING)
 
     def place(self, scope: Scope, size: int) -> object:
         """A place for a request in the lane that it belongs to. size: of its body, in bytes."""
