@@ -204,7 +204,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         con = connect()
         cleaned, selected = _clean(con, made, notes)
         readings = _readings(selected)
-        audit = _purchases(con, made, cleaned, selected.raw, folder)
+        audit = _purchases(con, made, cleaned, selected.raw, folder, notes)
         for table in KEYS:
             dropped += _attributes(con, made, table, cleaned, folder, notes)
         for table in ("events", "stock"):
@@ -318,7 +318,7 @@ def _told_reading(selected: Selected, readings: list[list[str]]) -> list[str]:
 
 
 def _purchases(
-    con: ibis.BaseBackend, made: Spec, cleaned: Table, raw: Raw, folder: Path
+    con: ibis.BaseBackend, made: Spec, cleaned: Table, raw: Raw, folder: Path, notes: list[str]
 ) -> list[dict]:
     """Count what the rules reject, merge the rest to one line per (user, item, basket), write.
 
@@ -331,20 +331,13 @@ def _purchases(
             f"every row of {raw.name} was rejected, most by '{worst['rule']}': check [purchases] of"
             f" '{made.name}'"
         )
-    write(
-        cleaning.merge(cleaned.filter(cleaned.rejected.isnull()), made.is_dated),
-        folder / "purchases.parquet",
-        ("ts", "basket_id", "user_id", "item_id"),
-    )
-    lines = count(con.read_parquet(str(folder / "purchases.parquet")))
-    return audit + [
-        {
-            "table": "purchases",
-            "rule": "kept, merged to one line per user, item and basket",
-            "rows": lines,
-            "money": audit[-1]["money"],
-        }
-    ]
+    merged = cleaning.merge(cleaned.filter(cleaned.rejected.isnull()), made)
+    path = folder / "purchases.parquet"
+    write(merged, path, ("ts", "basket_id", "user_id", "item_id"))
+    kept = audit[-1]["money"]
+    row, told = cleaning.merged_audit(con.read_parquet(str(path)), kept, made.currency)
+    notes += told
+    return [*audit, row]
 
 
 def _public(source: Source, table: str) -> dict[str, str]:

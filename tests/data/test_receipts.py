@@ -516,6 +516,39 @@ def test_a_shop_without_returning_shoppers_is_told_what_it_lacks(
         folds.write_folds(str(tmp_path / "shop.toml"))
 
 
+# --- money
+
+
+@pytest.mark.parametrize(
+    ("units", "total", "price"),
+    [
+        (1290, "1.07", 0.000829457),
+        (3, "0.40", 0.1333),
+        (3, "0.20", 0.066666667),
+        (200_000, "5.54", 2.77e-5),
+    ],
+)
+def test_goods_sold_by_gram_keep_their_money(
+    load: Callable, units: int, total: str, price: float
+) -> None:
+    rows = "".join(f"u{n},a,2024-01-01,R{n},{units},{total}\n" for n in range(500))
+    data = load(toml(price="price / units"), r=HEAD + rows)
+    assert set(data.purchases["price"]) == {price}
+    money = data.audit.set_index("rule")["money"]
+    bought = (data.purchases["price"] * data.purchases["quantity"]).sum()
+    assert money.iloc[-1] == round(bought, 2) == pytest.approx(float(total) * 500, rel=1e-3)
+    assert not notes_of(data)
+
+
+def test_money_that_rounding_changes_is_told_and_not_hidden(load: Callable) -> None:
+    rows = HEAD + "".join(f"u1,a,2024-01-01,R{n},3e9,1\n" for n in range(9))
+    data = load(toml('files = ["r.csv"]', 'currency = "€"', price="price / units"), r=rows)
+    money = data.audit.set_index("rule")["money"]
+    assert money["kept"] == 9
+    assert money["kept, merged to one line per user, item and basket"] == 0
+    assert "Money is €0.00 after prices were rounded, and €9.00 before" in notes_of(data)
+
+
 # --- what a shop writes in its own way
 
 
