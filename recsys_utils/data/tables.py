@@ -9,7 +9,7 @@ import pandas as pd
 from ibis.expr.types import Column, Table
 
 from recsys_utils import LabError
-from recsys_utils.data import cleaning, databases, synthetic
+from recsys_utils.data import cleaning, databases, doubts, synthetic
 from recsys_utils.data.dates import as_times, find_reading
 from recsys_utils.data.engine import connect, count, explained, in_order, keep, move, reader, write
 from recsys_utils.data.files import FILE, ROW, raw_files
@@ -41,6 +41,7 @@ MAKERS = [
         "cleaning",
         "databases",
         "dates",
+        "doubts",
         "downloads",
         "drivers",
         "engine",
@@ -284,11 +285,16 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
         rows, sentence = cleaning.with_own_baskets(rows)
         if sentence:
             notes.append(sentence)
-    column = made.purchases.columns["user_id"]
-    sentence = cleaning.heavy_shopper(rows.filter(rows.rejected.isnull()), column)
-    if sentence:
-        notes.append(sentence)
+    notes += _doubts(rows, selected, made)
     return rows, selected
+
+
+def _doubts(rows: Table, selected: Selected, made: Spec) -> list[str]:
+    """What a person should look at in the rows, which have `rejected`."""
+    kept = rows.filter(rows.rejected.isnull())
+    sentence = cleaning.heavy_shopper(kept, made.purchases.columns["user_id"])
+    told = [sentence] if sentence else []
+    return told + doubts.told_returns(rows, made.currency)
 
 
 def _readings(selected: Selected) -> list[list[str]]:

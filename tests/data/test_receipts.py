@@ -549,6 +549,19 @@ def test_money_that_rounding_changes_is_told_and_not_hidden(load: Callable) -> N
     assert "Money is €0.00 after prices were rounded, and €9.00 before" in notes_of(data)
 
 
+@pytest.mark.parametrize(("bought", "returned"), [(9, 1), (9, 0.05)])
+def test_returns_are_told_with_what_they_are_worth(
+    load: Callable, bought: float, returned: float
+) -> None:
+    """Those of nobody in particular cancel no shopper's purchase."""
+    rows = f"u1,a,2024-01-01,R1,100,{bought}\nu1,a,2024-01-02,R2,-100,{returned}\n"
+    rows += "u1,b,2024-01-02,R3,-1,\n,b,2024-01-02,R4,-999,999\n"
+    note = notes_of(load(toml('files = ["r.csv"]', 'currency = "€"'), r=HEAD + rows))
+    is_told = "Returns of €100 are rejected: money (€900) is before returns" in note
+    assert is_told == (returned == 1)
+    assert is_told or "Returns" not in note
+
+
 # --- what a shop writes in its own way
 
 
