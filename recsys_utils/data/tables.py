@@ -292,8 +292,9 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
 def _doubts(rows: Table, selected: Selected, made: Spec) -> list[str]:
     """What a person should look at in the rows, which have `rejected`."""
     kept = rows.filter(rows.rejected.isnull())
+    told = doubts.told_heavy_line(kept, selected, made.currency)
     sentence = cleaning.heavy_shopper(kept, made.purchases.columns["user_id"])
-    told = [sentence] if sentence else []
+    told += [sentence] if sentence else []
     return told + doubts.told_returns(rows, made.currency)
 
 

@@ -562,6 +562,14 @@ def test_returns_are_told_with_what_they_are_worth(
     assert is_told or "Returns" not in note
 
 
+def test_a_line_that_is_most_of_all_money_is_named(load: Callable) -> None:
+    rows = HEAD + "".join(f"u{n},a,2024-01-01,R{n},1,2\n" for n in range(120))
+    data = load(toml('files = ["r.csv"]', 'currency = "€"'), r=rows + "u1,b,2024-01-01,X,1e9,1\n")
+    note = "r.csv, row 121: this line alone is 100% of all money, €1,000,000,000 (item_id (sku) 'b'"
+    assert note in notes_of(data)
+    assert not notes_of(load(toml(), r=rows + "u1,b,2024-01-01,X,200,1\n"))
+
+
 # --- what a shop writes in its own way
 
 
