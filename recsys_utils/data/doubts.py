@@ -1,9 +1,11 @@
 """What a person should look at in receipts that were read: told, never changed."""
 
+from pathlib import Path
+
 import ibis
 from ibis.expr.types import Table
 
-from recsys_utils.data.engine import fetch
+from recsys_utils.data.engine import count, fetch, identifier
 from recsys_utils.data.files import FILE, ROW
 from recsys_utils.data.readers import Selected
 
@@ -12,6 +14,18 @@ RETURNS_SHARE = 0.01
 # One line with such a share of all money, among so many lines at least.
 LINE_SHARE = 0.5
 LEAST_LINES = 100
+# What stands in such a share of the baskets, in a shop of so many items at least, may be no goods.
+BASKET_SHARE = 0.4
+LEAST_ITEMS = 10
+NAMED = 5
+# A name that ends in one of these, or is nothing else, is no product's: a voucher, "next day
+# carriage"; a carriage clock is one.
+ENDS = (
+    r"postage|carriage|shipping|delivery|charges?|fees?|tax|vat|deposit|vouchers?|gift cards?"
+    r"|discount|adjustment"
+)
+WHOLE = r"manual|test|test (product|item|article)|adjustment .*"
+NO_PRODUCT = rf"^((\S+ ){{0,2}}({ENDS})[^a-z]*|({WHOLE}))$"
 
 
 def told_returns(t: Table, currency: str) -> list[str]:
@@ -57,3 +71,58 @@ def told_heavy_line(t: Table, selected: Selected, currency: str) -> list[str]:
         f" quantity {top['quantity']:,.10g}, price {top['price']:,.10g}): if that is a mistake,"
         " correct the file, or reject the line."
     ]
+
+
+def told_no_products(con: ibis.BaseBackend, folder: Path, selected: Selected) -> list[str]:
+    """A sentence on items that look like a fee, a tax or a bag, with the rule that drops them.
+
+    folder: of the tables purchases and items.
+    """
+    bought = con.read_parquet(str(folder / "purchases.parquet"))
+    items = con.read_parquet(str(folder / "items.parquet"))
+    baskets, most = _many_baskets(bought)
+    is_free = bought.price.max() == 0 if "price" in bought.columns else ibis.literal(False)
+    # A merged line is an item in a basket.
+    sold = bought.group_by("item_id").agg(lines=bought.count(), is_free=is_free)
+    name = ibis.coalesce(items.name, items.item_id) if "name" in items.columns else items.item_id
+    words = name.cast("string").lower().re_replace(r"[\s_-]+", " ").strip()
+    named = items.select("item_id", name=name, is_named=words.re_search(NO_PRODUCT))
+    odd = sold.join(named, "item_id").filter(lambda t: t.is_free | t.is_named | (t.lines > most))
+    n = count(odd)
+    if not n:
+        return []
+    top = odd.order_by(ibis.desc("lines"), "item_id").limit(NAMED).to_pandas()
+    told = ", ".join(_why_no_product(row, baskets) for row in top.itertuples())
+    more = f" and {n - NAMED:,} more" if n > NAMED else ""
+    return [
+        f"Items that look like no product, and are recommended like one: {told}{more}. If so, add"
+        f' to the TOML [purchases.reject] "no product" = {_rule(selected, top["item_id"])}.'
+    ]
+
+
+def _many_baskets(bought: Table) -> tuple[int, float]:
+    """How many baskets there are, and how many of them an item may be in without a word."""
+    facts = bought.agg(baskets=bought.basket_id.nunique(), items=bought.item_id.nunique())
+    baskets, items = facts.to_pandas().iloc[0]
+    return int(baskets), float(baskets * (BASKET_SHARE if items >= LEAST_ITEMS else 1))
+
+
+def _why_no_product(row: tuple, baskets: int) -> str:
+    """An item with what is odd about it."""
+    if row.is_named and row.name != row.item_id:
+        return f"'{row.item_id}' ({row.name})"
+    if row.is_free:
+        return f"'{row.item_id}' (always free)"
+    if row.is_named:
+        return f"'{row.item_id}'"
+    return f"'{row.item_id}' (in {row.lines / baskets:.0%} of the baskets)"
+
+
+def _rule(selected: Selected, item_ids: list[str]) -> str:
+    """The rule for some items, as a TOML has it."""
+    column = selected.source.columns["item_id"]
+    if column in selected.raw.columns and not column.isidentifier():
+        column = identifier(column)
+    listed = ", ".join("'" + each.replace("'", "''") + "'" for each in item_ids)
+    rule = f"{column} IN ({listed})"
+    return f"'''{rule} '''" if '"' in rule or "\\" in rule else f'"{rule}"'

@@ -208,6 +208,7 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         audit = _purchases(con, made, cleaned, selected.raw, folder, notes)
         for table in KEYS:
             dropped += _attributes(con, made, table, cleaned, folder, notes)
+        notes += doubts.told_no_products(con, folder, selected)
         for table in ("events", "stock"):
             if getattr(made, table):
                 audit += _plain(con, made, table, folder, notes)

@@ -570,6 +570,39 @@ def test_a_line_that_is_most_of_all_money_is_named(load: Callable) -> None:
     assert not notes_of(load(toml(), r=rows + "u1,b,2024-01-01,X,200,1\n"))
 
 
+# --- what is no product
+
+
+def test_fees_and_bags_are_named_with_the_rule_that_drops_them(load: Callable) -> None:
+    """By their name, in too many baskets, or always free: those in the most baskets first."""
+    names = {"POST": "Next day CARRIAGE", "M": "Manual", "CLOCK": "Carriage clock", "S": "Soap"}
+    more = '[items]\nfiles = ["i.csv"]\n[items.columns]\nitem_id = "sku"\nname = "title"\n'
+    items = "sku,title\n" + "".join(f"{sku},{name}\n" for sku, name in names.items())
+    rows = HEAD + "".join(f"u{n},a{n % 9},2024-01-01,R{n},1,2\n" for n in range(90))
+    rows += "".join(f"u{n},LID,2024-01-01,R{n},1,1\n" for n in range(50))
+    rows += "".join(f"u{n},BAG,2024-01-01,R{n},1,0\n" for n in range(20))
+    rows += "".join(f"u1,{sku},2024-01-01,R1,1,1\n" for sku in [*names, "DELIVERY_FEE"])
+    note = notes_of(load(toml(more=more), r=rows, i=items))
+    told = (
+        "'LID' (in 56% of the baskets), 'BAG' (always free), 'DELIVERY_FEE', 'M' (Manual),"
+        " 'POST' (Next day CARRIAGE). If so, add to the TOML [purchases.reject] \"no product\" ="
+    )
+    assert told in note
+    [rule] = re.findall(r'\[purchases.reject\] ("no product" = .*")\.', note)
+    data = load(toml(more=f"[purchases.reject]\n{rule}\n{more}"), r=rows, i=items)
+    assert data.audit.set_index("rule").loc["no product", "rows"] == 73
+    assert "no product" not in notes_of(data)
+
+
+def test_a_rule_for_items_fits_the_column_that_a_shop_has(load: Callable) -> None:
+    rows = HEAD.replace("sku", "Item Code") + "u1,a,2024-01-01,R1,1,2\nu1,Tax,2024-01-01,R1,1,2\n"
+    text = toml(item_id="Item Code")
+    note = notes_of(load(text, r=rows))
+    [rule] = re.findall(r"\[purchases.reject\] (\"no product\" = .*)\.", note)
+    data = load(f"{text}\n[purchases.reject]\n{rule}", r=rows)
+    assert data.purchases["item_id"].tolist() == ["a"]
+
+
 # --- what a shop writes in its own way
 
 
