@@ -366,6 +366,7 @@ def _attributes(
 ) -> list[str]:
     """Write items, users or stores: one row per id, the first-seen value of each attribute.
 
+    In a table of their own the first row of an id counts, where its rows contradict one another.
     Return personal columns dropped.
 
     First seen, not most frequent: a later row then never changes what a model fitted before it has
@@ -393,6 +394,9 @@ def _attributes(
     if table in ("items", "users") and source and source.has_place:
         # The shop's own list: what nobody bought is on sale, and who bought nothing is a client.
         ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
+    if source and source.has_place:
+        rows, told = _one_row_each(rows, key, f"{raw.paths[0].name} ([{table}])")
+        notes += told
     for column in attributes:
         ids = ids.left_join(_first_seen(rows, key, column), key).drop(f"{key}_right")
     write(ids, folder / f"{table}.parquet", (key,))
@@ -432,6 +436,37 @@ def _own_rows(
     t = t.filter(t.rejected.isnull())
     order = ibis.row_number().over(order_by=[FILE, ROW])
     return move(t.mutate(ts=order, **text_ids(t)).drop(ROW, FILE), con), raw
+
+
+def _one_row_each(t: Table, key: str, where: str) -> tuple[Table, list[str]]:
+    """Rows that say something, without those that contradict an earlier one of the same id.
+
+    And a sentence on these. Values of one row are never mixed with those of another that says
+    something else. t: rows of a table's own file, whose order is ts.
+    """
+    attributes = [name for name in t.columns if name not in (key, "ts", "rejected")]
+    if not attributes:
+        return t, []
+    says_something = ibis.or_(*(t[name].notnull() for name in attributes))
+    t = keep(t.filter(t[key].notnull(), says_something))
+    values = t.group_by(key).agg(**{name: t[name].nunique() for name in attributes})
+    several = keep(values.filter(ibis.or_(*(values[name] > 1 for name in attributes))))
+    numbers = {name: (several[name] > 1).sum() for name in attributes}
+    found = several.agg(ids=several.count(), **numbers).to_pandas().iloc[0]
+    n = int(found["ids"])
+    if not n:
+        return t, []
+    column = max(attributes, key=lambda name: found[name])
+    example = several.filter(several[column] > 1).order_by(key).limit(1).to_pandas()[key][0]
+    said = t.filter(t[key] == example, t[column].notnull()).order_by("ts").to_pandas()[column]
+    first, second = said.astype("string").drop_duplicates().head(2)
+    firsts = t.semi_join(several, key).group_by(key).agg(ts=lambda rows: rows.ts.min())
+    rows = t.anti_join(several, key).union(t.semi_join(firsts, [key, "ts"]))
+    ids = f"1 {key}" if n == 1 else f"{n:,} {key}s"
+    return rows, [
+        f"{where} has {ids} more than once with different values, such as {column} of '{example}':"
+        f" '{first}' and '{second}'. The first row counts: take the others out of the file."
+    ]
 
 
 def _first_seen(t: Table, key: str, column: str) -> Table:

@@ -130,7 +130,7 @@ def write_shop(folder: Path) -> str:
     """The TOML that --dataset takes, beside its files."""
     codes = [*range(1, 70), "007"]
     rows = [f"{code},item {code},d{n % 4},1.5\n" for n, code in enumerate(codes)]
-    items = "code,title,dept,grams\n" + "".join(rows)
+    items = "code,title,dept,grams\n" + "".join(rows) + "7,other,d9,2.5\n"
     events = "who,what,kind,at\n" + "".join(
         f"{n % 9 + 1},{n % 50 + 1},{('view', 'cart')[n % 2]},2024-03-01 10:{n:02d}:00\n"
         for n in range(60)
@@ -224,6 +224,7 @@ def test_tables_and_folds_are_equal_cell_for_cell(
     assert len(expected["audit"]) >= 8, "the shop breaks too few rules to show anything"
     assert any("come again" in note for note in expected["notes"])
     assert any("without a receipt" in note for note in expected["notes"])
+    assert any("more than once" in note for note in expected["notes"])
 
 
 @needs_sail
