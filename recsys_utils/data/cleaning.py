@@ -226,7 +226,7 @@ def merged_ids(selected: Selected) -> list[str]:
         if name in raw.columns and raw[name].type().is_string()
     ]
     told = []
-    odd = {name: (raw[name].contains(".0") | raw[name].contains(" ")).sum() for name in names}
+    odd = {name: (raw[name] != id_text(raw[name])).sum() for name in names}
     counts = raw.agg(**odd).to_pandas().iloc[0].fillna(0) if odd else {}
     for name in (name for name in names if counts[name]):
         spellings = raw.select(raw=raw[name], id=id_text(raw[name])).distinct()
@@ -236,7 +236,8 @@ def merged_ids(selected: Selected) -> list[str]:
             example = several.order_by("id").limit(1).to_pandas()["id"][0]
             told.append(
                 f"Values of {selected.column(name)} that stand in the file in two spellings, such"
-                f" as {example} with blanks or with .0, and are taken for one: {n:,}."
+                f" as {example} with blanks, with .0 or in two forms of Unicode, and are taken for"
+                f" one: {n:,}."
             )
     return told
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import ibis
 from ibis.expr.types import Table
 
-from recsys_utils.data.engine import count, fetch, identifier
+from recsys_utils.data.engine import count, fetch, identifier, keep
 from recsys_utils.data.files import FILE, ROW
 from recsys_utils.data.readers import Selected
 
@@ -118,11 +118,41 @@ def _why_no_product(row: tuple, baskets: int) -> str:
     return f"'{row.item_id}' (in {row.lines / baskets:.0%} of the baskets)"
 
 
+def told_case(t: Table, selected: Selected) -> list[str]:
+    """Sentences about ids that differ in nothing but case, and stay apart.
+
+    t: rows that are kept.
+    """
+    told = []
+    for name in ("user_id", "item_id"):
+        ids = t.select(id=t[name]).distinct()
+        alike = ids.group_by(low=ids.id.lower())
+        alike = alike.agg(n=ids.count(), one=ids.id.min(), other=ids.id.max())
+        alike = keep(alike.filter(alike.n > 1))
+        if n := count(alike):
+            example = alike.order_by("low").limit(1).to_pandas().iloc[0]
+            mapped = _in_toml(f"lower({_column(selected, name)})")
+            told.append(
+                f"Values of {selected.column(name)} that differ in nothing but case, such as"
+                f" '{example['one']}' and '{example['other']}', and are not taken for one: {n:,}."
+                f" If they are one, map {name} = {mapped}, in every table."
+            )
+    return told
+
+
 def _rule(selected: Selected, item_ids: list[str]) -> str:
     """The rule for some items, as a TOML has it."""
-    column = selected.source.columns["item_id"]
-    if column in selected.raw.columns and not column.isidentifier():
-        column = identifier(column)
     listed = ", ".join("'" + each.replace("'", "''") + "'" for each in item_ids)
-    rule = f"{column} IN ({listed})"
-    return f"'''{rule} '''" if '"' in rule or "\\" in rule else f'"{rule}"'
+    return _in_toml(f"{_column(selected, 'item_id')} IN ({listed})")
+
+
+def _column(selected: Selected, name: str) -> str:
+    """What an id is mapped to, as SQL has it."""
+    mapped = selected.source.columns[name]
+    is_odd = mapped in selected.raw.columns and not mapped.isidentifier()
+    return identifier(mapped) if is_odd else mapped
+
+
+def _in_toml(sql: str) -> str:
+    """SQL between quotes that it does not hold itself."""
+    return f"'''{sql} '''" if '"' in sql or "\\" in sql else f'"{sql}"'

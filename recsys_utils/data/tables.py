@@ -294,6 +294,7 @@ def _doubts(rows: Table, selected: Selected, made: Spec) -> list[str]:
     """What a person should look at in the rows, which have `rejected`."""
     kept = rows.filter(rows.rejected.isnull())
     told = doubts.told_heavy_line(kept, selected, made.currency)
+    told += doubts.told_case(kept, selected)
     sentence = cleaning.heavy_shopper(kept, made.purchases.columns["user_id"])
     told += [sentence] if sentence else []
     return told + doubts.told_returns(rows, made.currency)
@@ -408,18 +409,28 @@ def _meeting(sold: Table, rows: Table, key: str, raw: Raw, table: str) -> list[s
 
     sold: the distinct ids of the receipts. rows: of the table, from `raw`.
     """
-    listed = rows.select(key).filter(rows[key].notnull()).distinct()
+    listed = keep(rows.select(key).filter(rows[key].notnull()).distinct())
     n = count(sold)
     met = count(sold.semi_join(listed, key))
+    by_case = 0
+    if met < n:
+        apart = keep(sold.anti_join(listed, key))
+        low = listed.select(low=listed[key].lower())
+        by_case = count(apart.select(low=apart[key].lower()).semi_join(low, "low"))
+    lower = f'map {key} = "lower(<column>)" in both tables'
     if met:
         share = f"{100 * met // n}%" if met < n else "all"
-        return [f"{raw.paths[0].name} ([{table}]) has {share} of the {n:,} {key}s of the receipts."]
+        more = f", and {by_case:,} more in other case: {lower}" * bool(by_case)
+        where = f"{raw.paths[0].name} ([{table}])"
+        return [f"{where} has {share} of the {n:,} {key}s of the receipts{more}."]
     example = sold.order_by(key).limit(1).to_pandas()[key][0]
     other = listed.order_by(key).limit(1).to_pandas()[key]
     bare = listed.select(bare=listed[key].re_replace("^0+", ""))
     by_zeros = sold.select(bare=sold[key].re_replace("^0+", "")).semi_join(bare, "bare")
     cure = "map the column that holds the receipts' ids"
-    if count(by_zeros):
+    if by_case:
+        cure = f"case differs, so {lower}"
+    elif count(by_zeros):
         cure = f"leading zeros differ, so map {key} = \"ltrim(<column>, '0')\" in both tables"
     raise LabError(
         f"{raw.name} ([{table}]) has no {key} of the receipts: they have '{example}', it has"

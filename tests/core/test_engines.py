@@ -97,6 +97,9 @@ TEST1;7;2024-02-03 12:00:00;r3;1;9,00;S-1;Bonn
 2;12;2024-02-04 12:00:00;r5;-1;9,00;K-2;Bonn
 ;12;2024-02-04 12:00:00;r5;1;9,00;K-3;Bonn
 3;12;1969-02-04 12:00:00;r6;1;9,00;N-1;Rom
+café;13;2024-03-04 12:00:00;r8;1;9,00;N-1;Rom
+ café ;13;2024-03-04 12:00:00;r8;1;9,00;N-1;Rom
+CAFÉ;13;2024-03-04 12:00:00;r9;1;9,00;N-1;Rom
 3;13;2025-11-04 12:00:00;r7;1;9,00;N-1;Rom
 newcomer;13;2024-05-20 12:00:00;n1;1;9,00;N-1;Rom
 newcomer;14;2024-05-21 12:00:00;n2;1;9,00;N-1;Rom
@@ -225,6 +228,8 @@ def test_tables_and_folds_are_equal_cell_for_cell(
     assert any("come again" in note for note in expected["notes"])
     assert any("without a receipt" in note for note in expected["notes"])
     assert any("more than once" in note for note in expected["notes"])
+    assert any("two spellings" in note for note in expected["notes"])
+    assert any("but case" in note for note in expected["notes"])
 
 
 @needs_sail

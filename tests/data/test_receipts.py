@@ -240,6 +240,62 @@ def test_ids_that_become_one_are_told(load: Callable) -> None:
     assert "Values of item_id (sku) that stand in the file in two spellings" in notes_of(data)
 
 
+SPELLINGS = [
+    "caf\u00e9",
+    "\u00a0cafe\u0301",
+    "caf\u00e9\u202f\t",
+    "\ufeffcaf\u00e9",
+    "caf\u00e9 \u3000",
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "xlsx", "parquet"])
+def test_blanks_and_forms_of_unicode_make_no_other_id(
+    load: Callable, tmp_path: Path, kind: str
+) -> None:
+    """In receipts of any kind, in their shoppers, items and baskets, and in other tables."""
+    frame = pd.DataFrame({"customer": SPELLINGS, "sku": SPELLINGS[::-1], "receipt": SPELLINGS})
+    frame = frame.assign(day="2024-01-01", units=1, price=2.0)
+    if kind == "csv":
+        frame.to_csv(tmp_path / "r.csv", index=False)
+    elif kind == "xlsx":
+        frame.to_excel(tmp_path / "r.xlsx", index=False)
+    else:
+        frame.to_parquet(tmp_path / "r.parquet")
+    items = '[items]\nfiles = ["i.csv"]\n[items.columns]\nitem_id = "code"\nname = "title"\n'
+    text = toml(f'files = ["r.{kind}"]', more=items)
+    data = load(text, i="code,title\n\u2003cafe\u0301,Coffee\n")
+    [line] = data.purchases[["user_id", "item_id", "basket_id", "quantity"]].to_numpy().tolist()
+    assert line == ["caf\u00e9", "caf\u00e9", "caf\u00e9", 5]
+    assert data.items.to_numpy().tolist() == [["caf\u00e9", "Coffee"]]
+    for column in ("user_id (customer)", "item_id (sku)", "basket_id (receipt)"):
+        assert f"Values of {column} that stand in the file in two spellings" in notes_of(data)
+
+
+def test_ids_that_differ_in_case_stay_apart_and_are_told(load: Callable) -> None:
+    rows = HEAD.replace("sku", "Item Code")
+    rows += "".join(f"{user},{sku},2024-01-01,R1,1,1\n" for user in "uUv" for sku in "aAÉébc")
+    text = toml(item_id="Item Code")
+    data = load(text, r=rows)
+    assert len(data.users) == 3
+    assert len(data.items) == 6
+    note = notes_of(data)
+    assert "user_id (customer) that differ in nothing but case, such as 'U' and 'u'" in note
+    assert "such as 'A' and 'a', and are not taken for one: 2. If they are one, map" in note
+    [cure] = re.findall(r"map (item_id = .*), in every table", note)
+    merged = load(text.replace("item_id = 'Item Code'", cure), r=rows)
+    assert sorted(merged.items["item_id"]) == ["a", "b", "c", "é"]
+
+
+def test_tables_whose_ids_differ_in_case_are_told(load: Callable) -> None:
+    items = '[items]\nfiles = ["i.csv"]\n[items.columns]\nitem_id = "code"\nname = "title"\n'
+    rows = HEAD + "u1,a,2024-01-01,R1,1,1\nu1,b,2024-01-01,R1,1,1\nu1,c,2024-01-01,R1,1,1\n"
+    note = notes_of(load(toml(more=items), r=rows, i="code,title\na,Tea\nB,Bread\n"))
+    assert "33% of the 3 item_ids of the receipts, and 1 more in other case: map item_id =" in note
+    with pytest.raises(LabError, match="case differs, so map item_id = .lower"):
+        load(toml(more=items), r=rows, i="code,title\nA,Tea\nB,Bread\n")
+
+
 @pytest.mark.parametrize("nobody", ["nan", "NULL", "None", "N/A", "-", " "])
 def test_spellings_of_nobody_are_no_customer(load: Callable, nobody: str) -> None:
     data = load(toml(), r=HEAD + f"u1,a,2024-01-01,R1,1,1\n{nobody},a,2024-01-01,R2,1,1\n")
