@@ -143,7 +143,10 @@ def id_text(column: Column) -> Column:
     if column.type().is_decimal():
         plain = column.cast("string")
         return plain.re_replace(r"^(-?\d+)\.0+$", r"\1")
-    text = _composed(_without_blanks(column.cast("string"), BLANKS))
+    raw = column.cast("string")
+    # Slow, so only where a sign is not of ASCII.
+    composed = _composed(_without_blanks(raw, BLANKS))
+    text = ibis.ifelse(_bytes(raw) == raw.length(), raw.strip(), composed)
     whole = text.re_replace(r"^(\d+)\.0$", r"\1")  # slow, so only where there is a need
     return ibis.ifelse(text.endswith(".0"), whole, text).nullif("")
 
@@ -208,6 +211,11 @@ def _plain_text(column: Column) -> Column:
 @ibis.udf.scalar.builtin(name="trim")
 def _without_blanks(text: str, blanks: str) -> str:
     """DuckDB's trim, whose own blanks are only those of ASCII."""
+
+
+@ibis.udf.scalar.builtin(name="strlen")
+def _bytes(text: str) -> int:
+    """DuckDB's count of bytes."""
 
 
 @ibis.udf.scalar.builtin(name="nfc_normalize")
