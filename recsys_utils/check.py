@@ -15,7 +15,7 @@ from recsys_utils.data import folds, tables
 from recsys_utils.data.engine import local
 from recsys_utils.data.files import FILE, ROW, likely_encoding, read_file
 from recsys_utils.data.registry import Layout
-from recsys_utils.pipeline.estimate import estimate
+from recsys_utils.pipeline.estimate import counted, estimate
 from recsys_utils.pipeline.plan import incumbent_doubt, make_plan, parse_options
 from recsys_utils.report.verdict import LEAST_SHOPPERS
 from recsys_utils.store import atomic
@@ -33,10 +33,15 @@ HINTS = {
     "category": r"category|department|group|class",
 }
 NAMES = r"name|description|title|desc"
+NOBODY = (
+    "no shopper of the test part has an earlier receipt, so no list for a shopper can be judged:"
+    " map user_id to something that lasts, such as a card or an account, or take receipts over a"
+    " longer time"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print what was understood. Returns 0, or 2 for bad input."""
+    """Print what was understood. Returns 0, or 2 for bad input and where no run is possible."""
     parser = argparse.ArgumentParser(
         "python -m recsys_utils.check", description="Read a shop's receipts and say what they are."
     )
@@ -46,15 +51,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--draft", action="store_true", help="write a first .toml from a file")
     options = parser.parse_args(arguments)
     try:
-        print(draft(Path(options.dataset)) if options.draft else report(options.dataset))
+        if options.draft:
+            print(draft(Path(options.dataset)))
+            return 0
+        text, lack = report(options.dataset)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    print(text)
+    return 2 if lack else 0
 
 
-def report(dataset: str) -> str:
-    """What was understood of a data set, as text: rows, dates, ids, money, folds, warnings."""
+def report(dataset: str) -> tuple[str, str]:
+    """What was understood of a data set, as text: rows, dates, ids, money, folds, warnings.
+
+    And what a run lacks, "" if nothing.
+    """
     data = tables.load(dataset)
     buys = data.purchases
     parts = [
@@ -64,7 +76,7 @@ def report(dataset: str) -> str:
         "\nWhat the receipts hold\n" + _pairs(_facts(data)),
         "\nRows that cleaning kept and rejected\n" + _table(_audit(data)),
     ]
-    sizes, warnings = _folds(data)
+    sizes, warnings, lack = _folds(data)
     if sizes is not None:
         parts.append("\nHow they are cut for the judgement\n" + _table(sizes))
     warnings += data.manifest.get("notes", [])
@@ -72,10 +84,13 @@ def report(dataset: str) -> str:
         warnings.append(f"{doubt}.")
     if warnings:
         parts.append("\nTo look at, the weightiest first\n" + _bullets(warnings))
+    if lack:
+        parts.append(f"\nNo run is possible yet: {lack}. Then check again.")
+        return "\n".join(parts), lack
     tasks = make_plan(parse_options(["--dataset", dataset]))
     parts.append("\nWhat a run will cost\n" + _bullets(estimate(dataset, tasks, False, 2)[1]))
     parts.append(f"\nNext: ./run_all.sh --dataset {dataset}")
-    return "\n".join(parts)
+    return "\n".join(parts), ""
 
 
 def draft(path: Path) -> str:
@@ -216,12 +231,14 @@ def _facts(data: tables.Tables) -> dict[str, str]:
     return facts
 
 
-def _folds(data: tables.Tables) -> tuple[pd.DataFrame | None, list[str]]:
-    """Sizes of the parts, and what stands in the way of a judgement."""
+def _folds(data: tables.Tables) -> tuple[pd.DataFrame | None, list[str], str]:
+    """Sizes of the parts, what weakens a judgement, and what makes it impossible."""
     try:
         _, parts = folds.cut(data.purchases, data.spec)
+        if data.spec.folds > 1:
+            folds.cut(data.purchases, data.spec, data.spec.folds - 1)
     except LabError as error:
-        return None, [f"{error}."]
+        return None, [], str(error)
     sizes = pd.DataFrame(
         [
             {
@@ -236,15 +253,18 @@ def _folds(data: tables.Tables) -> tuple[pd.DataFrame | None, list[str]]:
         ]
     )
     judged = len(folds.returning(parts))
+    if not judged:
+        return sizes, [], NOBODY
     warnings = []
     if judged < LEAST_SHOPPERS:
+        have = "has" if judged == 1 else "have"
         warnings.append(
-            f"{judged} shoppers of the test part have an earlier receipt; with fewer than"
-            f" {LEAST_SHOPPERS} the report recommends nothing."
+            f"{counted(judged, 'shopper')} of the test part {have} an earlier receipt; with fewer"
+            f" than {LEAST_SHOPPERS} the report recommends nothing."
         )
     if not len(parts["valid"]):
         warnings.append("The validation part is empty: parameters cannot be chosen.")
-    return sizes, warnings
+    return sizes, warnings, ""
 
 
 def _table(frame: pd.DataFrame) -> str:

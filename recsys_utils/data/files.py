@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import ibis
 import pandas as pd
-from ibis.expr.types import Table
+from ibis.expr.types import Column, Table
 
 from recsys_utils import LabError
 from recsys_utils.data import downloads, urls
@@ -34,6 +34,10 @@ HEADER_WITHIN = 20
 # A character that no text file holds, for lines that are one field.
 NEVER = "\x01"
 FILE = "_file"  # its file
+# At the ends of an id: all of Unicode's, and those that take no room.
+BLANKS = "".join(
+    sign for sign in map(chr, range(0x10000)) if sign.isspace() or sign in "\u200b\u2060\ufeff"
+)
 
 
 def raw_files(source: Layout, spec: Spec) -> list[Path]:
@@ -124,8 +128,12 @@ def _with_rows(path: Path, rows: Table) -> Table:
     return rows
 
 
-def id_text(column: ibis.expr.types.Column) -> ibis.expr.types.Column:
-    """An id as text, without the '.0' that a spreadsheet's whole numbers bring; empty is null."""
+def id_text(column: Column) -> Column:
+    """An id as text, without the '.0' that a spreadsheet's whole numbers bring; empty is null.
+
+    Blanks of any kind at its ends go, and signs that Unicode can write in two ways are written in
+    one. column: of DuckDB, which reads all raw files.
+    """
     if column.type().is_floating():
         is_whole = (column == column.floor()) & (column.abs() < 2.0**63)
         whole = ibis.ifelse(is_whole, column, ibis.null()).cast("int64").cast("string")
@@ -135,7 +143,10 @@ def id_text(column: ibis.expr.types.Column) -> ibis.expr.types.Column:
     if column.type().is_decimal():
         plain = column.cast("string")
         return plain.re_replace(r"^(-?\d+)\.0+$", r"\1")
-    text = column.cast("string").strip()
+    raw = column.cast("string")
+    # Slow, so only where a sign is not of ASCII.
+    composed = _composed(_without_blanks(raw, BLANKS))
+    text = ibis.ifelse(_bytes(raw) == raw.length(), raw.strip(), composed)
     whole = text.re_replace(r"^(\d+)\.0$", r"\1")  # slow, so only where there is a need
     return ibis.ifelse(text.endswith(".0"), whole, text).nullif("")
 
@@ -187,7 +198,29 @@ def _is_workbook(path: Path) -> bool:
 
 def _as_text(t: Table, ids: Iterable[str]) -> Table:
     """Ids as text, before files of other types are put together with them."""
-    return t.mutate(**{name: id_text(t[name]) for name in ids if name in t.columns})
+    return t.mutate(**{name: _plain_text(t[name]) for name in ids if name in t.columns})
+
+
+def _plain_text(column: Column) -> Column:
+    """A text as it stands, so that its spellings can be told; anything else as an id's text."""
+    if not column.type().is_string():
+        return id_text(column)
+    return ibis.ifelse(id_text(column).isnull(), ibis.null("string"), column)
+
+
+@ibis.udf.scalar.builtin(name="trim")
+def _without_blanks(text: str, blanks: str) -> str:
+    """DuckDB's trim, whose own blanks are only those of ASCII."""
+
+
+@ibis.udf.scalar.builtin(name="strlen")
+def _bytes(text: str) -> int:
+    """DuckDB's count of bytes."""
+
+
+@ibis.udf.scalar.builtin(name="nfc_normalize")
+def _composed(text: str) -> str:
+    """DuckDB's NFC: é as one sign, not as e and an accent."""
 
 
 def _text_file(

@@ -9,7 +9,7 @@ import pandas as pd
 from ibis.expr.types import Column, Table
 
 from recsys_utils import LabError
-from recsys_utils.data import cleaning, databases, synthetic
+from recsys_utils.data import cleaning, databases, doubts, synthetic
 from recsys_utils.data.dates import as_times, find_reading
 from recsys_utils.data.engine import connect, count, explained, in_order, keep, move, reader, write
 from recsys_utils.data.files import FILE, ROW, raw_files
@@ -41,6 +41,7 @@ MAKERS = [
         "cleaning",
         "databases",
         "dates",
+        "doubts",
         "downloads",
         "drivers",
         "engine",
@@ -202,9 +203,10 @@ def build(made: Spec, folder: Path, wanted: dict) -> None:
         con = connect()
         cleaned, selected = _clean(con, made, notes)
         readings = _readings(selected)
-        audit = _purchases(con, made, cleaned, selected.raw, folder)
+        audit = _purchases(con, made, cleaned, selected.raw, folder, notes)
         for table in KEYS:
             dropped += _attributes(con, made, table, cleaned, folder, notes)
+        notes += doubts.told_no_products(con, folder, selected)
         for table in ("events", "stock"):
             if getattr(made, table):
                 audit += _plain(con, made, table, folder, notes)
@@ -284,11 +286,18 @@ def _clean(con: ibis.BaseBackend, made: Spec, notes: list[str]) -> tuple[Table, 
         rows, sentence = cleaning.with_own_baskets(rows)
         if sentence:
             notes.append(sentence)
-    column = made.purchases.columns["user_id"]
-    sentence = cleaning.heavy_shopper(rows.filter(rows.rejected.isnull()), column)
-    if sentence:
-        notes.append(sentence)
+    notes += _doubts(rows, selected, made)
     return rows, selected
+
+
+def _doubts(rows: Table, selected: Selected, made: Spec) -> list[str]:
+    """What a person should look at in the rows, which have `rejected`."""
+    kept = rows.filter(rows.rejected.isnull())
+    told = doubts.told_heavy_line(kept, selected, made.currency)
+    told += doubts.told_case(kept, selected)
+    sentence = cleaning.heavy_shopper(kept, made.purchases.columns["user_id"])
+    told += [sentence] if sentence else []
+    return told + doubts.told_returns(rows, made.currency)
 
 
 def _readings(selected: Selected) -> list[list[str]]:
@@ -318,7 +327,7 @@ def _told_reading(selected: Selected, readings: list[list[str]]) -> list[str]:
 
 
 def _purchases(
-    con: ibis.BaseBackend, made: Spec, cleaned: Table, raw: Raw, folder: Path
+    con: ibis.BaseBackend, made: Spec, cleaned: Table, raw: Raw, folder: Path, notes: list[str]
 ) -> list[dict]:
     """Write the purchases, one line per (user, item, basket), without the rejected lines.
 
@@ -331,20 +340,13 @@ def _purchases(
             f"every row of {raw.name} was rejected, most by '{worst['rule']}': check [purchases] of"
             f" '{made.name}'"
         )
-    write(
-        cleaning.merge(cleaned.filter(cleaned.rejected.isnull()), made.is_dated),
-        folder / "purchases.parquet",
-        ("ts", "basket_id", "user_id", "item_id"),
-    )
-    lines = count(con.read_parquet(str(folder / "purchases.parquet")))
-    return audit + [
-        {
-            "table": "purchases",
-            "rule": "kept, merged to one line per user, item and basket",
-            "rows": lines,
-            "money": audit[-1]["money"],
-        }
-    ]
+    merged = cleaning.merge(cleaned.filter(cleaned.rejected.isnull()), made)
+    path = folder / "purchases.parquet"
+    write(merged, path, ("ts", "basket_id", "user_id", "item_id"))
+    kept = audit[-1]["money"]
+    row, told = cleaning.merged_audit(con.read_parquet(str(path)), kept, made.currency)
+    notes += told
+    return [*audit, row]
 
 
 def _public(source: Source, table: str) -> dict[str, str]:
@@ -365,6 +367,7 @@ def _attributes(
 ) -> list[str]:
     """Write items, users or stores: one row per id, the first-seen value of each attribute.
 
+    In a table of their own the first row of an id counts, where its rows contradict one another.
     Return personal columns dropped.
 
     First seen, not most frequent: a later row then never changes what a model fitted before it has
@@ -392,6 +395,9 @@ def _attributes(
     if table in ("items", "users") and source and source.has_place:
         # The shop's own list: what nobody bought is on sale, and who bought nothing is a client.
         ids = ids.union(rows.filter(rows[key].notnull()).select(key), distinct=True)
+    if source and source.has_place:
+        rows, told = _one_row_each(rows, key, f"{raw.paths[0].name} ([{table}])")
+        notes += told
     for column in attributes:
         ids = ids.left_join(_first_seen(rows, key, column), key).drop(f"{key}_right")
     write(ids, folder / f"{table}.parquet", (key,))
@@ -403,18 +409,28 @@ def _meeting(sold: Table, rows: Table, key: str, raw: Raw, table: str) -> list[s
 
     sold: the distinct ids of the receipts. rows: of the table, from `raw`.
     """
-    listed = rows.select(key).filter(rows[key].notnull()).distinct()
+    listed = keep(rows.select(key).filter(rows[key].notnull()).distinct())
     n = count(sold)
     met = count(sold.semi_join(listed, key))
+    by_case = 0
+    if met < n:
+        apart = keep(sold.anti_join(listed, key))
+        low = listed.select(low=listed[key].lower())
+        by_case = count(apart.select(low=apart[key].lower()).semi_join(low, "low"))
+    lower = f'map {key} = "lower(<column>)" in both tables'
     if met:
         share = f"{100 * met // n}%" if met < n else "all"
-        return [f"{raw.paths[0].name} ([{table}]) has {share} of the {n:,} {key}s of the receipts."]
+        more = f", and {by_case:,} more in other case: {lower}" * bool(by_case)
+        where = f"{raw.paths[0].name} ([{table}])"
+        return [f"{where} has {share} of the {n:,} {key}s of the receipts{more}."]
     example = sold.order_by(key).limit(1).to_pandas()[key][0]
     other = listed.order_by(key).limit(1).to_pandas()[key]
     bare = listed.select(bare=listed[key].re_replace("^0+", ""))
     by_zeros = sold.select(bare=sold[key].re_replace("^0+", "")).semi_join(bare, "bare")
     cure = "map the column that holds the receipts' ids"
-    if count(by_zeros):
+    if by_case:
+        cure = f"case differs, so {lower}"
+    elif count(by_zeros):
         cure = f"leading zeros differ, so map {key} = \"ltrim(<column>, '0')\" in both tables"
     raise LabError(
         f"{raw.name} ([{table}]) has no {key} of the receipts: they have '{example}', it has"
@@ -431,6 +447,37 @@ def _own_rows(
     t = t.filter(t.rejected.isnull())
     order = ibis.row_number().over(order_by=[FILE, ROW])
     return move(t.mutate(ts=order, **text_ids(t)).drop(ROW, FILE), con), raw
+
+
+def _one_row_each(t: Table, key: str, where: str) -> tuple[Table, list[str]]:
+    """Rows that say something, without those that contradict an earlier one of the same id.
+
+    And a sentence on these. Values of one row are never mixed with those of another that says
+    something else. t: rows of a table's own file, whose order is ts.
+    """
+    attributes = [name for name in t.columns if name not in (key, "ts", "rejected")]
+    if not attributes:
+        return t, []
+    says_something = ibis.or_(*(t[name].notnull() for name in attributes))
+    t = keep(t.filter(t[key].notnull(), says_something))
+    values = t.group_by(key).agg(**{name: t[name].nunique() for name in attributes})
+    several = keep(values.filter(ibis.or_(*(values[name] > 1 for name in attributes))))
+    numbers = {name: (several[name] > 1).sum() for name in attributes}
+    found = several.agg(ids=several.count(), **numbers).to_pandas().iloc[0]
+    n = int(found["ids"])
+    if not n:
+        return t, []
+    column = max(attributes, key=lambda name: found[name])
+    example = several.filter(several[column] > 1).order_by(key).limit(1).to_pandas()[key][0]
+    said = t.filter(t[key] == example, t[column].notnull()).order_by("ts").to_pandas()[column]
+    first, second = said.astype("string").drop_duplicates().head(2)
+    firsts = t.semi_join(several, key).group_by(key).agg(ts=lambda rows: rows.ts.min())
+    rows = t.anti_join(several, key).union(t.semi_join(firsts, [key, "ts"]))
+    ids = f"1 {key}" if n == 1 else f"{n:,} {key}s"
+    return rows, [
+        f"{where} has {ids} more than once with different values, such as {column} of '{example}':"
+        f" '{first}' and '{second}'. The first row counts: take the others out of the file."
+    ]
 
 
 def _first_seen(t: Table, key: str, column: str) -> Table:

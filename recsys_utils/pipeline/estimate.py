@@ -58,13 +58,14 @@ def estimate(
     )
     minutes = max(1, round(sum(seconds) / jobs / 60))
     sentences = [
-        f"{data.spec.title}: {lines:,} lines, {summary['users']:,} shoppers, {items:,} items.",
-        f"A run takes about {minutes:,} minute{'s' if minutes > 1 else ''} with {jobs} notebooks"
+        f"{data.spec.title}: {counted(lines, 'line')}, {counted(summary['users'], 'shopper')},"
+        f" {counted(items, 'item')}.",
+        f"A run takes about {counted(minutes, 'minute')} with {counted(jobs, 'notebook')}"
         " at the same time: a rough estimate, from the number of lines.",
     ]
     if ease > available:
         sentences.append(
-            f"EASE is left out: it needs {ease / GIB:.1f} GiB for {items:,} items,"
+            f"EASE is left out: it needs {ease / GIB:.1f} GiB for {counted(items, 'item')},"
             f" and {available / GIB:.1f} GiB are free."
         )
     if jobs * memory > available:
@@ -73,3 +74,12 @@ def estimate(
             f" {available / GIB:.1f} GiB are free: add --jobs 1."
         )
     return table, sentences
+
+
+def counted(n: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "shopper"), counted(1200, "item")
+    ('1 shopper', '1,200 items')
+    """
+    return f"{n:,} {noun}{'s' * (n != 1)}"

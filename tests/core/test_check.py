@@ -87,6 +87,46 @@ def test_too_few_shoppers_and_windows_are_warned_of(
     assert "5 shoppers of the test part have an earlier receipt" in capsys.readouterr().out
 
 
+def test_one_shopper_is_no_shoppers(receipts: Path, capsys: pytest.CaptureFixture) -> None:
+    lines = receipts.read_text().splitlines(keepends=True)
+    one = [line for line in lines if line[:3] == "003" and ";A5;" in line]
+    receipts.write_text("".join(lines[:1] + one))
+    check.main(["--draft", str(receipts)])
+    assert check.main(["my_till.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "1 shopper of the test part has an earlier receipt" in said
+    assert "16 lines, 1 shopper, 1 item." in said
+
+
+@pytest.mark.parametrize(
+    ("top", "kept", "lack"),
+    [
+        ("", ("/01/2024", "/02/2024"), "lower test_weeks, valid_weeks or folds"),
+        ("folds = 9", ("2024",), "6 validation weeks and 8 folds more reach back to"),
+        ("test_weeks = 1\nvalid_weeks = 1", ("27/04/2024", "01/01/2024"), "no shopper of the test"),
+        ('protocol = "next_basket"', ("28/01/2024",), "no shopper of the test"),
+    ],
+)
+def test_a_shop_that_cannot_run_yet_is_told_what_it_lacks(
+    receipts: Path, capsys: pytest.CaptureFixture, top: str, kept: tuple[str, ...], lack: str
+) -> None:
+    lines = receipts.read_text().splitlines(keepends=True)
+    lines = [line for line in lines[1:] if any(day in line for day in kept)]
+    if "weeks = 1" in top:  # others than those who bought before
+        lines = [line for line in lines if (line[:3] < "020") == ("/04/" in line)]
+    receipts.write_text(HEAD + "".join(lines))
+    check.main(["--draft", str(receipts)])
+    toml = receipts.parent / "my_till.toml"
+    toml.write_text(f"{top}\n{toml.read_text()}")
+    capsys.readouterr()
+    assert check.main(["my_till.toml"]) == 2
+    said = capsys.readouterr().out
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("No run is possible yet: ")
+    assert lack in last
+    assert "run_all.sh" not in said
+
+
 def test_bad_input_is_one_sentence(receipts: Path, capsys: pytest.CaptureFixture) -> None:
     assert check.main(["nothing.toml"]) == 2
     assert check.main(["--draft", "nothing.csv"]) == 2

@@ -97,6 +97,9 @@ TEST1;7;2024-02-03 12:00:00;r3;1;9,00;S-1;Bonn
 2;12;2024-02-04 12:00:00;r5;-1;9,00;K-2;Bonn
 ;12;2024-02-04 12:00:00;r5;1;9,00;K-3;Bonn
 3;12;1969-02-04 12:00:00;r6;1;9,00;N-1;Rom
+café;13;2024-03-04 12:00:00;r8;1;9,00;N-1;Rom
+ café ;13;2024-03-04 12:00:00;r8;1;9,00;N-1;Rom
+CAFÉ;13;2024-03-04 12:00:00;r9;1;9,00;N-1;Rom
 3;13;2025-11-04 12:00:00;r7;1;9,00;N-1;Rom
 newcomer;13;2024-05-20 12:00:00;n1;1;9,00;N-1;Rom
 newcomer;14;2024-05-21 12:00:00;n2;1;9,00;N-1;Rom
@@ -130,7 +133,7 @@ def write_shop(folder: Path) -> str:
     """The TOML that --dataset takes, beside its files."""
     codes = [*range(1, 70), "007"]
     rows = [f"{code},item {code},d{n % 4},1.5\n" for n, code in enumerate(codes)]
-    items = "code,title,dept,grams\n" + "".join(rows)
+    items = "code,title,dept,grams\n" + "".join(rows) + "7,other,d9,2.5\n"
     events = "who,what,kind,at\n" + "".join(
         f"{n % 9 + 1},{n % 50 + 1},{('view', 'cart')[n % 2]},2024-03-01 10:{n:02d}:00\n"
         for n in range(60)
@@ -224,6 +227,9 @@ def test_tables_and_folds_are_equal_cell_for_cell(
     assert len(expected["audit"]) >= 8, "the shop breaks too few rules to show anything"
     assert any("come again" in note for note in expected["notes"])
     assert any("without a receipt" in note for note in expected["notes"])
+    assert any("more than once" in note for note in expected["notes"])
+    assert any("two spellings" in note for note in expected["notes"])
+    assert any("but case" in note for note in expected["notes"])
 
 
 @needs_sail

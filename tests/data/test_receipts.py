@@ -240,6 +240,62 @@ def test_ids_that_become_one_are_told(load: Callable) -> None:
     assert "Values of item_id (sku) that stand in the file in two spellings" in notes_of(data)
 
 
+SPELLINGS = [
+    "caf\u00e9",
+    "\u00a0cafe\u0301",
+    "caf\u00e9\u202f\t",
+    "\ufeffcaf\u00e9",
+    "caf\u00e9 \u3000",
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "xlsx", "parquet"])
+def test_blanks_and_forms_of_unicode_make_no_other_id(
+    load: Callable, tmp_path: Path, kind: str
+) -> None:
+    """In receipts of any kind, in their shoppers, items and baskets, and in other tables."""
+    frame = pd.DataFrame({"customer": SPELLINGS, "sku": SPELLINGS[::-1], "receipt": SPELLINGS})
+    frame = frame.assign(day="2024-01-01", units=1, price=2.0)
+    if kind == "csv":
+        frame.to_csv(tmp_path / "r.csv", index=False)
+    elif kind == "xlsx":
+        frame.to_excel(tmp_path / "r.xlsx", index=False)
+    else:
+        frame.to_parquet(tmp_path / "r.parquet")
+    items = '[items]\nfiles = ["i.csv"]\n[items.columns]\nitem_id = "code"\nname = "title"\n'
+    text = toml(f'files = ["r.{kind}"]', more=items)
+    data = load(text, i="code,title\n\u2003cafe\u0301,Coffee\n")
+    [line] = data.purchases[["user_id", "item_id", "basket_id", "quantity"]].to_numpy().tolist()
+    assert line == ["caf\u00e9", "caf\u00e9", "caf\u00e9", 5]
+    assert data.items.to_numpy().tolist() == [["caf\u00e9", "Coffee"]]
+    for column in ("user_id (customer)", "item_id (sku)", "basket_id (receipt)"):
+        assert f"Values of {column} that stand in the file in two spellings" in notes_of(data)
+
+
+def test_ids_that_differ_in_case_stay_apart_and_are_told(load: Callable) -> None:
+    rows = HEAD.replace("sku", "Item Code")
+    rows += "".join(f"{user},{sku},2024-01-01,R1,1,1\n" for user in "uUv" for sku in "aAÉébc")
+    text = toml(item_id="Item Code")
+    data = load(text, r=rows)
+    assert len(data.users) == 3
+    assert len(data.items) == 6
+    note = notes_of(data)
+    assert "user_id (customer) that differ in nothing but case, such as 'U' and 'u'" in note
+    assert "such as 'A' and 'a', and are not taken for one: 2. If they are one, map" in note
+    [cure] = re.findall(r"map (item_id = .*), in every table", note)
+    merged = load(text.replace("item_id = 'Item Code'", cure), r=rows)
+    assert sorted(merged.items["item_id"]) == ["a", "b", "c", "é"]
+
+
+def test_tables_whose_ids_differ_in_case_are_told(load: Callable) -> None:
+    items = '[items]\nfiles = ["i.csv"]\n[items.columns]\nitem_id = "code"\nname = "title"\n'
+    rows = HEAD + "u1,a,2024-01-01,R1,1,1\nu1,b,2024-01-01,R1,1,1\nu1,c,2024-01-01,R1,1,1\n"
+    note = notes_of(load(toml(more=items), r=rows, i="code,title\na,Tea\nB,Bread\n"))
+    assert "33% of the 3 item_ids of the receipts, and 1 more in other case: map item_id =" in note
+    with pytest.raises(LabError, match="case differs, so map item_id = .lower"):
+        load(toml(more=items), r=rows, i="code,title\nA,Tea\nB,Bread\n")
+
+
 @pytest.mark.parametrize("nobody", ["nan", "NULL", "None", "N/A", "-", " "])
 def test_spellings_of_nobody_are_no_customer(load: Callable, nobody: str) -> None:
     data = load(toml(), r=HEAD + f"u1,a,2024-01-01,R1,1,1\n{nobody},a,2024-01-01,R2,1,1\n")
@@ -514,6 +570,93 @@ def test_a_shop_without_returning_shoppers_is_told_what_it_lacks(
     load(toml(top=top), r=HEAD + rows)
     with pytest.raises(LabError, match=words):
         folds.write_folds(str(tmp_path / "shop.toml"))
+
+
+# --- money
+
+
+@pytest.mark.parametrize(
+    ("units", "total", "price"),
+    [
+        (1290, "1.07", 0.000829457),
+        (3, "0.40", 0.1333),
+        (3, "0.20", 0.066666667),
+        (200_000, "5.54", 2.77e-5),
+    ],
+)
+def test_goods_sold_by_gram_keep_their_money(
+    load: Callable, units: int, total: str, price: float
+) -> None:
+    rows = "".join(f"u{n},a,2024-01-01,R{n},{units},{total}\n" for n in range(500))
+    data = load(toml(price="price / units"), r=HEAD + rows)
+    assert set(data.purchases["price"]) == {price}
+    money = data.audit.set_index("rule")["money"]
+    bought = (data.purchases["price"] * data.purchases["quantity"]).sum()
+    assert money.iloc[-1] == round(bought, 2) == pytest.approx(float(total) * 500, rel=1e-3)
+    assert not notes_of(data)
+
+
+def test_money_that_rounding_changes_is_told_and_not_hidden(load: Callable) -> None:
+    rows = HEAD + "".join(f"u1,a,2024-01-01,R{n},3e9,1\n" for n in range(9))
+    data = load(toml('files = ["r.csv"]', 'currency = "€"', price="price / units"), r=rows)
+    money = data.audit.set_index("rule")["money"]
+    assert money["kept"] == 9
+    assert money["kept, merged to one line per user, item and basket"] == 0
+    assert "Money is €0.00 after prices were rounded, and €9.00 before" in notes_of(data)
+
+
+@pytest.mark.parametrize(("bought", "returned"), [(9, 1), (9, 0.05)])
+def test_returns_are_told_with_what_they_are_worth(
+    load: Callable, bought: float, returned: float
+) -> None:
+    """Those of nobody in particular cancel no shopper's purchase."""
+    rows = f"u1,a,2024-01-01,R1,100,{bought}\nu1,a,2024-01-02,R2,-100,{returned}\n"
+    rows += "u1,b,2024-01-02,R3,-1,\n,b,2024-01-02,R4,-999,999\n"
+    note = notes_of(load(toml('files = ["r.csv"]', 'currency = "€"'), r=HEAD + rows))
+    is_told = "Returns of €100 are rejected: money (€900) is before returns" in note
+    assert is_told == (returned == 1)
+    assert is_told or "Returns" not in note
+
+
+def test_a_line_that_is_most_of_all_money_is_named(load: Callable) -> None:
+    rows = HEAD + "".join(f"u{n},a,2024-01-01,R{n},1,2\n" for n in range(120))
+    data = load(toml('files = ["r.csv"]', 'currency = "€"'), r=rows + "u1,b,2024-01-01,X,1e9,1\n")
+    note = "r.csv, row 121: this line alone is 100% of all money, €1,000,000,000 (item_id (sku) 'b'"
+    assert note in notes_of(data)
+    assert not notes_of(load(toml(), r=rows + "u1,b,2024-01-01,X,200,1\n"))
+
+
+# --- what is no product
+
+
+def test_fees_and_bags_are_named_with_the_rule_that_drops_them(load: Callable) -> None:
+    """By their name, in too many baskets, or always free: those in the most baskets first."""
+    names = {"POST": "Next day CARRIAGE", "M": "Manual", "CLOCK": "Carriage clock", "S": "Soap"}
+    more = '[items]\nfiles = ["i.csv"]\n[items.columns]\nitem_id = "sku"\nname = "title"\n'
+    items = "sku,title\n" + "".join(f"{sku},{name}\n" for sku, name in names.items())
+    rows = HEAD + "".join(f"u{n},a{n % 9},2024-01-01,R{n},1,2\n" for n in range(90))
+    rows += "".join(f"u{n},LID,2024-01-01,R{n},1,1\n" for n in range(50))
+    rows += "".join(f"u{n},BAG,2024-01-01,R{n},1,0\n" for n in range(20))
+    rows += "".join(f"u1,{sku},2024-01-01,R1,1,1\n" for sku in [*names, "DELIVERY_FEE"])
+    note = notes_of(load(toml(more=more), r=rows, i=items))
+    told = (
+        "'LID' (in 56% of the baskets), 'BAG' (always free), 'DELIVERY_FEE', 'M' (Manual),"
+        " 'POST' (Next day CARRIAGE). If so, add to the TOML [purchases.reject] \"no product\" ="
+    )
+    assert told in note
+    [rule] = re.findall(r'\[purchases.reject\] ("no product" = .*")\.', note)
+    data = load(toml(more=f"[purchases.reject]\n{rule}\n{more}"), r=rows, i=items)
+    assert data.audit.set_index("rule").loc["no product", "rows"] == 73
+    assert "no product" not in notes_of(data)
+
+
+def test_a_rule_for_items_fits_the_column_that_a_shop_has(load: Callable) -> None:
+    rows = HEAD.replace("sku", "Item Code") + "u1,a,2024-01-01,R1,1,2\nu1,Tax,2024-01-01,R1,1,2\n"
+    text = toml(item_id="Item Code")
+    note = notes_of(load(text, r=rows))
+    [rule] = re.findall(r"\[purchases.reject\] (\"no product\" = .*)\.", note)
+    data = load(f"{text}\n[purchases.reject]\n{rule}", r=rows)
+    assert data.purchases["item_id"].tolist() == ["a"]
 
 
 # --- what a shop writes in its own way

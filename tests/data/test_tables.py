@@ -188,14 +188,35 @@ def test_rows_and_money_add_up_to_the_raw_file(shop: Callable, rows: list[tuple]
 def test_items_from_their_own_file(shop: Callable) -> None:
     """Ids of both files are text; items nobody bought yet are on sale too.
 
-    The first value that is not empty counts.
+    Rows of one item that do not contradict one another are put together.
     """
-    items = "code,title,dept\na,,Food\na,Apple,Fruit\nb,Bread,Bakery\nc,Cake,Bakery\n"
-    assert tables.load(shop(ITEMS, items=items)).items.to_numpy().tolist() == [
+    items = "code,title,dept\na,,Food\na,Apple,\nb,Bread,Bakery\nc,Cake,Bakery\nb,Bread,Bakery\n"
+    data = tables.load(shop(ITEMS, items=items))
+    assert data.items.to_numpy().tolist() == [
         ["a", "Apple", "Food"],
         ["b", "Bread", "Bakery"],
         ["c", "Cake", "Bakery"],
     ]
+    assert not any("more than once" in note for note in data.manifest["notes"])
+
+
+def test_rows_that_contradict_one_another_are_never_mixed(shop: Callable) -> None:
+    """The first row of an item counts, as a whole, and the others are told."""
+    items = "code,title,dept\na,,\na,,Food\na,Apple,Fruit\nb,Bread,Bakery\nb,Loaf,\nc,Cake,Pie\n"
+    items += "b,Bun,Bakery\nd,,\n"
+    data = tables.load(shop(ITEMS, items=items))
+    cells = data.items.astype(object).where(data.items.notna(), None).to_numpy().tolist()
+    assert cells == [
+        ["a", None, "Food"],
+        ["b", "Bread", "Bakery"],
+        ["c", "Cake", "Pie"],
+        ["d", None, None],
+    ]
+    told = (
+        "has 2 item_ids more than once with different values, such as name of 'b': 'Bread' and"
+        " 'Loaf'. The first row counts"
+    )
+    assert any(told in note for note in data.manifest["notes"])
 
 
 def test_items_with_numeric_codes_meet_their_receipts(shop: Callable) -> None:
