@@ -15,7 +15,7 @@ from recsys_utils.data.interactions import Interactions, codes
 from recsys_utils.data.prefilter import OTHER, relabel
 from recsys_utils.data.runs import DEPTH, save_run, save_validation
 from recsys_utils.ensembles.candidates import TOGETHER, VOTE, held
-from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, part, train
+from recsys_utils.ensembles.two_stage import Examples, TwoStage, part, train
 from recsys_utils.evaluation import significance, slices
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models import Recommender
@@ -199,7 +199,7 @@ def _variants(b: Bench) -> Iterator[tuple[str, str, Bench, np.ndarray | None]]:
     columns = b.asked.table.columns
     for group, gone in groups(b.asked.table).items():
         yield "features", f"{group} features", _cut(b, columns.difference(gone, sort=False)), None
-    for name in GENERATORS[b.model.generators]:
+    for name in b.model.weights:
         gone = [f"{prefix}_{name}" for prefix in SCORES]
         kept = columns.difference(gone, sort=False)
         yield "generators", f"scores of {name}", _cut(b, kept), None

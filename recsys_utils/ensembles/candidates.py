@@ -11,6 +11,7 @@ import pandas as pd
 from scipy import sparse
 
 from recsys_utils.data.interactions import Interactions, codes, pair_ids
+from recsys_utils.evaluation.slices import bought_before
 from recsys_utils.models import Recommender
 from recsys_utils.topk import BLOCK_BYTES, in_blocks, top_k
 
@@ -124,14 +125,19 @@ def recall_curve(
     truth: pd.DataFrame,
     data: Interactions,
     depths: tuple[int, ...] = (10, 25, 50, 100, 200, 400),
+    new: bool = False,
 ) -> pd.DataFrame:
     """Share of the warm truth's pairs among n candidates per user: generator, n, recall.
 
     Of each generator alone, and of all `TOGETHER` as `together` chooses them, so that every row
-    of one n has the same number of candidates.
+    of one n has the same number of candidates. new: only what a user had not bought before is a
+    candidate, or counts.
     """
     known = codes(truth["user_id"], data.user_ids) >= 0
     truth = truth[known][["user_id", "item_id"]].drop_duplicates()
+    if new:
+        truth = truth[~bought_before(truth, data)]
+    closed = data.seen if new else None
     users, row = np.unique(codes(truth["user_id"], data.user_ids), return_inverse=True)
     item = codes(truth["item_id"], data.item_ids)
     size = max(1, BLOCK_BYTES // (4 * data.shape[1]))
@@ -139,7 +145,7 @@ def recall_curve(
     for rows in (slice(start, start + size) for start in range(0, len(users), size)):
         mine = (row >= rows.start) & (row < rows.stop) & (item >= 0)
         at = row[mine] - rows.start, item[mine]
-        of_blocks.append(_places(generators, weights, users[rows], at, max(depths)))
+        of_blocks.append(_places(generators, weights, users[rows], at, max(depths), closed))
     place = np.concatenate(of_blocks, axis=1)
     table = []
     for n in depths:
@@ -165,13 +171,20 @@ def _places(
     users: np.ndarray,
     at: tuple[np.ndarray, np.ndarray],
     n: int,
+    closed: sparse.csr_matrix | None,
 ) -> np.ndarray:
     """(generators + 1, pairs) place from 0 of some cells, of each generator and of all together."""
     scores = {
         name: np.asarray(model._scores(users), np.float32) for name, model in generators.items()
     }
+    if closed is not None:
+        is_closed = closed[users].toarray() > 0
+        scores = {name: np.where(is_closed, -np.inf, each) for name, each in scores.items()}
     of_each = [_ranks(each, n)[at] for each in scores.values()]
-    return np.stack([*of_each, _ranks(fused(scores, weights, n), n)[at]])
+    votes = fused(scores, weights, n)
+    if closed is not None:
+        votes[is_closed] = -np.inf
+    return np.stack([*of_each, _ranks(votes, n)[at]])
 
 
 def _ranks(scores: np.ndarray, n: int) -> np.ndarray:

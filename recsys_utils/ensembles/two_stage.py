@@ -22,9 +22,11 @@ from recsys_utils.models import (
     TIFUKNN,
     ItemCF,
     MainRecommender,
+    NeighbourFinds,
     OwnPurchases,
     Popular,
     Recommender,
+    TakeUp,
 )
 from recsys_utils.models.base import check_params, standardised
 
@@ -38,6 +40,7 @@ SMALLER = {"leaves": 7, "min_leaf": 50, "rounds": 60}
 FOLDS = 3  # of the windows, each left out once to tell how far the ranker is trusted
 CHUNK = 8_000  # users ranked at once: bounds the memory of their features
 # By name: each generator and its weight in the vote for candidates; one with 0 only scores.
+# "lab" proposes on any purchase, "finds" in its place where only new items are asked for.
 GENERATORS = {
     "lab": {
         "own": (OwnPurchases(180), 0),
@@ -46,6 +49,14 @@ GENERATORS = {
         "als": (ALS(64, 10), 1),
         "popular": (Popular(28), 0),
         "near": (TIFUKNN(alpha=0), 1),
+    },
+    "finds": {
+        "finds": (NeighbourFinds(), 1),
+        "uptake": (TakeUp(), 1),
+        "als": (ALS(64, 10), 1),
+        "bm25": (ItemCF(tau=60), 0),
+        "popular": (Popular(28), 0),
+        "near": (TIFUKNN(alpha=0), 0),
     },
     "original": {
         "main": (MainRecommender(), 1),
@@ -79,12 +90,13 @@ class TwoStage(Recommender):
 
     The ranker learns from `windows` stretches of `days` before the cut: for each, the generators
     and the features see only what was before it, and what was bought within it is the label.
-    target="new": candidates and labels are items new to the user. candidates: items of each user
-    that the generators choose together. draws: rankers of each objective, each with random numbers
-    of its own, whose scores are averaged. sample: share of the candidates that were not bought
-    which each draw learns from, another share each time. embeddings: ALS factors are features
-    too, turned so that a coordinate means the same in every window. patience: a tenth of the users
-    is held out, and boosting stops when they gain nothing for so many rounds.
+    target="new": candidates and labels are items new to the user, and the generators ("lab") are
+    those that find them. candidates: items of each user that the generators choose together.
+    draws: rankers of each objective, each with random numbers of its own, whose scores are
+    averaged. sample: share of the candidates that were not bought which each draw learns from,
+    another share each time. embeddings: ALS factors are features too, turned so that a coordinate
+    means the same in every window. patience: a tenth of the users is held out, and boosting stops
+    when they gain nothing for so many rounds.
     few: what becomes of lists on any purchase where there is little to learn from. "shrink" makes
     smaller trees, and the order is the rankers' and the best generator's, by shares that windows
     left out tell (see `trust`); "plain" does nothing. learners: shoppers of each window from whom
@@ -142,7 +154,14 @@ class TwoStage(Recommender):
     @property
     def weights(self) -> dict[str, float]:
         """Of each generator in the vote for candidates."""
-        return {name: weight for name, (_, weight) in GENERATORS[self.generators].items()}
+        return {name: weight for name, (_, weight) in self._first_stage.items()}
+
+    @property
+    def _first_stage(self) -> dict[str, tuple[Recommender, float]]:
+        """Each generator and its weight, by name."""
+        if self.target == "new" and self.generators == "lab":
+            return GENERATORS["finds"]
+        return GENERATORS[self.generators]
 
     def fit_seeds(self, data: Interactions, seeds: Iterable[int]) -> Iterator[Self]:
         """The model fitted with one seed after another: only the rankers draw random numbers."""
@@ -210,7 +229,7 @@ class TwoStage(Recommender):
         """The first stage on a history, by name."""
         return {
             name: type(model)(**model.params).fit(history)
-            for name, (model, _) in GENERATORS[self.generators].items()
+            for name, (model, _) in self._first_stage.items()
         }
 
     def proposed(self, generators: dict[str, Recommender], users: np.ndarray) -> Candidates:

@@ -11,6 +11,8 @@ HOMES = {
     "ALS": "factorization",
     "BPR": "factorization",
     "EASE": "factorization",
+    "NeighbourFinds": "first_purchases",
+    "TakeUp": "first_purchases",
     "CoPurchase": "item_cf",
     "ItemCF": "item_cf",
     "LightFM": "lightfm",

@@ -20,6 +20,7 @@ from recsys_utils.ensembles.candidates import (
     together,
 )
 from recsys_utils.ensembles.features import aggregates, build
+from recsys_utils.evaluation import slices
 from recsys_utils.models import ItemCF, OwnPurchases, Popular
 
 WEIGHTS = {"own": 2, "bm25": 1, "popular": 0}
@@ -136,6 +137,23 @@ def test_recall_of_all_together_is_that_of_the_candidates(made: tuple, shop: Sho
     share = held(candidates, truth, shop.history).sum() / len(truth)
     table = recall_curve(generators, WEIGHTS, shop.truth, shop.history, (20,))
     assert table.set_index("generator").loc[TOGETHER, "recall"] == pytest.approx(share)
+
+
+def test_recall_of_new_items_is_that_of_new_candidates(made: tuple, shop: Shop) -> None:
+    """What was bought before is neither a candidate nor counted."""
+    generators, _, _ = made
+    truth = shop.truth[shop.truth["user_id"].isin(shop.history.user_ids)]
+    truth = truth[~slices.bought_before(truth, shop.history)]
+    truth = truth[["user_id", "item_id"]].drop_duplicates()
+    users = np.unique(shop.history.user_ids.get_indexer(truth["user_id"]))
+    table = recall_curve(generators, WEIGHTS, shop.truth, shop.history, (5, 20), new=True)
+    for row in table.itertuples():
+        weights = {name: float(name == row.generator) for name in generators}
+        if row.generator == TOGETHER:
+            weights = WEIGHTS
+        pairs = together(generators, users, weights, row.n, new=True)
+        assert row.recall == pytest.approx(held(pairs, truth, shop.history).sum() / len(truth))
+    assert table["recall"].max() > 0
 
 
 @pytest.mark.spec("S3-12")

@@ -111,6 +111,16 @@ def test_the_new_items_ranker_lists_nothing_bought_first(shop: Shop) -> None:
     assert not slices.bought_before(recs, shop.history).any()
 
 
+def test_new_items_have_generators_of_their_own_unless_the_original_s_are_asked_for() -> None:
+    """Every generator of new items has to see what is new: own purchases are none."""
+    any_purchase, new = (TwoStage(target=target) for target in ("any", "new"))
+    assert any_purchase.weights == {n: w for n, (_, w) in GENERATORS["lab"].items()}
+    assert new.weights == {n: w for n, (_, w) in GENERATORS["finds"].items()}
+    assert "own" not in new.weights
+    original = TwoStage(target="new", generators="original")
+    assert original.weights == {n: w for n, (_, w) in GENERATORS["original"].items()}
+
+
 def test_a_window_in_which_nobody_returned_is_left_out(tiny: pd.DataFrame) -> None:
     data = Interactions.of(tiny)
     assert TwoStage(days=1)._window(data, 30, None) is None

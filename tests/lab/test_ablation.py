@@ -31,7 +31,7 @@ from recsys_utils.data.interactions import Interactions
 from recsys_utils.data.prefilter import OTHER
 from recsys_utils.ensembles import two_stage
 from recsys_utils.ensembles.candidates import TOGETHER, Candidates, held, recall_curve, together
-from recsys_utils.ensembles.two_stage import Examples, TwoStage, train
+from recsys_utils.ensembles.two_stage import GENERATORS, Examples, TwoStage, train
 from recsys_utils.evaluation import slices
 from recsys_utils.evaluation.metrics import per_user
 from recsys_utils.models.base import load_model
@@ -162,7 +162,7 @@ def test_precision_is_the_judge_s(larger: Shop, made: Bench) -> None:
 def test_without_a_generator_its_columns_are_gone() -> None:
     b = toy()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(study.GENERATORS, "lab", {"own": (None, 1), "popular": (None, 1)})
+        patch.setitem(GENERATORS, "lab", {"own": (None, 1), "popular": (None, 1)})
         without = {name: v for kind, name, v, _ in study._variants(b) if kind == "generators"}
     assert without["scores of own"].asked.table.columns.tolist() == ["pair_times", "rank_popular"]
     assert without["scores of popular"].asked.table.columns.tolist() == ["pair_times", "rank_own"]

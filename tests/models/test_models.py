@@ -38,6 +38,7 @@ from recsys_utils.store import load_bundle, read_json, save_bundle
 
 PACKAGE = Path(recsys_utils.__file__).parent
 SMALL = {
+    "NeighbourFinds": {"k": 10},
     "ALS": {"factors": 8, "iterations": 5},
     "BPR": {"factors": 8, "iterations": 300},
     "ItemCF": {"neighbours": 50},
