@@ -59,7 +59,7 @@ class Settings(BaseModel):
     """Settings of one service.
 
     max_waiting: single requests that may wait while others are worked on; the next is refused with
-    503. So few that who waits is answered soon.
+    503. A browser asks for six things at once: two pages must fit.
     tuning: every knob of the hybrid that differs from the trained ones, as `tuning.tuned` takes
     them. default_model: who answers where a request names no model, and the page opens with it;
     unset it is the hybrid, and the page opens with the model that the report ships.
@@ -73,7 +73,7 @@ class Settings(BaseModel):
     cors_origins: tuple[str, ...] = ()
     cache_ttl_seconds: float = Field(3600, ge=0, le=10_000_000, allow_inf_nan=False)
     cache_max_size: int = Field(1000, ge=1, le=1_000_000)
-    max_waiting: int = Field(3, ge=0, le=10_000)
+    max_waiting: int = Field(8, ge=0, le=10_000)
     model_path: Path | None = None
     default_model: str | None = None
     api_key: SecretStr | None = None
