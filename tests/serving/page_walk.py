@@ -348,7 +348,7 @@ def walk_knobs(page: Page, served: Served) -> None:
     before = served.get("config")["config"]["tuning"]
     expect(panel).to_contain_text("Nothing differs from the current settings")
     with page.expect_response("**/preview") as answer:
-        panel.get_by_label("Part of its usual cycle to wait").fill("0.1")
+        panel.get_by_label("Share of its usual cycle to wait").fill("0.1")
     wanted = answer.value.json()
     settled(page, "knobs")
     columns = panel.locator(".column").all()
