@@ -15,7 +15,7 @@ import pyarrow as pa
 from ibis.expr.types import NumericValue, Table
 from scipy import sparse
 
-from recsys_utils.data.engine import fetch, given, keep
+from recsys_utils.data.engine import drop, fetch, given, keep
 from recsys_utils.data.interactions import RECENT_DAYS, fixed_sample
 from recsys_utils.models.factorization import ALS
 
@@ -152,6 +152,7 @@ def _strengths(taste: Table, users: pd.Index, n_items: int) -> sparse.csr_matrix
     """Users × items CSR float32 of some shoppers' rows; users: ids, sorted."""
     asked = given(pd.DataFrame({"user_id": users.to_numpy(str)}), taste.get_backend())
     rows = fetch(taste.semi_join(asked, "user_id").select("user_id", "place", "x"))
+    drop(asked)
     at = users.get_indexer(rows["user_id"].astype(str)), rows["place"]
     result = sparse.csr_matrix((rows["x"], at), shape=(len(users), n_items), dtype=np.float32)
     result.sort_indices()
