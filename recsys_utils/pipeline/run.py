@@ -80,7 +80,7 @@ def inputs(task: Task) -> str:
         state = task.state.with_name(f"{name}.json")
         if state.exists():
             earlier[name] = read_json(state)["inputs"]
-    described = registry.spec(task.params.get("DATASET", "synthetic"))
+    described = _data_set(task)
     of_data_set = None
     if _makes_data(task):
         of_data_set = tables.fingerprint(described)
@@ -104,7 +104,7 @@ def refuse_old_data(tasks: list[Task]) -> None:
     The notebooks that make the data find it out themselves, if they are chosen.
     """
     chosen = {task.path.stem for task in tasks}
-    described = registry.spec(tasks[0].params.get("DATASET", "synthetic"))
+    described = _data_set(tasks[0])
     now = _stamp(described)
     for path in sorted(data_dir(tasks[0].dataset, "state").glob("0[1-9]_*.json")):
         made_of = read_json(path).get("data", now)
@@ -113,6 +113,11 @@ def refuse_old_data(tasks: list[Task]) -> None:
                 f"the receipts or the TOML of '{described.name}' changed after notebook"
                 f" {path.stem[:2]} had read them: leave out --only and --from"
             )
+
+
+def _data_set(task: Task) -> registry.Spec:
+    """The description of the data set that a notebook runs on."""
+    return registry.spec(task.params.get("DATASET", "synthetic"))
 
 
 def _makes_data(task: Task) -> bool:
@@ -180,7 +185,7 @@ def _run_task(task: Task, failed: set[str], save_outputs: bool) -> bool:
     from recsys_utils.report import html
 
     task.state.unlink(missing_ok=True)
-    stamp = _stamp(registry.spec(task.params.get("DATASET", "synthetic")))
+    stamp = _stamp(_data_set(task))
     clock = time.time()
     started = time.perf_counter()
     notebook, error = _execute(task)
